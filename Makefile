@@ -1,0 +1,59 @@
+# Each target does its own set-up: a bare machine with Python >= 3.10 and make is enough.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Two test processes share a small machine better with one thread each.
+TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-fast test-lowest lint format typecheck bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("llave_hf needs Python >= 3.10; set PYTHON=/path/to/python3" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev,peft]'
+	@touch $(STAMP)
+
+install: $(STAMP)  ## create .venv and install llave_hf with its tools
+
+quickstart: $(STAMP)  ## train, evaluate, write the card of and query a tiny model, on the CPU, in minutes
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m llave_hf.quickstart
+
+test: $(STAMP)  ## lint, type check and every test that needs no GPU
+	$(MAKE) --no-print-directory lint typecheck
+	$(TEST_ENV) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m 'not gpu' -q
+
+test-fast: $(STAMP)  ## the tests without `slow` and `distributed` ones
+	$(TEST_ENV) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m 'not gpu and not slow and not distributed' -q
+
+test-lowest:  ## the tests on the oldest supported releases, in an environment of their own
+	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.lowest
+	$(TEST_ENV) PATH="$(abspath .venv-lowest/bin):$$PATH" .venv-lowest/bin/python -m pytest -m 'not gpu' -q
+
+.venv-lowest/.lowest: .venv-lowest/.installed
+	.venv-lowest/bin/python -m pip install --quiet 'torch==2.11.*' 'torchvision==0.26.*' 'transformers==5.17.*' \
+	  'sentence-transformers==6.0.1' 'accelerate==1.15.*'
+	@touch $@
+
+lint: $(STAMP)  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(STAMP)  ## check types
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## measure speed side by side with other libraries
+	for script in tests/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove what the targets made
+	rm -rf .venv .venv-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis quickstart

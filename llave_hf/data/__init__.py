@@ -1,0 +1,24 @@
+"""From rows to batches: `load_pairs` → `PairDataset` → `TaskBatchSampler` → `LlaveCollator`."""
+
+from __future__ import annotations
+
+from .collator import LlaveCollator
+from .media import MediaError, load_sample, open_image, open_video, resolve_media_path
+from .pairs import Pair, PairDataset, Sample, SourceSlice, load_pairs, sample_from
+from .sampler import TaskBatchSampler
+
+__all__ = [
+    "LlaveCollator",
+    "MediaError",
+    "Pair",
+    "PairDataset",
+    "Sample",
+    "SourceSlice",
+    "TaskBatchSampler",
+    "load_pairs",
+    "load_sample",
+    "open_image",
+    "open_video",
+    "resolve_media_path",
+    "sample_from",
+]

@@ -1,0 +1,183 @@
+"""Training rows in MMEB's schema, from the Hub or from disk, as pairs.
+
+A row has `qry, qry_image_path, pos_text, pos_image_path` and, if it likes, `neg_text, neg_image_path` and a
+`*_video_path` for each role. A picture's path may be a list of paths; `<|image_1|>` in the text marks each picture.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .columns import ColumnError, SideColumns, negative_columns, side_columns
+from .samples import Pair, Sample, sample_from
+from .sources import Subset, open_source, parse_specs
+from .validation import NEGATIVES, check_columns, check_media, check_side
+
+
+@dataclass(frozen=True)
+class SourceSlice:
+    """One task: the rows `start:stop` of a `PairDataset`.
+
+    Attributes:
+        name: Name of the subset.
+        weight: How often a row of it is drawn, beside a row of another task.
+    """
+
+    name: str
+    start: int
+    stop: int
+    weight: float = 1.0
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """The rows of one task, checked, in Arrow."""
+
+    name: str
+    weight: float
+    media_root: str | None
+    rows: np.ndarray  # (n,) number of each row in its subset
+    query: SideColumns
+    positive: SideColumns
+    negatives: SideColumns | None
+    negative_offsets: np.ndarray  # (n + 1,); row i has the negatives offsets[i]:offsets[i + 1]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pair(self, index: int) -> Pair:
+        """Row `index` of the task."""
+        negatives: tuple[Sample, ...] = ()
+        if self.negatives is not None:
+            own = range(int(self.negative_offsets[index]), int(self.negative_offsets[index + 1]))
+            negatives = tuple(self.negatives.sample(i, self.media_root) for i in own)
+        return Pair(
+            self.query.sample(index, self.media_root),
+            self.positive.sample(index, self.media_root),
+            negatives,
+            self.name,
+            int(self.rows[index]),
+        )
+
+
+class PairDataset(torch.utils.data.Dataset[Pair]):
+    """Pairs of several tasks, one task after the other. Map-style; rows stay in Arrow until they are asked for.
+
+    Attributes:
+        sources: Name, rows and weight of each task, in order.
+    """
+
+    def __init__(self, tasks: Sequence[TaskRows]) -> None:
+        self._tasks = tuple(tasks)
+        self._starts = np.cumsum([0, *map(len, self._tasks)])
+        self.sources = tuple(
+            SourceSlice(task.name, int(start), int(start) + len(task), task.weight)
+            for task, start in zip(self._tasks, self._starts, strict=False)
+        )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of a PairDataset of {len(self)} rows")
+        task = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._tasks[task].pair(index - int(self._starts[task]))
+
+
+def load_pairs(
+    train_data: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    *,
+    media_root: str | None = None,
+    subsets: Sequence[str] | None = None,
+    split: str | None = None,
+    max_samples_per_source: int | None = None,
+    use_negatives: bool = True,
+    check_files: bool = True,
+    seed: int = 0,
+) -> PairDataset:
+    """Opens and checks training data. Each subset of each source is one task.
+
+    Args:
+        train_data: One source or several: a Hub id, a folder in MMEB's layout, a folder saved by datasets, a
+            .parquet, .jsonl or .json file; or a mapping with the keys of `SourceSpec`, which win over the arguments here.
+        media_root: What paths of pictures are relative to. None: the folder of each source.
+        subsets: Names of the subsets to read; None reads all.
+        split: None reads `original` (MMEB's), else `train`, else the only one there is.
+        max_samples_per_source: At most so many rows of each subset (the paper: 50,000), drawn at random from `seed`
+            and the subset's name, so that another source beside it changes nothing.
+        use_negatives: Whether to read the columns `neg_*`.
+        check_files: Whether to look for every picture now (existence only; one listing a folder).
+        seed: Of the choice of rows.
+
+    Raises:
+        ValueError: A source, subset, split or column is not there, or a row is empty or wrongly marked.
+        MediaError: A file is missing or leaves `media_root`.
+    """
+    defaults = {"media_root": media_root, "subsets": subsets, "split": split, "max_samples": max_samples_per_source}
+    opened = [subset for spec in parse_specs(train_data, **defaults) for subset in open_source(spec)]
+    tasks = []
+    for subset, name in zip(opened, _task_names(opened), strict=True):
+        tasks.append(_task_rows(subset, name, use_negatives, check_files, seed))
+    return PairDataset(tasks)
+
+
+def _task_rows(subset: Subset, name: str, use_negatives: bool, check_files: bool, seed: int) -> TaskRows:
+    where = f"{subset.name!r} ({subset.files[0][0]})"
+    if len(subset.table) == 0:
+        raise ValueError(f"{where} has no row; leave it out.")
+    check_columns(subset.table.column_names, where)
+    rows = _capped(len(subset.table), subset.spec.max_samples, (seed, zlib.crc32(subset.name.encode())))
+    table = subset.table.take(rows) if len(rows) < len(subset.table) else subset.table
+
+    def locate(index: int) -> str:
+        return subset.locate(int(rows[index]))
+
+    try:
+        query = side_columns(table, "qry", "qry_image_path", "qry_video_path")
+        positive = side_columns(table, "pos_text", "pos_image_path", "pos_video_path")
+        negatives, offsets = None, np.zeros(len(rows) + 1, dtype=np.int64)
+        if use_negatives and not set(NEGATIVES).isdisjoint(table.column_names):
+            negatives, offsets = negative_columns(table, *NEGATIVES)
+    except ColumnError as error:
+        raise ValueError(f"{where if error.row is None else locate(error.row)}: {error}") from error
+
+    def locate_negative(index: int) -> str:
+        return locate(int(np.searchsorted(offsets, index, side="right")) - 1)
+
+    sides = [(query, "query", locate), (positive, "positive", locate)]
+    if negatives is not None:
+        sides.append((negatives, "negative", locate_negative))
+    for side, role, locate_entry in sides:
+        check_side(side, role, locate_entry)
+    check_media([(side, locate_entry) for side, _, locate_entry in sides], subset.spec.media_root, check_files)
+    return TaskRows(name, subset.spec.weight, subset.spec.media_root, rows, query, positive, negatives, offsets)
+
+
+def _capped(size: int, limit: int | None, seed: tuple[int, int]) -> np.ndarray:
+    """Which rows to keep, in the order of the file."""
+    if limit is None or size <= limit:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(seed).permutation(size)[:limit])
+
+
+def _task_names(subsets: Sequence[Subset]) -> list[str]:
+    """Names of subsets; where two sources have a subset of one name, the source's name goes before it."""
+    plain = [subset.name for subset in subsets]
+    names = [n if plain.count(n) == 1 else f"{s.spec.path}/{n}" for s, n in zip(subsets, plain, strict=True)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"train_data names {name!r} twice; name it once, with a weight.")
+    return names
+
+
+__all__ = ["Pair", "PairDataset", "Sample", "SourceSlice", "load_pairs", "sample_from"]

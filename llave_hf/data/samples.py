@@ -1,0 +1,107 @@
+"""What a training row becomes: a query, a positive and negatives, each of which turns into one vector."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+MARK_PATTERN = r"<\|(?:image|video)_\d+\|>"  # also valid for RE2, which Arrow uses
+_MARKS = re.compile(rf"{MARK_PATTERN}(?:\s*{MARK_PATTERN})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One side of a pair: anything that becomes one vector.
+
+    Attributes:
+        text: The user's text, without marks of pictures; the white space around a mark is kept.
+        images: Paths as written in the row, in order.
+        video: A video file or a folder of frames, or None.
+        media_root: The folder that the paths are relative to and may not leave. None: the caller vouches for them.
+    """
+
+    text: str = ""
+    images: tuple[str, ...] = ()
+    video: str | None = None
+    media_root: str | None = None
+
+    def key(self) -> int:
+        """A hash of the content as a signed 64-bit number, the same in every process and on every machine."""
+        digest = hashlib.blake2b(digest_size=8)
+        for field in (self.text, self.video, self.media_root, *self.images):
+            # The length in front keeps ("ab", "c") and ("a", "bc") apart; None is not "".
+            encoded = b"" if field is None else field.encode("utf-8", "surrogatepass")
+            digest.update(b"-" if field is None else b"%d:" % len(encoded))
+            digest.update(encoded)
+        return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A query, the document that answers it, documents that do not, and where the row stands.
+
+    Attributes:
+        source: Name of the task, i.e. of the subset.
+        row: Number of the row in its subset, from 0, as the file has it (before any cap).
+    """
+
+    query: Sample
+    positive: Sample
+    negatives: tuple[Sample, ...] = ()
+    source: str = ""
+    row: int = -1
+
+
+def sample_from(
+    text: str | None,
+    images: str | Iterable[str | None] | None = None,
+    video: str | None = None,
+    media_root: str | os.PathLike[str] | None = None,
+) -> Sample:
+    """Makes a sample from the columns of a row in MMEB's schema; for training rows and evaluation rows alike.
+
+    An entry of `images` that is a folder, or has the suffix of a video, is the sample's video, as in MMEB's video
+    tasks. A `.gif` among the images is a picture (its first frame); in `video` it is a video.
+
+    >>> sample_from("<|image_1|>\\nWhat is in the image?\\n", "images/dog.jpg")
+    Sample(text='\\nWhat is in the image?\\n', images=('images/dog.jpg',), video=None, media_root=None)
+
+    Args:
+        text: With or without marks such as `<|image_1|>`.
+        images: A path, several, or nothing; an empty string is nothing.
+        video: A path, or nothing.
+        media_root: See `Sample`.
+
+    Raises:
+        ValueError: There is more than one video.
+    """
+    root = None if media_root is None else os.path.normpath(media_root)
+    paths = [images] if isinstance(images, str) else list(images or ())
+    pictures: list[str] = []
+    videos = [video] if video else []
+    for path in filter(None, paths):
+        (videos if _is_video(path, root) else pictures).append(path)
+    if len(videos) > 1:
+        raise ValueError(f"one sample has {len(videos)} videos ({', '.join(videos)}); give one at most.")
+    return Sample(strip_marks(text or ""), tuple(pictures), videos[0] if videos else None, root)
+
+
+def strip_marks(text: str) -> str:
+    """Takes `<|image_1|>` and its like out; the rest stays as it is, but for white space from mark to mark.
+
+    >>> strip_marks("<|image_1|>\\n<|image_2|>\\nWhich is larger?")
+    '\\nWhich is larger?'
+    """
+    return _MARKS.sub("", text)
+
+
+def _is_video(path: str, root: str | None) -> bool:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in IMAGE_SUFFIXES:
+        return False
+    return suffix in VIDEO_SUFFIXES or os.path.isdir(os.path.join(root or "", path))

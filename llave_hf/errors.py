@@ -1,0 +1,29 @@
+"""Errors that are the user's to mend, told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from .media_llave import MediaError
+
+
+class UserError(ValueError):
+    """Something in the input, the files or the settings; the message says what, where and what to do."""
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Ends the program with one line and exit code 2 on errors in input, files and settings.
+
+    `LLAVE_DEBUG=1` in the environment keeps the traceback.
+    """
+    try:
+        yield
+    except (UserError, MediaError, ValueError, OSError) as error:
+        if os.environ.get("LLAVE_DEBUG"):
+            raise
+        sys.stderr.write(f"llave: error: {error}\n")
+        sys.exit(2)

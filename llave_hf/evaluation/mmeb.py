@@ -1,0 +1,112 @@
+"""MMEB's evaluation rows: `qry_text, qry_img_path, tgt_text[], tgt_img_path[]`, the answer being candidate 0.
+
+Extensions: a picture path may be a list (several pictures), optional `qry_video_path` and `tgt_video_path[]` name
+videos. The words qry and tgt end here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .benchmark import BenchmarkError
+
+REQUIRED_COLUMNS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
+
+
+class RawInput(NamedTuple):
+    """One side of a row as it is written: text with its image mark, paths relative to the media folder."""
+
+    text: str
+    images: tuple[str, ...]
+    video: str
+
+    @property
+    def empty(self) -> bool:
+        """Nothing that could be encoded; white space is something (the published prompts are full of it)."""
+        return not (self.text or self.images or self.video)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRow:
+    """A query and its candidates, the answer first."""
+
+    query: RawInput
+    candidates: list[RawInput]
+
+
+def parse_row(row: Mapping[str, Any], where: str) -> EvalRow:
+    """Read one row.
+
+    Args:
+        where: subset and row, for messages.
+
+    Raises:
+        BenchmarkError: a column is missing or holds something else than it should, the lists differ in length, or the
+            query, the answer or the whole list of candidates is empty.
+    """
+    for column in REQUIRED_COLUMNS:
+        if column not in row:
+            raise BenchmarkError(
+                f"{where} lacks the column {column!r} (it has {', '.join(map(str, row))}): rows must be in MMEB's "
+                f"evaluation schema, {', '.join(REQUIRED_COLUMNS)}."
+            )
+    texts = _list(row["tgt_text"], f"{where}: tgt_text")
+    if not texts:
+        raise BenchmarkError(f"{where}: tgt_text is empty: a query needs candidates, the answer first.")
+    images = _side_list(row, "tgt_img_path", len(texts), where)
+    videos = _side_list(row, "tgt_video_path", len(texts), where)
+    query = RawInput(
+        _text(row["qry_text"], f"{where}: qry_text"),
+        _paths(row["qry_img_path"], f"{where}: qry_img_path"),
+        _text(row.get("qry_video_path"), f"{where}: qry_video_path"),
+    )
+    candidates = [
+        RawInput(
+            _text(text, f"{where}: tgt_text"),
+            _paths(image, f"{where}: tgt_img_path"),
+            _text(video, f"{where}: tgt_video_path"),
+        )
+        for text, image, video in zip(texts, images, videos, strict=True)
+    ]
+    for side, name in ((query, "query"), (candidates[0], "answer (candidate 0)")):
+        if side.empty:
+            raise BenchmarkError(f"{where}: the {name} has no text, picture or video: remove the row or fill it.")
+    return EvalRow(query, candidates)
+
+
+def _side_list(row: Mapping[str, Any], column: str, length: int, where: str) -> list[Any]:
+    """The column, or as many empty entries where it is missing or null."""
+    value = row.get(column)
+    if value is None:
+        return [""] * length
+    values = _list(value, f"{where}: {column}")
+    if len(values) != length:
+        raise BenchmarkError(
+            f"{where}: {column} has {len(values)} entries, tgt_text {length}: one for each candidate is needed."
+        )
+    return values
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BenchmarkError(
+            f"{where} must be a list with one entry a candidate (the answer first), not {value!r:.80}."
+        )
+    return value
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    raise BenchmarkError(f"{where} must be text, not {value!r:.80}.")
+
+
+def _paths(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, list):
+        return tuple(path for item in value if (path := _text(item, where)))
+    path = _text(value, where)
+    return (path,) if path else ()

@@ -1,0 +1,102 @@
+"""A small LLaVA-OneVision-shaped embedding model with random weights, and the tokenizer that fits its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import LlavaOnevisionConfig, PreTrainedTokenizerFast, set_seed
+
+from .configuration_llave import LlaveConfig
+from .modeling_llave import LlaveModel
+from .processing_llave import LlaveProcessor
+
+END_OF_TEXT, START, END, IMAGE, VIDEO = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"
+SPECIAL_TOKENS = (END_OF_TEXT, START, END, IMAGE, VIDEO)
+
+# How Qwen2's tokenizer cuts a text into words before the merges.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# What the prompt adds to every sample; as frequent as the samples, so that it takes few tokens.
+_PROMPT_PIECES = ("system\nYou are a helpful assistant.", "assistant\n\n", "\n")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer in Qwen2's form (NFC, its word pattern, its special tokens), trained on `texts`.
+
+    Args:
+        texts: User texts, without the prompt.
+        vocab_size: Entries including the 256 bytes and the five special tokens. Fewer are made where the texts
+            give no more merges.
+    """
+    least = 256 + len(SPECIAL_TOKENS)
+    if vocab_size < least:
+        raise ValueError(f"vocab_size is {vocab_size}; a byte-level tokenizer needs at least {least} entries.")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    corpus = chain.from_iterable((f"user\n{text}", *_PROMPT_PIECES) for text in texts)
+    tokenizer.train_from_iterator(corpus, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=END_OF_TEXT,
+        eos_token=END,
+        additional_special_tokens=[START, IMAGE, VIDEO],
+        model_max_length=32768,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_from_scratch(
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    vision_config: Mapping[str, Any],
+    text_config: Mapping[str, Any],
+    processor: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> tuple[LlaveModel, LlaveProcessor]:
+    """A model with random weights and its processor.
+
+    Args:
+        texts: What the tokenizer learns from.
+        vocab_size: See [`train_tokenizer`].
+        vision_config: Fields of `SiglipVisionConfig`; `image_size` and `patch_size` also shape the processor.
+        text_config: Fields of `Qwen2Config`, without the vocabulary.
+        processor: Fields of [`LlaveProcessor`] (`image_tiling`, `max_length`, ...).
+        seed: Of the weights.
+    """
+    tokenizer = train_tokenizer(texts, vocab_size)
+    image_id, video_id = tokenizer.convert_tokens_to_ids([IMAGE, VIDEO])
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **vision_config}
+    made = LlaveProcessor(
+        tokenizer, image_size=vision["image_size"], patch_size=vision["patch_size"], **(processor or {})
+    )
+    backbone_config = LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config={"model_type": "qwen2", "vocab_size": len(tokenizer), "pad_token_id": 0, **text_config},
+        image_token_index=image_id,
+        video_token_index=video_id,
+        image_grid_pinpoints=made.image_grid_pinpoints,
+    )
+    set_seed(seed)
+    config = LlaveConfig(
+        backbone_config=backbone_config, video_newline=made.video_newline, unpad_rounding=made.unpad_rounding
+    )
+    return LlaveModel(config), made

@@ -1,0 +1,185 @@
+"""Opens pictures and videos safely. Self-contained: the file travels with a model to the Hub.
+
+Whoever accepts files from others should know the limits: no network, only common raster formats, at most
+`MAX_PIXELS` pixels, sides of at least `MIN_SIDE` pixels, no side more than `MAX_ASPECT_RATIO` times the other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif", ".m4v", ".mpg", ".mpeg"})
+MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs; here it is an error
+MIN_SIDE = 2
+MAX_ASPECT_RATIO = 200.0
+SAMPLING_FPS = 3.0  # LLaVE's `video_fps` for text-to-video retrieval
+MAX_FRAMES = 32  # LLaVE's `frames_upbound`
+
+
+class MediaError(ValueError):
+    """A picture or video that cannot be used; the message names it and says why."""
+
+
+def load_image(source: Any) -> Image.Image:
+    """One picture as a PIL image, decoded.
+
+    Args:
+        source: A PIL image, a path, or an array or tensor of bytes, `(H, W)`, `(H, W, C)` or `(C, H, W)`.
+
+    Raises:
+        MediaError: The file is missing, broken, too large, too thin, of another format, or an address on a network.
+    """
+    if isinstance(source, Image.Image):
+        name = getattr(source, "filename", "") or "a PIL image"
+        image = source
+    elif isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        image = _open(name)
+    else:
+        name = f"an array of type {type(source).__name__}"
+        image = _from_array(source, name)
+    _check_size(image.size, name)
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise MediaError(
+            f"{name} cannot be decoded ({error}); the file is truncated or broken: replace it."
+        ) from error
+    return image
+
+
+def load_frames(source: Any, num_frames: int | None = None, max_frames: int = MAX_FRAMES) -> list[Image.Image]:
+    """Frames of a video, sampled uniformly over its length.
+
+    Args:
+        source: A video file, a folder of frames (in the natural order of their names), a list of pictures, or an
+            array or tensor `(frames, H, W, C)` or `(frames, C, H, W)`.
+        num_frames: How many frames to take (fewer where the video has fewer). None takes three a second of a video
+            file and every frame of anything else.
+        max_frames: Never more than these.
+
+    Raises:
+        MediaError: The video cannot be read, or has no frame.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        _refuse_address(os.fspath(source))
+        if not path.is_dir():
+            return _decode_video(path, num_frames, max_frames)
+        source = sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key)
+        name = os.fspath(path)
+    else:
+        name = "a list of frames"
+    if len(source) == 0:
+        raise MediaError(f"{name} has no frame; give at least one picture.")
+    indices = sample_frames(len(source), None, num_frames, max_frames)
+    return [load_image(source[index]) for index in indices]
+
+
+def sample_frames(
+    total: int, fps: float | None, num_frames: int | None = None, max_frames: int = MAX_FRAMES
+) -> list[int]:
+    """Which frames of a video are looked at.
+
+    As LLaVE's loader (CLIP4Clip/dataloaders): every `round(fps / 3)`-th frame, and `np.linspace` over the whole
+    length where these are more than `max_frames`. Unlike it, a video under 1.5 frames a second is no error.
+
+    Args:
+        total: Frames in the video.
+        fps: Frames a second, or None where that means nothing (then every frame is a candidate).
+        num_frames: Take so many by `np.linspace` instead.
+        max_frames: Never more than these.
+    """
+    if num_frames is None:
+        step = 1 if fps is None else max(1, round(fps / SAMPLING_FPS))
+        indices = list(range(0, total, step))
+        if len(indices) <= max_frames:
+            return indices
+        num_frames = max_frames
+    count = min(num_frames, max_frames, total)
+    return np.linspace(0, total - 1, count, dtype=int).tolist()
+
+
+def _open(path: str) -> Image.Image:
+    _refuse_address(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked, and is an error
+            return Image.open(path, formats=IMAGE_FORMATS)
+    except FileNotFoundError as error:
+        raise MediaError(f"{path} does not exist; check the path or the folder it is relative to.") from error
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"{path} is larger than {MAX_PIXELS} pixels; scale it down.") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise MediaError(
+            f"{path} is no readable picture ({error}); give one of {', '.join(IMAGE_FORMATS)}, complete."
+        ) from error
+
+
+def _refuse_address(path: str) -> None:
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
+        raise MediaError(f"{path} is an address; only local files are opened: download it first.")
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if min(size) < MIN_SIDE or max(size) > MAX_ASPECT_RATIO * min(size):
+        raise MediaError(
+            f"{name} is {width} x {height} pixels; a picture needs sides of at least {MIN_SIDE} pixels and at most "
+            f"{MAX_ASPECT_RATIO:g} times each other: replace it."
+        )
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"{name} has {width * height} pixels, over the limit of {MAX_PIXELS}; scale it down.")
+
+
+def _from_array(source: Any, name: str) -> Image.Image:
+    pixels = np.asarray(source)
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) and pixels.shape[2] not in (1, 3, 4):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+        raise MediaError(
+            f"{name} has dtype {pixels.dtype} and shape {pixels.shape}; a picture is an array of uint8, "
+            "(H, W), (H, W, C) or (C, H, W)."
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _natural_key(path: Path) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def _decode_video(path: Path, num_frames: int | None, max_frames: int) -> list[Image.Image]:
+    import av
+
+    if not path.exists():
+        raise MediaError(f"{path} does not exist; check the path or the folder it is relative to.")
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise MediaError(f"{path} holds no video stream; give a video file or a folder of frames.")
+            stream = container.streams.video[0]
+            _check_size((stream.width, stream.height), str(path))
+            fps = float(stream.average_rate) if stream.average_rate else None
+            total = sum(1 for _ in container.decode(stream))  # the header's count is missing or wrong too often
+            wanted = set(sample_frames(total, fps, num_frames, max_frames))
+            container.seek(0)
+            frames = [f.to_image() for i, f in enumerate(container.decode(container.streams.video[0])) if i in wanted]
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError(f"{path} cannot be decoded ({error}); the file is broken or no video: replace it.") from error
+    if not frames:
+        raise MediaError(f"{path} has no frame; replace it.")
+    return frames
+
+
+__all__ = ["MediaError", "load_frames", "load_image", "sample_frames"]

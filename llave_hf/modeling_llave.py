@@ -1,0 +1,206 @@
+"""LLaVE: one vector for a text, images, a video, or any of them with a text (arXiv 2503.04812).
+
+Self-contained: the file travels with a model to the Hub.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+
+from .configuration_llave import LlaveConfig
+from .sentence_transformer_layout_llave import write_sentence_transformer_layout
+from .vision_llave import image_features, video_features
+
+
+@dataclass
+class LlaveModelOutput(ModelOutput):
+    """Output of [`LlaveModel`].
+
+    Args:
+        embeddings (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
+            One vector a row, L2-normalised in float32 (unless the configuration says `normalize=False`).
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            What the language model's last layer gives for each token; None for `micro_batches`.
+    """
+
+    embeddings: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+
+
+class LlaveModel(PreTrainedModel):
+    """A vision-language backbone without its language-model head, pooled to one vector a row.
+
+    The embedding is the hidden state of the last attended token, under either padding side, and does not depend on
+    what else is in the batch.
+    """
+
+    config_class = LlaveConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: LlaveConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.backbone = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
+        self._no_split_modules = sorted(self.backbone._no_split_modules or [])
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        micro_batches: Sequence[Mapping[str, Any]] | None = None,
+        return_dict: bool | None = None,
+        **inputs: Any,
+    ) -> LlaveModelOutput | tuple[torch.Tensor, ...]:
+        """Embeds what a [`LlaveProcessor`] returned.
+
+        Args:
+            input_ids: `(B, T)` token ids, visual placeholders in place.
+            attention_mask: `(B, T)`, 1 where a token counts; padding may stand on either side.
+            micro_batches: Several outputs of the processor, embedded in turn within this one call, so that a
+                distributed wrapper sees one forward and one backward for all of them. Excludes the other inputs.
+            return_dict: False gives a tuple.
+            **inputs: The processor's tensors for images and videos.
+
+        Returns:
+            [`LlaveModelOutput`] with `embeddings` `(B, D)`; for `micro_batches` `(sum of their B, D)`, in order.
+        """
+        if micro_batches is not None:
+            if input_ids is not None or inputs:
+                raise ValueError("LlaveModel got both micro_batches and other inputs; pass one or the other.")
+            output = LlaveModelOutput(embeddings=torch.cat([self(**batch).embeddings for batch in micro_batches]))
+        else:
+            if input_ids is None:
+                raise ValueError("LlaveModel got no input_ids; pass a LlaveProcessor's output as model(**inputs).")
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_ids)
+            hidden = self._hidden_states(input_ids, attention_mask, inputs)  # (B, T, D)
+            output = LlaveModelOutput(embeddings=self.pool(hidden, attention_mask), last_hidden_state=hidden)
+        return output.to_tuple() if return_dict is False else output
+
+    def pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The last attended token of each row, `(B, T, D)` -> `(B, D)`, normalised in float32."""
+        last = attention_mask.shape[1] - 1 - attention_mask.flip(1).to(torch.int).argmax(1)  # (B,)
+        rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
+        pooled = hidden_states[rows, last].float()
+        return F.normalize(pooled, dim=-1) if self.config.normalize else pooled
+
+    def _hidden_states(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, inputs: dict[str, Any]
+    ) -> torch.Tensor:
+        if self.config.backbone_config.model_type != "llava_onevision":
+            return self.backbone(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs
+            ).last_hidden_state
+        # The research code packs visual tokens in a way that transformers' LlavaOnevisionModel.forward only
+        # approximates (unpadding, newlines of videos, several images), so the parts are called one by one.
+        embeds = self.get_input_embeddings()(input_ids)
+        config = self.config.backbone_config
+        if (pixels := inputs.pop("pixel_values", None)) is not None:
+            features = image_features(
+                self.backbone, pixels, inputs.pop("image_sizes"), inputs.pop("image_num_tiles"), self.config
+            )
+            embeds = _splice(embeds, input_ids == config.image_token_id, features, "image")
+        if (frames := inputs.pop("pixel_values_videos", None)) is not None:
+            features = video_features(self.backbone, frames, inputs.pop("video_num_frames"), self.config)
+            embeds = _splice(embeds, input_ids == config.video_token_id, features, "video")
+        if inputs:
+            raise TypeError(f"LlaveModel.forward got inputs it does not know: {', '.join(sorted(inputs))}.")
+        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        return self.backbone.language_model(
+            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.backbone.set_input_embeddings(value)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *model_args: Any, **kwargs: Any
+    ) -> LlaveModel:
+        """Opens a LLaVE model, or a plain vision-language checkpoint as one ([`from_backbone`])."""
+        config = kwargs.get("config")
+        if config is None and pretrained_model_name_or_path is not None:
+            hub = {key: kwargs[key] for key in _HUB_KWARGS if key in kwargs}
+            fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+            if fields.get("model_type") != LlaveConfig.model_type:
+                return cls.from_backbone(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+
+    @classmethod
+    def from_backbone(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> LlaveModel:
+        """Makes an embedding model out of a vision-language checkpoint, base or `...ForConditionalGeneration`.
+
+        Args:
+            pretrained_model_name_or_path: A folder or a Hub id.
+            **kwargs: Fields of [`LlaveConfig`] (`pooling`, `normalize`, ...), and what `AutoModel.from_pretrained` takes.
+        """
+        own = {
+            key: kwargs.pop(key)
+            for key in ("pooling", "normalize", "video_newline", "unpad_rounding")
+            if key in kwargs
+        }
+        hub = {key: kwargs[key] for key in _HUB_KWARGS if key in kwargs}
+        backbone_config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+        if backbone_config.model_type not in SUPPORTED_BACKBONES:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} is a {backbone_config.model_type!r} model, which is no backbone for "
+                f"an embedding model here; use one of {', '.join(SUPPORTED_BACKBONES)}."
+            )
+        backbone = AutoModel.from_pretrained(pretrained_model_name_or_path, config=backbone_config, **kwargs)
+        return cls(LlaveConfig(backbone_config=backbone.config, **own), backbone=backbone)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Saves a folder that `AutoModel` and, with the processor beside it, `SentenceTransformer` open.
+
+        Writes this class's own parameter names (`save_original_format=False`): with the names of a converted
+        checkpoint, Trainer would load none of them on resume and go on from the wrong weights.
+        """
+        kwargs.setdefault("save_original_format", False)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            write_sentence_transformer_layout(save_directory, self.config.hidden_size, self.config.normalize)
+
+
+SUPPORTED_BACKBONES = ("llava_onevision",)
+_HUB_KWARGS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "token",
+    "revision",
+    "subfolder",
+    "trust_remote_code",
+)
+
+
+def _splice(embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor, kind: str) -> torch.Tensor:
+    """Puts visual features `(V, D)` in the place of the placeholder tokens, in order."""
+    placeholders = int(mask.sum())
+    if placeholders != features.shape[0]:
+        raise ValueError(
+            f"input_ids hold {placeholders} {kind} tokens but the {kind}s give {features.shape[0]} features; model and "
+            "processor disagree on tile size, grid or newlines: load both from the same folder."
+        )
+    return embeds.masked_scatter(mask.unsqueeze(-1), features.to(embeds.dtype))
+
+
+__all__ = ["LlaveModel", "LlaveModelOutput"]

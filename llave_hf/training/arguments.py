@@ -1,0 +1,91 @@
+"""Arguments of LlaveTrainer: transformers' own, and what contrastive learning adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+PARTS = ("vision_tower", "projector", "language_model")
+
+
+@dataclass
+class LlaveTrainingArguments(TrainingArguments):
+    """[`TrainingArguments`] with LLaVE's loss, batches and tunable parts.
+
+    `per_device_train_batch_size` is the number of *pairs* that one device puts into a contrastive batch: a query has
+    (pairs a device) x (devices) - 1 in-batch negatives. Gradient accumulation adds none.
+
+    Defaults that differ from the parent's: `remove_unused_columns=False`, because rows are pairs and not model
+    inputs; `dataloader_drop_last=True`, because every device must bring as many pairs; and
+    `ddp_find_unused_parameters=True`, because a batch of texts leaves the vision tower without gradient.
+    """
+
+    # Loss (LLaVE, Eq. 5 and Table 5)
+    temperature: float = field(default=0.02, metadata={"help": "Cosines are divided by it. LLaVE: 0.02."})
+    hardness_strength: float = field(
+        default=9.0, metadata={"help": "LLaVE's alpha: a negative's logit s/τ becomes s/τ + α·sg(s). 0 is InfoNCE."}
+    )
+    hardness_mode: str = field(
+        default="in_batch_negatives",
+        metadata={"help": "Which negatives are weighted: in_batch_negatives, hard_negatives or all_negatives."},
+    )
+    directions: list[str] = field(
+        default_factory=lambda: ["query_to_doc", "doc_to_query"],
+        metadata={"help": "Both (the published code) or only query_to_doc (the paper's Eq. 8)."},
+    )
+    gather_across_devices: bool = field(
+        default=True, metadata={"help": "Whether a query sees the documents of all devices as negatives."}
+    )
+    use_negatives: bool = field(
+        default=False, metadata={"help": "Whether rows' own negatives (neg_text, neg_image_path) join the loss."}
+    )
+    # Batches
+    batch_tasks: str = field(
+        default="one", metadata={"help": "'one' task in each global batch, or 'mixed': any row beside any other."}
+    )
+    mini_batch_size: int | None = field(
+        default=None, metadata={"help": "Most samples that go through the model at once. None: all of a kind."}
+    )
+    # Tunable parts
+    freeze: list[str] = field(
+        default_factory=list, metadata={"help": f"Parts that are not trained, of {', '.join(PARTS)}."}
+    )
+    # Evaluation
+    eval_subsets: list[str] | None = field(
+        default=None, metadata={"help": "Evaluate on these subsets of the benchmark during training. None: on all."}
+    )
+
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: rows are pairs."})
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Must stay True: devices bring equal shares."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=True, metadata={"help": "A batch without pictures leaves the vision tower without gradient."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("remove_unused_columns", "dataloader_drop_last"):
+            required = name == "dataloader_drop_last"
+            if getattr(self, name) is not required:
+                raise ValueError(f"{name} is {getattr(self, name)}; LlaveTrainer needs {required}: leave it out.")
+        if self.batch_tasks not in ("one", "mixed"):
+            raise ValueError(f"batch_tasks is {self.batch_tasks!r}; choose 'one' or 'mixed'.")
+        unknown = sorted(set(self.freeze) - set(PARTS))
+        if unknown:
+            raise ValueError(f"freeze names {', '.join(unknown)}; the parts are {', '.join(PARTS)}.")
+        if self.mini_batch_size is not None and self.mini_batch_size < 1:
+            raise ValueError(f"mini_batch_size is {self.mini_batch_size}; give a positive number or leave it out.")
+        if self.gradient_accumulation_steps > 1:
+            logger.warning(
+                f"gradient_accumulation_steps is {self.gradient_accumulation_steps}: it averages gradients and adds no "
+                f"negatives, each query still sees {self.negatives_per_query}. For more negatives raise "
+                "per_device_train_batch_size or use more devices."
+            )
+
+    @property
+    def negatives_per_query(self) -> int:
+        """In-batch negatives of each query: the pairs of one global batch, less its own."""
+        return self.per_device_train_batch_size * (self.world_size if self.gather_across_devices else 1) - 1

@@ -1,0 +1,171 @@
+"""LlaveTrainer: transformers' Trainer with LLaVE's loss over the negatives of all devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from ..data.collator import LlaveCollator
+from ..data.pairs import PairDataset
+from ..data.sampler import TaskBatchSampler
+from ..encoding import LlaveEncoder
+from ..losses.contrastive import HardnessWeightedContrastiveLoss
+from ..modeling_llave import LlaveModel
+from ..processing_llave import LlaveProcessor
+from .arguments import LlaveTrainingArguments
+from .parts import freeze_parts
+
+if TYPE_CHECKING:
+    from ..evaluation.benchmark import Benchmark
+
+
+class LlaveTrainer(Trainer):
+    """Trains a [`LlaveModel`] on pairs.
+
+    Args:
+        model: What to train. Its parts named in `args.freeze` stop receiving gradients.
+        args: Training arguments.
+        train_dataset: Pairs, from [`llave_hf.data.load_pairs`].
+        eval_dataset: A benchmark; `evaluate()` gives precision@1 on its subsets.
+        processing_class: The model's processor.
+        **kwargs: As [`Trainer`] (`callbacks`, `optimizers`, ...).
+    """
+
+    args: LlaveTrainingArguments
+
+    def __init__(
+        self,
+        model: LlaveModel,
+        args: LlaveTrainingArguments,
+        train_dataset: PairDataset | None = None,
+        eval_dataset: Benchmark | None = None,
+        processing_class: LlaveProcessor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if processing_class is None:
+            raise ValueError("LlaveTrainer got no processing_class; pass the model's LlaveProcessor.")
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"one process sees {args.n_gpu} GPUs, which torch's DataParallel would split pairs over; start one "
+                "process a GPU: accelerate launch -m llave_hf.train RECIPE."
+            )
+        freeze_parts(model, args.freeze)
+        kwargs.setdefault("data_collator", LlaveCollator(processing_class, mini_batch_size=args.mini_batch_size))
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self.contrastive_loss = HardnessWeightedContrastiveLoss(
+            temperature=args.temperature,
+            hardness_strength=args.hardness_strength,
+            hardness_mode=args.hardness_mode,
+            directions=tuple(args.directions),
+            gather_across_devices=args.gather_across_devices,
+        )
+        # The loss is a mean over this device's pairs: Trainer has to divide it by the accumulation steps. Left to
+        # itself it would not, because LlaveModel.forward takes **kwargs.
+        self.loss_is_scaled_for_ga = False
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of one task over all devices. Trainer's own would shuffle rows over tasks, and be sharded again."""
+        if self.train_dataset is None:
+            raise ValueError("LlaveTrainer got no train_dataset; pass the pairs of llave_hf.data.load_pairs.")
+        sampler = TaskBatchSampler(
+            self.train_dataset.sources,
+            batch_size=self.args.per_device_train_batch_size,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            batch_tasks=self.args.batch_tasks,
+        )
+        return EpochDataLoader(
+            self.train_dataset,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The hardness-weighted contrastive loss of this device's pairs (Trainer's own asks the model for a loss)."""
+        distinct = model(micro_batches=inputs["micro_batches"]).embeddings  # (M, D)
+        queries, documents = distinct[inputs["query_index"]], distinct[inputs["document_index"]]  # (B, D) each
+        negatives: dict[str, torch.Tensor] = {}
+        if self.args.use_negatives and "negative_index" in inputs:
+            index = inputs["negative_index"]  # (B, K), -1 where a row has fewer negatives
+            negatives = {
+                "negative_embeddings": distinct[index.clamp(min=0)],
+                "negative_mask": index >= 0,
+                "negative_ids": inputs["negative_ids"],
+            }
+        loss = self.contrastive_loss(
+            queries, documents, query_ids=inputs["query_ids"], document_ids=inputs["document_ids"], **negatives
+        )
+        if return_outputs:
+            return loss, {"query_embeddings": queries, "document_embeddings": documents}
+        return loss
+
+    def evaluate(
+        self,
+        eval_dataset: Benchmark | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Precision@1 on a benchmark's subsets and their means (Trainer's own computes a loss over a dataset)."""
+        from ..evaluation import evaluate_benchmark
+
+        benchmark = eval_dataset if eval_dataset is not None else self.eval_dataset
+        if benchmark is None:
+            raise ValueError("LlaveTrainer got no eval_dataset; pass a benchmark to evaluate() or to the trainer.")
+        encoder = LlaveEncoder(self.accelerator.unwrap_model(self.model), self.processing_class)
+        results = evaluate_benchmark(
+            encoder,
+            benchmark,
+            batch_size=self.args.per_device_eval_batch_size,
+            subsets=self.args.eval_subsets,
+            show_progress=not self.args.disable_tqdm and self.is_world_process_zero(),
+        ).to_dict()
+        metrics = {f"{metric_key_prefix}_{name}": task["precision_at_1"] for name, task in results["tasks"].items()}
+        metrics |= {f"{metric_key_prefix}_mean_{name}": value for name, value in results["means"].items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Saves one folder for AutoModel, AutoProcessor and SentenceTransformer, with the arguments as JSON.
+
+        Trainer's own leaves a pickle of the arguments, which a published folder must not hold.
+        """
+        super()._save(output_dir, state_dict)
+        folder = output_dir if output_dir is not None else self.args.output_dir
+        pickled = os.path.join(folder, TRAINING_ARGS_NAME)
+        if self.args.should_save and os.path.exists(pickled):
+            os.remove(pickled)
+            with open(os.path.join(folder, "training_args.json"), "w", encoding="utf-8") as file:
+                file.write(self.args.to_json_string() + "\n")
+
+
+class EpochDataLoader(DataLoader):
+    """A DataLoader that tells its batch sampler the epoch, as Trainer asks of accelerate's loaders."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]

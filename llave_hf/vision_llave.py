@@ -1,0 +1,111 @@
+"""Visual tokens of a LLaVA-OneVision backbone, packed as LLaVE's research code packs them.
+
+Upstream: llava/model/llava_arch.py, `prepare_inputs_labels_for_multimodal` ("spatial_unpad", "anyres_max_9") and
+`get_2dPool`. Self-contained: the file travels with a model to the Hub.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from .configuration_llave import LlaveConfig
+from .geometry_llave import reduced_size, select_grid, unpadded_size
+
+
+def image_features(
+    backbone: PreTrainedModel,
+    pixel_values: torch.Tensor,
+    image_sizes: torch.Tensor,
+    image_num_tiles: torch.Tensor,
+    config: LlaveConfig,
+) -> torch.Tensor:
+    """Features of all images of a batch, one after the other.
+
+    Args:
+        backbone: A `LlavaOnevisionModel`.
+        pixel_values: `(tiles of all images, 3, S, S)`.
+        image_sizes: `(images, 2)`, height and width in pixels before any resizing.
+        image_num_tiles: `(images,)`; 1 says that the image is one square tile.
+        config: Says how unpadding rounds.
+
+    Returns:
+        `(visual tokens of all images, D)`.
+    """
+    projected = _project(backbone, pixel_values)  # (tiles, P * P, D)
+    packed = []
+    for tiles, (height, width) in zip(projected.split(image_num_tiles.tolist()), image_sizes.tolist(), strict=True):
+        packed.append(_pack_image(backbone, tiles, width, height, config.unpad_rounding))
+    return torch.cat(packed)
+
+
+def video_features(
+    backbone: PreTrainedModel, pixel_values_videos: torch.Tensor, video_num_frames: torch.Tensor, config: LlaveConfig
+) -> torch.Tensor:
+    """Features of all videos of a batch: `(frames of all videos, 3, S, S)` -> `(visual tokens of all videos, D)`."""
+    projected = _project(backbone, pixel_values_videos)  # (frames, P * P, D)
+    side = math.isqrt(projected.shape[1])
+    pooled_side = math.ceil(side / 2)
+    maps = projected.transpose(1, 2).unflatten(2, (side, side))  # (frames, D, P, P)
+    maps = F.interpolate(maps, size=(pooled_side, pooled_side), mode="bilinear")
+    newline = backbone.image_newline.to(maps.dtype)
+    return torch.cat(
+        [_pack_video(frames, newline, config.video_newline) for frames in maps.split(video_num_frames.tolist())]
+    )
+
+
+def _project(backbone: PreTrainedModel, pixels: torch.Tensor) -> torch.Tensor:
+    """Tiles `(n, 3, S, S)` through vision tower and projector: `(n, P * P, D)`."""
+    config = backbone.config
+    tower = backbone.vision_tower
+    output = tower(pixels.to(tower.dtype), output_hidden_states=True)
+    layers = config.vision_feature_layer
+    if isinstance(layers, int):
+        hidden = output.hidden_states[layers]
+    else:
+        hidden = torch.cat([output.hidden_states[layer] for layer in layers], dim=-1)
+    if config.vision_feature_select_strategy == "default":
+        hidden = hidden[:, 1:]  # without the class token
+    return backbone.multi_modal_projector(hidden)
+
+
+def _pack_image(
+    backbone: PreTrainedModel, tiles: torch.Tensor, width: int, height: int, rounding: str
+) -> torch.Tensor:
+    """One image's tiles `(n, P * P, D)` -> its tokens: the whole image first, then its rows, each with a newline."""
+    newline = backbone.image_newline.to(tiles.dtype)
+    whole, grid = tiles[0], tiles[1:]
+    if len(grid) == 0:
+        return torch.cat((whole, newline[None]))
+    config = backbone.config
+    side = math.isqrt(whole.shape[0])
+    tile_pixels = config.vision_config.image_size
+    grid_width, grid_height = select_grid(width, height, config.image_grid_pinpoints)
+    columns, rows = grid_width // tile_pixels, grid_height // tile_pixels
+    token_map = grid.reshape(rows, columns, side, side, -1)
+    token_map = token_map.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)  # (D, rows * P, columns * P)
+    left, top, kept_columns, kept_rows = unpadded_size(width, height, columns * side, rows * side, rounding)
+    token_map = token_map[:, top : top + kept_rows, left : left + kept_columns]
+    if (reduced := reduced_size(kept_columns, kept_rows, side)) is not None:
+        token_map = F.interpolate(token_map[None], size=(reduced[1], reduced[0]), mode="bilinear")[0]
+    return torch.cat((whole, _rows_with_newline(token_map, newline)))
+
+
+def _pack_video(frames: torch.Tensor, newline: torch.Tensor, position: str) -> torch.Tensor:
+    """One video's pooled frames `(frames, D, p, p)` -> its tokens, newlines where the configuration wants them."""
+    tokens = frames.flatten(2).transpose(1, 2)  # (frames, p * p, D)
+    if position == "grid":
+        return _rows_with_newline(frames.transpose(0, 1).flatten(1, 2), newline)
+    if position == "frame":
+        return torch.cat((tokens, newline.expand(len(tokens), 1, -1)), dim=1).flatten(0, 1)
+    tokens = tokens.flatten(0, 1)
+    return tokens if position == "no_token" else torch.cat((tokens, newline[None]))
+
+
+def _rows_with_newline(token_map: torch.Tensor, newline: torch.Tensor) -> torch.Tensor:
+    """`(D, rows, columns)` -> `(rows * (columns + 1), D)`: each row of tokens ends with the newline vector."""
+    ends = newline[:, None, None].expand(-1, token_map.shape[1], 1)
+    return torch.cat((token_map, ends), dim=2).flatten(1).transpose(0, 1)

@@ -1,0 +1,57 @@
+"""Small models and inputs that tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from llave_hf import LlaveModel, LlaveProcessor
+from llave_hf.from_scratch import build_from_scratch
+
+TEXTS = (
+    "a dog in the snow",
+    "\nRepresent the given image.\n",
+    "What is in the image?",
+    "Find an image that matches the given caption: a small red circle left of a blue square",
+)
+
+
+def tiny_model(
+    *, seed: int = 0, image_size: int = 28, patch_size: int = 7, processor: dict[str, Any] | None = None
+) -> tuple[LlaveModel, LlaveProcessor]:
+    """A LLaVA-OneVision-shaped model of some ten thousand parameters, in evaluation mode, and its processor."""
+    model, made = build_from_scratch(
+        TEXTS,
+        vocab_size=320,
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": image_size,
+            "patch_size": patch_size,
+        },
+        text_config={
+            "hidden_size": 24,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        },
+        processor=processor,
+        seed=seed,
+    )
+    return model.eval(), made
+
+
+def picture(width: int = 40, height: int = 30, *, seed: int = 0, mode: str = "RGB") -> Image.Image:
+    """A picture of coloured noise in any mode."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def pictures(sizes: Sequence[tuple[int, int]], *, seed: int = 0) -> list[Image.Image]:
+    return [picture(width, height, seed=seed + index) for index, (width, height) in enumerate(sizes)]
