@@ -62,6 +62,9 @@ class LlaveConfig(PreTrainedConfig):
         self.normalize = normalize
         self.video_newline = video_newline
         self.unpad_rounding = unpad_rounding
+        if kwargs.get("attn_implementation") is None:
+            # "As it is": by default the base class resets the attention that a backbone in use has chosen.
+            kwargs["attn_implementation"] = {"backbone_config": {}}
         super().__init__(**kwargs)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:

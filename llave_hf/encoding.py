@@ -79,8 +79,8 @@ def as_mapping(entry: Any, index: int) -> Mapping[str, Any]:
         unknown = set(entry) - INPUT_KEYS
         if unknown or not entry:
             raise ValueError(
-                f"input {index} has the keys {sorted(entry)}; an input is a string, a picture, or a mapping with some of "
-                f"{', '.join(sorted(INPUT_KEYS))}."
+                f"input {index} has the keys {sorted(entry)}; an input is a string, a picture, or a mapping with some "
+                f"of {', '.join(sorted(INPUT_KEYS))}."
             )
         return entry
     return {"image": entry}

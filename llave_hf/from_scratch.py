@@ -25,25 +25,26 @@ _WORDS = (
 _PROMPT_PIECES = ("system\nYou are a helpful assistant.", "assistant\n\n", "\n")
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, merge_across_words: bool = False
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer in Qwen2's form (NFC, its word pattern, its special tokens), trained on `texts`.
 
     Args:
         texts: User texts, without the prompt.
         vocab_size: Entries including the 256 bytes and the five special tokens. Fewer are made where the texts
             give no more merges.
+        merge_across_words: Whether a token may span words. An instruction that stands in thousands of rows, and the
+            prompt, then take one token each, which halves the length of short samples.
     """
     least = 256 + len(SPECIAL_TOKENS)
     if vocab_size < least:
         raise ValueError(f"vocab_size is {vocab_size}; a byte-level tokenizer needs at least {least} entries.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words = [] if merge_across_words else [pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*words, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -51,7 +52,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    corpus = chain.from_iterable((f"user\n{text}", *_PROMPT_PIECES) for text in texts)
+    # With a picture before it, a text is a piece of its own and starts with a newline; see PromptBuilder.
+    pieces = (text if text.startswith("\n") else f"user\n{text}" for text in texts)
+    corpus = chain.from_iterable((piece, *_PROMPT_PIECES) for piece in pieces)
     tokenizer.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -67,6 +70,7 @@ def build_from_scratch(
     texts: Iterable[str],
     *,
     vocab_size: int,
+    merge_across_words: bool = False,
     vision_config: Mapping[str, Any],
     text_config: Mapping[str, Any],
     processor: Mapping[str, Any] | None = None,
@@ -76,13 +80,13 @@ def build_from_scratch(
 
     Args:
         texts: What the tokenizer learns from.
-        vocab_size: See [`train_tokenizer`].
+        vocab_size, merge_across_words: See [`train_tokenizer`].
         vision_config: Fields of `SiglipVisionConfig`; `image_size` and `patch_size` also shape the processor.
         text_config: Fields of `Qwen2Config`, without the vocabulary.
         processor: Fields of [`LlaveProcessor`] (`image_tiling`, `max_length`, ...).
         seed: Of the weights.
     """
-    tokenizer = train_tokenizer(texts, vocab_size)
+    tokenizer = train_tokenizer(texts, vocab_size, merge_across_words=merge_across_words)
     image_id, video_id = tokenizer.convert_tokens_to_ids([IMAGE, VIDEO])
     vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **vision_config}
     made = LlaveProcessor(

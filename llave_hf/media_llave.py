@@ -8,21 +8,39 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif", ".m4v", ".mpg", ".mpeg"})
+# FFmpeg's names of the containers behind these suffixes. Others are refused: playlists (hls, concat, dash) and image
+# sequences open further files, wherever they are.
+VIDEO_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "gif", "mpeg", "mpegvideo", "mpegts")
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs; here it is an error
 MIN_SIDE = 2
 MAX_ASPECT_RATIO = 200.0
 SAMPLING_FPS = 3.0  # LLaVE's `video_fps` for text-to-video retrieval
 MAX_FRAMES = 32  # LLaVE's `frames_upbound`
+
+
+# What Pillow's decoders are known to raise on broken files, beside OSError.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    struct.error,
+)
 
 
 class MediaError(ValueError):
@@ -38,23 +56,23 @@ def load_image(source: Any) -> Image.Image:
     Raises:
         MediaError: The file is missing, broken, too large, too thin, of another format, or an address on a network.
     """
-    if isinstance(source, Image.Image):
-        name = getattr(source, "filename", "") or "a PIL image"
-        image = source
-    elif isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
-        image = _open(name)
-    else:
-        name = f"an array of type {type(source).__name__}"
-        image = _from_array(source, name)
-    _check_size(image.size, name)
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise MediaError(
-            f"{name} cannot be decoded ({error}); the file is truncated or broken: replace it."
-        ) from error
-    return image
+        with _open(name) as image:
+            return _decoded(image, name)
+    if isinstance(source, Image.Image):
+        return _decoded(source, getattr(source, "filename", "") or "a PIL image")
+    return _from_array(source, f"an array of type {type(source).__name__}")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture as RGB, without its transparency (as the research code: a see-through pixel shows its colour).
+
+    16-bit grey is scaled to 8 bits; Pillow alone would make nearly all of it white.
+    """
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def load_frames(source: Any, num_frames: int | None = None, max_frames: int = MAX_FRAMES) -> list[Image.Image]:
@@ -79,6 +97,11 @@ def load_frames(source: Any, num_frames: int | None = None, max_frames: int = MA
         name = os.fspath(path)
     else:
         name = "a list of frames"
+        if not isinstance(source, (list, tuple)) and getattr(source, "ndim", 0) != 4:
+            raise MediaError(
+                f"a video is given as {type(source).__name__}; give a file, a folder of frames, a list of pictures or "
+                "an array with four dimensions."
+            )
     if len(source) == 0:
         raise MediaError(f"{name} has no frame; give at least one picture.")
     indices = sample_frames(len(source), None, num_frames, max_frames)
@@ -98,7 +121,13 @@ def sample_frames(
         fps: Frames a second, or None where that means nothing (then every frame is a candidate).
         num_frames: Take so many by `np.linspace` instead.
         max_frames: Never more than these.
+
+    Raises:
+        ValueError: `num_frames` or `max_frames` is below 1.
     """
+    for name, value in (("num_frames", num_frames), ("max_frames", max_frames)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; a video needs at least one frame.")
     if num_frames is None:
         step = 1 if fps is None else max(1, round(fps / SAMPLING_FPS))
         indices = list(range(0, total, step))
@@ -107,6 +136,17 @@ def sample_frames(
         num_frames = max_frames
     count = min(num_frames, max_frames, total)
     return np.linspace(0, total - 1, count, dtype=int).tolist()
+
+
+def _decoded(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image.size, name)
+    try:
+        image.load()
+    except _PILLOW_ERRORS as error:
+        raise MediaError(
+            f"{name} cannot be decoded ({error}); the file is truncated or broken: replace it."
+        ) from error
+    return image
 
 
 def _open(path: str) -> Image.Image:
@@ -119,15 +159,15 @@ def _open(path: str) -> Image.Image:
         raise MediaError(f"{path} does not exist; check the path or the folder it is relative to.") from error
     except Image.DecompressionBombError as error:
         raise MediaError(f"{path} is larger than {MAX_PIXELS} pixels; scale it down.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except _PILLOW_ERRORS as error:
         raise MediaError(
             f"{path} is no readable picture ({error}); give one of {', '.join(IMAGE_FORMATS)}, complete."
         ) from error
 
 
 def _refuse_address(path: str) -> None:
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
-        raise MediaError(f"{path} is an address; only local files are opened: download it first.")
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://|data:", path):
+        raise MediaError(f"{path[:100]} is an address; only local files are opened: download it first.")
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -147,11 +187,12 @@ def _from_array(source: Any, name: str) -> Image.Image:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,), (4,)):
         raise MediaError(
             f"{name} has dtype {pixels.dtype} and shape {pixels.shape}; a picture is an array of uint8, "
-            "(H, W), (H, W, C) or (C, H, W)."
+            "(H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels."
         )
+    _check_size(pixels.shape[1::-1], name)
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -165,16 +206,16 @@ def _decode_video(path: Path, num_frames: int | None, max_frames: int) -> list[I
     if not path.exists():
         raise MediaError(f"{path} does not exist; check the path or the folder it is relative to.")
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise MediaError(f"{path} holds no video stream; give a video file or a folder of frames.")
+        with _open_video(path) as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise MediaError(f"{path} holds a video in an unknown coding; convert it, to H.264 for example.")
             _check_size((stream.width, stream.height), str(path))
             fps = float(stream.average_rate) if stream.average_rate else None
             total = sum(1 for _ in container.decode(stream))  # the header's count is missing or wrong too often
-            wanted = set(sample_frames(total, fps, num_frames, max_frames))
-            container.seek(0)
-            frames = [f.to_image() for i, f in enumerate(container.decode(container.streams.video[0])) if i in wanted]
+        wanted = set(sample_frames(total, fps, num_frames, max_frames))
+        with _open_video(path) as container:
+            frames = [f.to_image() for i, f in enumerate(container.decode(video=0)) if i in wanted]
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path} cannot be decoded ({error}); the file is broken or no video: replace it.") from error
     if not frames:
@@ -182,4 +223,16 @@ def _decode_video(path: Path, num_frames: int | None, max_frames: int) -> list[I
     return frames
 
 
-__all__ = ["MediaError", "load_frames", "load_image", "sample_frames"]
+def _open_video(path: Path) -> Any:
+    import av
+
+    # An absolute path, so that FFmpeg takes no name for a protocol ("concat:a|b").
+    options = {"format_whitelist": ",".join(VIDEO_CONTAINERS), "protocol_whitelist": "file"}
+    container = av.open(str(path.absolute()), metadata_errors="ignore", options=options)
+    if not container.streams.video:
+        container.close()
+        raise MediaError(f"{path} holds no video stream; give a video file or a folder of frames.")
+    return container
+
+
+__all__ = ["MediaError", "load_frames", "load_image", "sample_frames", "to_rgb"]

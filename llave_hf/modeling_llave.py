@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ class LlaveModelOutput(ModelOutput):
             What the language model's last layer gives for each token; None for `micro_batches`.
     """
 
-    embeddings: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
+    embeddings: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
 
 
 class LlaveModel(PreTrainedModel):
@@ -111,14 +112,16 @@ class LlaveModel(PreTrainedModel):
         # approximates (unpadding, newlines of videos, several images), so the parts are called one by one.
         embeds = self.get_input_embeddings()(input_ids)
         config = self.config.backbone_config
+        features = None
         if (pixels := inputs.pop("pixel_values", None)) is not None:
-            features = image_features(
-                self.backbone, pixels, inputs.pop("image_sizes"), inputs.pop("image_num_tiles"), self.config
-            )
-            embeds = _splice(embeds, input_ids == config.image_token_id, features, "image")
+            sizes, counts = _required(inputs, "pixel_values", "image_sizes", "image_num_tiles")
+            features = image_features(self.backbone, pixels, sizes, counts, self.config)
+        embeds = _splice(embeds, input_ids == config.image_token_id, features, "image")
+        features = None
         if (frames := inputs.pop("pixel_values_videos", None)) is not None:
-            features = video_features(self.backbone, frames, inputs.pop("video_num_frames"), self.config)
-            embeds = _splice(embeds, input_ids == config.video_token_id, features, "video")
+            (counts,) = _required(inputs, "pixel_values_videos", "video_num_frames")
+            features = video_features(self.backbone, frames, counts, self.config)
+        embeds = _splice(embeds, input_ids == config.video_token_id, features, "video")
         if inputs:
             raise TypeError(f"LlaveModel.forward got inputs it does not know: {', '.join(sorted(inputs))}.")
         positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
@@ -136,7 +139,13 @@ class LlaveModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *model_args: Any, **kwargs: Any
     ) -> LlaveModel:
-        """Opens a LLaVE model, or a plain vision-language checkpoint as one ([`from_backbone`])."""
+        """Opens a LLaVE model, or a plain vision-language checkpoint as one ([`from_backbone`]).
+
+        Raises:
+            ValueError: The folder holds pickled weights and no safetensors, or its model is no possible backbone.
+        """
+        _refuse_pickles(pretrained_model_name_or_path)
+        kwargs["use_safetensors"] = True
         config = kwargs.get("config")
         if config is None and pretrained_model_name_or_path is not None:
             hub = {key: kwargs[key] for key in _HUB_KWARGS if key in kwargs}
@@ -151,7 +160,8 @@ class LlaveModel(PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path: A folder or a Hub id.
-            **kwargs: Fields of [`LlaveConfig`] (`pooling`, `normalize`, ...), and what `AutoModel.from_pretrained` takes.
+            **kwargs: Fields of [`LlaveConfig`] (`pooling`, `normalize`, ...), and what
+                `AutoModel.from_pretrained` takes.
         """
         own = {
             key: kwargs.pop(key)
@@ -165,6 +175,8 @@ class LlaveModel(PreTrainedModel):
                 f"{pretrained_model_name_or_path} is a {backbone_config.model_type!r} model, which is no backbone for "
                 f"an embedding model here; use one of {', '.join(SUPPORTED_BACKBONES)}."
             )
+        _refuse_pickles(pretrained_model_name_or_path)
+        kwargs["use_safetensors"] = True
         backbone = AutoModel.from_pretrained(pretrained_model_name_or_path, config=backbone_config, **kwargs)
         return cls(LlaveConfig(backbone_config=backbone.config, **own), backbone=backbone)
 
@@ -181,6 +193,7 @@ class LlaveModel(PreTrainedModel):
 
 
 SUPPORTED_BACKBONES = ("llava_onevision",)
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _HUB_KWARGS = (
     "cache_dir",
     "force_download",
@@ -192,15 +205,37 @@ _HUB_KWARGS = (
 )
 
 
-def _splice(embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor, kind: str) -> torch.Tensor:
+def _splice(embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor | None, kind: str) -> torch.Tensor:
     """Puts visual features `(V, D)` in the place of the placeholder tokens, in order."""
-    placeholders = int(mask.sum())
-    if placeholders != features.shape[0]:
+    placeholders, given = int(mask.sum()), 0 if features is None else features.shape[0]
+    if placeholders != given:
         raise ValueError(
-            f"input_ids hold {placeholders} {kind} tokens but the {kind}s give {features.shape[0]} features; model and "
-            "processor disagree on tile size, grid or newlines: load both from the same folder."
+            f"input_ids hold {placeholders} {kind} tokens but the {kind}s give {given} features; model and processor "
+            f"disagree on tile size, grid or newlines (load both from the same folder), or {kind}s were left out."
         )
-    return embeds.masked_scatter(mask.unsqueeze(-1), features.to(embeds.dtype))
+    return embeds if features is None else embeds.masked_scatter(mask.unsqueeze(-1), features.to(embeds.dtype))
+
+
+def _required(inputs: dict[str, Any], given: str, *names: str) -> list[torch.Tensor]:
+    """Takes what must come with the input `given` out of `inputs`."""
+    if missing := [name for name in names if inputs.get(name) is None]:
+        raise ValueError(
+            f"LlaveModel got {given} without {', '.join(missing)}; pass all that LlaveProcessor returned."
+        )
+    return [inputs.pop(name) for name in names]
+
+
+def _refuse_pickles(folder: str | os.PathLike[str] | None) -> None:
+    """A pickle can run code when it is read, so weights are read from safetensors only."""
+    if folder is None or not Path(folder).is_dir():
+        return
+    names = sorted(path.name for path in Path(folder).iterdir())
+    pickles = [name for name in names if name.endswith(_PICKLE_SUFFIXES)]
+    if pickles and not any(name.endswith(".safetensors") for name in names):
+        raise ValueError(
+            f"{folder} holds weights only as pickles ({', '.join(pickles)}), which may run code when they are read; "
+            "convert them to model.safetensors."
+        )
 
 
 __all__ = ["LlaveModel", "LlaveModelOutput"]

@@ -15,7 +15,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
 from .geometry_llave import num_image_tokens, num_video_tokens
-from .media_llave import MAX_FRAMES, load_frames, load_image
+from .media_llave import MAX_FRAMES, load_frames, load_image, to_rgb
 from .pixels_llave import TileMaker
 from .prompt_llave import CHAT_TEMPLATE, PromptBuilder, sample_from_messages
 
@@ -159,6 +159,8 @@ class LlaveProcessor(ProcessorMixin):
             return super().apply_chat_template(conversation, chat_template, tokenize=False, **kwargs)
         if not return_dict:
             raise ValueError("apply_chat_template(tokenize=True) gives a dictionary; leave return_dict at True.")
+        if chat_template is not None:
+            raise ValueError("apply_chat_template(tokenize=True) has LLaVE's own prompt; leave chat_template out.")
         batched = not (conversation and isinstance(conversation[0], dict))
         samples = [sample_from_messages(messages) for messages in (conversation if batched else [conversation])]
         for index, sample in enumerate(samples):
@@ -183,11 +185,14 @@ class LlaveProcessor(ProcessorMixin):
 
     def _add_images(self, data: dict[str, Any], image_lists: list[list[Any]]) -> list[list[list[int]]]:
         """Fills in the images' tensors; returns each sample's placeholder ids, one list an image."""
-        tiles, sizes, counts, marks = [], [], [], []
+        tiles: list[np.ndarray] = []
+        sizes: list[tuple[int, int]] = []
+        counts: list[int] = []
+        marks: list[list[list[int]]] = []
         for images in image_lists:
             marks.append([])
             for source in images:
-                image = load_image(source).convert("RGB")  # drops transparency, as the research code
+                image = to_rgb(load_image(source))
                 tiled = self.image_tiling == "anyres" or (self.image_tiling == "anyres_single" and len(images) == 1)
                 made = self._tiles.anyres(image) if tiled else self._tiles.padded(image)[None]
                 tiles.append(made)
@@ -212,7 +217,9 @@ class LlaveProcessor(ProcessorMixin):
         )
 
     def _add_videos(self, data: dict[str, Any], clips: list[Any], options: dict[str, Any]) -> list[list[list[int]]]:
-        frames, counts, marks = [], [], []
+        frames: list[np.ndarray] = []
+        counts: list[int] = []
+        marks: list[list[list[int]]] = []
         num_frames = options.get("num_frames", self.num_frames)
         max_frames = options.get("max_frames", self.max_frames)
         for clip in clips:
@@ -220,7 +227,7 @@ class LlaveProcessor(ProcessorMixin):
             if clip is None:
                 continue
             pictures = load_frames(clip, num_frames, max_frames)
-            frames.extend(self._tiles.squeezed(picture.convert("RGB")) for picture in pictures)
+            frames.extend(self._tiles.squeezed(to_rgb(picture)) for picture in pictures)
             counts.append(len(pictures))
             count = num_video_tokens(len(pictures), side=self._side, newline=self.video_newline)
             marks[-1].append([self.video_token_id] * count)
@@ -267,6 +274,11 @@ def _aligned(
     """B texts, B lists of images and B videos or None, from whatever was left out."""
     if isinstance(text, str):
         text = [text]
+    for name, entries in (("text", text), ("images", images), ("videos", videos)):
+        if entries is not None and not isinstance(entries, (list, tuple)):
+            raise ValueError(
+                f"{name} is {type(entries).__name__}; give a list with one entry a sample: {name}=[...], also for one."
+            )
     counts = {
         name: len(entries)
         for name, entries in (("text", text), ("images", images), ("videos", videos))
@@ -275,10 +287,8 @@ def _aligned(
     if not counts or 0 in counts.values():
         raise ValueError("LlaveProcessor got nothing to embed; pass text=, images= or videos=, one entry a sample.")
     if len(set(counts.values())) > 1:
-        raise ValueError(
-            f"LlaveProcessor got {', '.join(f'{count} {name}' for name, count in counts.items())}; give each one entry a "
-            "sample, None where a sample has none."
-        )
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(f"LlaveProcessor got {found}; give each one entry a sample, None where a sample has none.")
     size = next(iter(counts.values()))
     texts = list(text) if text is not None else [""] * size
     for index, entry in enumerate(texts):

@@ -15,25 +15,29 @@ from transformers import PreTrainedTokenizerBase
 # The same prompt for engines that render Jinja. Images come before text, and a system message (which is how
 # sentence-transformers passes a prompt) is put before the user's text.
 CHAT_TEMPLATE = """\
-{%- set ns = namespace(text='', marks='') -%}
+{%- set ns = namespace(text='', images='', videos='') -%}
 {%- for message in messages -%}
+{%- if message['role'] == 'assistant' -%}
+{{- raise_exception('an embedding is made of system and user messages, never of an answer') -}}
+{%- endif -%}
 {%- if message['content'] is string -%}
 {%- set ns.text = ns.text + message['content'] -%}
 {%- else -%}
 {%- for part in message['content'] -%}
 {%- if part['type'] in ['image', 'image_url'] -%}
-{%- set ns.marks = ns.marks + ('\\n' if ns.marks else '') + '<image>' -%}
+{%- set ns.images = ns.images + ('\\n' if ns.images else '') + '<image>' -%}
 {%- elif part['type'] == 'video' -%}
-{%- set ns.marks = ns.marks + ('\\n' if ns.marks else '') + '<video>' -%}
+{%- set ns.videos = ns.videos + ('\\n' if ns.videos else '') + '<video>' -%}
 {%- else -%}
 {%- set ns.text = ns.text + part['text'] -%}
 {%- endif -%}
 {%- endfor -%}
 {%- endif -%}
 {%- endfor -%}
-{%- set glue = '\\n' if ns.marks and ns.text and not ns.text.startswith('\\n') else '' -%}
+{%- set marks = ns.images + ('\\n' if ns.images and ns.videos else '') + ns.videos -%}
+{%- set glue = '\\n' if marks and ns.text and not ns.text.startswith('\\n') else '' -%}
 {{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n<|im_start|>user\\n' -}}
-{{- ns.marks + glue + ns.text + '<|im_end|>\\n<|im_start|>assistant\\n\\n<|im_end|>\\n' -}}
+{{- marks + glue + ns.text + '<|im_end|>\\n<|im_start|>assistant\\n\\n<|im_end|>\\n' -}}
 """
 
 

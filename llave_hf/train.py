@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from accelerate import PartialState
@@ -27,6 +28,9 @@ from .processing_llave import LlaveProcessor
 from .training.recipe import DataArguments, ModelArguments, Recipe, load_recipe
 from .training.summary import describe_run
 from .training.trainer import LlaveTrainer
+
+if TYPE_CHECKING:
+    from .evaluation import Benchmark
 
 logger = logging.get_logger(__name__)
 
@@ -46,32 +50,31 @@ def train(recipe: Recipe) -> LlaveTrainer:
     """Runs a recipe: data, model, trainer, checkpoints, the final folder with its evaluation and card."""
     checkpoint = find_checkpoint(recipe)
     dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
-    benchmark = None
-    if recipe.data.eval_benchmark:
-        from .evaluation import load_benchmark
-
-        benchmark = load_benchmark(recipe.data.eval_benchmark, data=recipe.data.eval_data)
-        benchmark.check(recipe.training.eval_subsets)
+    benchmark = load_eval_benchmark(recipe.data)
     model, processor = load_model(recipe.model, dataset, recipe.training.output_dir, recipe.training.seed)
     trainer = LlaveTrainer(
-        model, recipe.training, train_dataset=dataset, eval_dataset=benchmark, processing_class=processor
+        model,
+        recipe.training,
+        train_dataset=dataset,
+        eval_dataset=benchmark.select(recipe.data.eval_subsets) if benchmark else None,
+        processing_class=processor,
     )
     if trainer.is_world_process_zero():
         print(f"llave_hf trains {recipe.training.output_dir}\n{describe_run(recipe, trainer, dataset)}", flush=True)
     trainer.train(resume_from_checkpoint=checkpoint)
-    finish(recipe, trainer)
+    finish(recipe, trainer, benchmark)
     return trainer
 
 
-def finish(recipe: Recipe, trainer: LlaveTrainer) -> None:
+def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -> None:
     """Saves the model folder, the recipe and the log; evaluates; writes the card."""
     folder = Path(recipe.training.output_dir)
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.raw, sort_keys=False), encoding="utf-8")
-    if trainer.eval_dataset is not None:
-        trainer.evaluate(output_dir=folder / "eval")
+    if benchmark is not None:
+        trainer.evaluate(benchmark, output_dir=folder / "eval")
     if trainer.is_world_process_zero():
         from .hub.model_card import write_model_card
 
@@ -96,10 +99,21 @@ def find_checkpoint(recipe: Recipe) -> str | None:
         return last
     if (folder / "config.json").exists() or (folder.is_dir() and get_last_checkpoint(str(folder))):
         raise UserError(
-            f"output_dir {folder} already holds a model or checkpoints; go on with --resume_from_checkpoint, or choose "
-            "another folder with --output_dir."
+            f"output_dir {folder} already holds a model or checkpoints; go on with --resume_from_checkpoint, or "
+            "choose another folder with --output_dir."
         )
     return None
+
+
+def load_eval_benchmark(data: DataArguments) -> Benchmark | None:
+    """The benchmark that a recipe names, its rows and files checked before any training time is spent."""
+    if data.eval_benchmark is None:
+        return None
+    from .evaluation import load_benchmark
+
+    benchmark = load_benchmark(data.eval_benchmark, data=data.eval_data)
+    benchmark.check()
+    return benchmark
 
 
 def load_training_pairs(data: DataArguments, *, use_negatives: bool) -> PairDataset:
@@ -112,6 +126,14 @@ def load_training_pairs(data: DataArguments, *, use_negatives: bool) -> PairData
         max_samples_per_source=data.max_samples_per_source,
         use_negatives=use_negatives,
     )
+
+
+def training_texts(dataset: PairDataset) -> Iterator[str]:
+    """The texts of all queries and positives."""
+    for index in range(len(dataset)):
+        pair = dataset[index]
+        yield pair.query.text
+        yield pair.positive.text
 
 
 def load_model(
@@ -130,7 +152,7 @@ def load_model(
         source = Path(output_dir) / "initial"
         if PartialState().is_main_process and not (source / "processor_config.json").exists():
             options = {"processor": arguments.processor, "seed": seed, **(arguments.from_scratch or {})}
-            model, processor = build_from_scratch(dataset.texts(), **options)
+            model, processor = build_from_scratch(training_texts(dataset), **options)
             model.save_pretrained(source)
             processor.save_pretrained(source)
         PartialState().wait_for_everyone()

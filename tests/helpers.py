@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -55,3 +57,17 @@ def picture(width: int = 40, height: int = 30, *, seed: int = 0, mode: str = "RG
 
 def pictures(sizes: Sequence[tuple[int, int]], *, seed: int = 0) -> list[Image.Image]:
     return [picture(width, height, seed=seed + index) for index, (width, height) in enumerate(sizes)]
+
+
+def write_video(path: Path, levels: Iterable[int], *, size: tuple[int, int] = (32, 24), codec: str = "mpeg4") -> Path:
+    """A video of 10 frames a second, each one flat grey of the given level."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for level in levels:
+            pixels = np.full((size[1], size[0], 3), level, dtype=np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from llave_hf.media_llave import MediaError
+
 from .collator import LlaveCollator
-from .media import MediaError, load_sample, open_image, open_video, resolve_media_path
+from .media import load_sample, open_image, open_video, resolve_media_path
 from .pairs import Pair, PairDataset, Sample, SourceSlice, load_pairs, sample_from
 from .sampler import TaskBatchSampler
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..media_llave import MediaError
+from llave_hf.media_llave import MediaError
+
 from .media import load_sample
 from .samples import Pair, Sample
+
+if TYPE_CHECKING:
+    from llave_hf.processing_llave import LlaveProcessor
 
 KINDS = ("text", "image", "video")
 
@@ -40,7 +44,7 @@ class LlaveCollator:
         mini_batch_size: Samples in a micro-batch at most; None makes one micro-batch a kind.
     """
 
-    def __init__(self, processor: Callable[..., Any], mini_batch_size: int | None = None) -> None:
+    def __init__(self, processor: LlaveProcessor, mini_batch_size: int | None = None) -> None:
         if mini_batch_size is not None and mini_batch_size < 1:
             raise ValueError(f"mini_batch_size is {mini_batch_size}; it must be at least 1, or None for no limit.")
         self.processor = processor

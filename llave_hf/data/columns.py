@@ -69,9 +69,8 @@ class SideColumns:
     def describe_marks(self, index: int) -> str:
         """What `wrongly_marked` found at an entry, in words."""
         marks = pc.count_substring_regex(self.text.slice(index, 1), MARK_PATTERN)[0].as_py()
-        return (
-            f"{marks} mark(s) like <|image_1|> in {self.text[index].as_py()[:80]!r}, {len(self.images[index])} path(s)"
-        )
+        text, paths = self.text[index].as_py(), len(self.images[index])
+        return f"{marks} mark(s) like <|image_1|> in {text[:80]!r} and {paths} path(s)"
 
     def paths(self) -> tuple[pa.Array, np.ndarray]:
         """All paths of pictures and videos, and the entry that each belongs to."""
@@ -124,9 +123,7 @@ def _aligned_negatives(table: pa.Table, text: str, image: str, video: str) -> tu
     for name in (image, video):
         if name not in table.column_names or not _is_list(table, name):
             if name in table.column_names and pc.any(pc.not_equal(_strings(table, name), "")).as_py():
-                raise ColumnError(
-                    f"column {name!r} holds single paths where {text!r} holds lists; give lists in both."
-                )
+                raise ColumnError(f"{name!r} holds single paths where {text!r} holds lists; give lists in both.")
             flat[name] = pa.nulls(len(parents), _STRINGS)
             continue
         inner = table.schema.field(name).type.value_type
@@ -151,7 +148,7 @@ def _strings(table: pa.Table, name: str) -> pa.Array:
     if name not in table.column_names:
         return pa.array([""] * len(table), _STRINGS)
     kind = table.schema.field(name).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+    if not _is_string_type(kind):
         raise ColumnError(f"column {name!r} holds {kind}; it must hold strings.")
     return pc.fill_null(_one_array(table, name, _STRINGS), "")
 
@@ -173,15 +170,23 @@ def _is_list(table: pa.Table, name: str) -> bool:
     return name in table.column_names and _is_list_type(table.schema.field(name).type)
 
 
+def _is_string_type(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+
+
 def _is_list_type(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _lists(table: pa.Table, name: str, item: pa.DataType) -> pa.Array:
+    leaf = kind = table.schema.field(name).type
+    while _is_list_type(leaf):
+        leaf = leaf.value_type
     try:
+        if not _is_string_type(leaf):
+            raise pa.ArrowTypeError(f"its entries are {leaf}")
         return _one_array(table, name, pa.large_list(item))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        kind = table.schema.field(name).type
         raise ColumnError(f"column {name!r} holds {kind}; it must hold strings or lists of strings.") from error
 
 

@@ -19,12 +19,16 @@ _TRAINING_SPLITS = ("original", "train")  # MMEB's paper split, and everybody's 
 
 
 def data_files(folder: Path) -> dict[str, list[Path]]:
-    """The files of rows in a folder, sorted, by split: the name up to the shard's number."""
+    """The files of rows in a folder, sorted, by split: the name up to the shard's number.
+
+    Beside parquet and JSONL, a .json file is taken for a description of the data and left out.
+    """
     splits: dict[str, list[Path]] = {}
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.name.endswith(DATA_SUFFIXES) and e.name not in _NOT_ROWS)
-    for name in names:
-        if not name.startswith("."):
+        names = sorted(e.name for e in entries if e.name.endswith(DATA_SUFFIXES) and not e.name.startswith("."))
+    tables = [name for name in names if not name.endswith(".json")]
+    for name in tables or names:
+        if name not in _NOT_ROWS:
             splits.setdefault(_SHARD.sub("", os.path.splitext(name)[0]), []).append(folder / name)
     return splits
 

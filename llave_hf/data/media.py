@@ -12,7 +12,8 @@ from typing import TypedDict
 
 from PIL import Image
 
-from ..media_llave import MAX_FRAMES, MediaError, load_frames, load_image
+from llave_hf.media_llave import MAX_FRAMES, MediaError, load_frames, load_image
+
 from .samples import Sample
 
 ADDRESS_PATTERN = r"^(?:[a-zA-Z][a-zA-Z0-9+.-]*://|data:|file:)"
@@ -52,7 +53,7 @@ def resolve_media_path(path: str, media_root: str | os.PathLike[str] | None) -> 
         raise MediaError(f"{target} cannot be opened ({error}); check the path.") from error
     if not resolved.is_relative_to(root):
         raise MediaError(
-            f"{path!r} is a link that leads out of media_root={str(media_root)!r}, to {resolved}; copy the file into it."
+            f"{path!r} is a link that leads out of media_root={str(media_root)!r}, to {resolved}; copy it there."
         )
     return resolved
 

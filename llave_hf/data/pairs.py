@@ -109,7 +109,7 @@ def load_pairs(
 
     Args:
         train_data: One source or several: a Hub id, a folder in MMEB's layout, a folder saved by datasets, a
-            .parquet, .jsonl or .json file; or a mapping with the keys of `SourceSpec`, which win over the arguments here.
+            .parquet, .jsonl or .json file; or a mapping with the keys of `SourceSpec`, which win over these arguments.
         media_root: What paths of pictures are relative to. None: the folder of each source.
         subsets: Names of the subsets to read; None reads all.
         split: None reads `original` (MMEB's), else `train`, else the only one there is.

@@ -58,8 +58,9 @@ class Subset:
 
     def locate(self, row: int) -> str:
         """Where a row stands, for messages."""
-        first = 0
-        for file, count in self.files:
+        first, file = 0, ""
+        for name, count in self.files:
+            file = name
             if row < first + count:
                 break
             first += count
@@ -111,7 +112,7 @@ def open_source(spec: SourceSpec) -> list[Subset]:
 
 def suggest(name: str, known: Sequence[str]) -> str:
     """A question that names the nearest of the known names, or nothing."""
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -141,20 +142,25 @@ def _open_file(spec: SourceSpec, path: Path) -> list[Subset]:
 
 def _open_folder(spec: SourceSpec, path: Path) -> list[Subset]:
     own = data_files(path)
-    if own:
-        _choose_subsets(spec, [path.resolve().name])
-        return [_from_files(spec, path.resolve().name, own[pick_split(own, spec.split, str(path))], path)]
     folders = sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     available = {child.name: splits for child in folders if (splits := data_files(child))}
-    if not available:
+    if not own and not available:
         raise ValueError(
             f"train_data {spec.path!r} has no {', '.join(DATA_SUFFIXES)} file, nor has a folder in it; "
             "give the folder whose subfolders are the subsets."
         )
+    if own and available:
+        raise ValueError(
+            f"train_data {spec.path!r} has files of rows ({min(own.values())[0].name}) and folders with such files "
+            f"({min(available)}); name the file, or move it."
+        )
+    if own:
+        available = {path.resolve().name: own}
     subsets = []
     for name in _choose_subsets(spec, list(available)):
         splits = available[name]
-        subsets.append(_from_files(spec, name, splits[pick_split(splits, spec.split, str(path / name))], path))
+        split = pick_split(splits, spec.split, f"{spec.path!r}, subset {name!r}")
+        subsets.append(_from_files(spec, name, splits[split], path))
     return subsets
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..media_llave import MediaError
+from llave_hf.media_llave import MediaError
+
 from .columns import SideColumns
 from .media import refusal, resolve_media_path
 from .sources import suggest
@@ -80,7 +81,7 @@ def check_media(
         return
     if media_root is None:
         raise MediaError(
-            f"{_first(columns, unique[0])} has the path {unique[0]!r}, relative to what is not known: set `media_root`."
+            f"{_first(columns, unique[0])} has the path {unique[0]!r}, but relative to which folder? Set `media_root`."
         )
     if not check_files:
         return

@@ -26,6 +26,8 @@ from typing import Any
 
 import yaml
 
+from llave_hf.errors import UserError
+
 from .metrics import per_query_metric
 
 BENCHMARK_KEYS = ("name", "source", "revision", "media", "split", "metric", "tasks")
@@ -37,7 +39,7 @@ RESERVED_META_TASKS = ("in", "out", "overall")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(UserError):
     """A benchmark file, or the data it points to, cannot be used as it is."""
 
 
@@ -87,6 +89,18 @@ class Benchmark:
         if not wanted:
             raise BenchmarkError(f"No subset of benchmark {self.name} was chosen: name at least one of {names}.")
         return replace(self, tasks=tuple(task for task in self.tasks if task.name in wanted))
+
+    def check(self, subsets: Iterable[str] | None = None) -> None:
+        """Read all rows and look for all files, as an evaluation would, but encode nothing: for use before a training.
+
+        Raises:
+            BenchmarkError: what :func:`evaluate_benchmark` would raise about the data.
+        """
+        from .inputs import collect_inputs
+        from .rows import RowReader
+
+        selected = self.select(subsets)
+        collect_inputs(selected, RowReader(selected))
 
 
 def bundled_benchmarks() -> list[str]:

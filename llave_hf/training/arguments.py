@@ -27,7 +27,8 @@ class LlaveTrainingArguments(TrainingArguments):
     # Loss (LLaVE, Eq. 5 and Table 5)
     temperature: float = field(default=0.02, metadata={"help": "Cosines are divided by it. LLaVE: 0.02."})
     hardness_strength: float = field(
-        default=9.0, metadata={"help": "LLaVE's alpha: a negative's logit s/τ becomes s/τ + α·sg(s). 0 is InfoNCE."}
+        default=9.0,
+        metadata={"help": "LLaVE's alpha: a negative's logit gets alpha * sg(s) added. 0 is InfoNCE."},
     )
     hardness_mode: str = field(
         default="in_batch_negatives",
@@ -54,10 +55,6 @@ class LlaveTrainingArguments(TrainingArguments):
     freeze: list[str] = field(
         default_factory=list, metadata={"help": f"Parts that are not trained, of {', '.join(PARTS)}."}
     )
-    # Evaluation
-    eval_subsets: list[str] | None = field(
-        default=None, metadata={"help": "Evaluate on these subsets of the benchmark during training. None: on all."}
-    )
 
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: rows are pairs."})
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Must stay True: devices bring equal shares."})
@@ -80,8 +77,8 @@ class LlaveTrainingArguments(TrainingArguments):
             raise ValueError(f"mini_batch_size is {self.mini_batch_size}; give a positive number or leave it out.")
         if self.gradient_accumulation_steps > 1:
             logger.warning(
-                f"gradient_accumulation_steps is {self.gradient_accumulation_steps}: it averages gradients and adds no "
-                f"negatives, each query still sees {self.negatives_per_query}. For more negatives raise "
+                f"gradient_accumulation_steps is {self.gradient_accumulation_steps}: it averages gradients and adds "
+                f"no negatives, each query still sees {self.negatives_per_query}. For more negatives raise "
                 "per_device_train_batch_size or use more devices."
             )
 

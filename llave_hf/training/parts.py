@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from ..modeling_llave import LlaveModel
+from llave_hf.modeling_llave import LlaveModel
 
 
 def part(model: LlaveModel, name: str) -> nn.Module:

@@ -64,6 +64,9 @@ class DataArguments:
         default=None, metadata={"help": "A benchmark's YAML file or name, evaluated during and after training."}
     )
     eval_data: str | None = field(default=None, metadata={"help": "Folder of the benchmark's data, if elsewhere."})
+    eval_subsets: list[str] | None = field(
+        default=None, metadata={"help": "Only these subsets during training. None: all; after training always all."}
+    )
 
     def __post_init__(self) -> None:
         if self.train_data is None:

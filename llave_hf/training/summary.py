@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..data.pairs import PairDataset
+from llave_hf.data.pairs import PairDataset
+
 from .parts import count_parameters
 from .recipe import Recipe
 from .trainer import LlaveTrainer

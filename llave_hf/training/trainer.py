@@ -12,18 +12,19 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from ..data.collator import LlaveCollator
-from ..data.pairs import PairDataset
-from ..data.sampler import TaskBatchSampler
-from ..encoding import LlaveEncoder
-from ..losses.contrastive import HardnessWeightedContrastiveLoss
-from ..modeling_llave import LlaveModel
-from ..processing_llave import LlaveProcessor
+from llave_hf.data.collator import LlaveCollator
+from llave_hf.data.pairs import PairDataset
+from llave_hf.data.sampler import TaskBatchSampler
+from llave_hf.encoding import LlaveEncoder
+from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
+from llave_hf.modeling_llave import LlaveModel
+from llave_hf.processing_llave import LlaveProcessor
+
 from .arguments import LlaveTrainingArguments
 from .parts import freeze_parts
 
 if TYPE_CHECKING:
-    from ..evaluation.benchmark import Benchmark
+    from llave_hf.evaluation.benchmark import Benchmark
 
 
 class LlaveTrainer(Trainer):
@@ -129,9 +130,17 @@ class LlaveTrainer(Trainer):
         eval_dataset: Benchmark | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
+        output_dir: str | os.PathLike[str] | None = None,
     ) -> dict[str, float]:
-        """Precision@1 on a benchmark's subsets and their means (Trainer's own computes a loss over a dataset)."""
-        from ..evaluation import evaluate_benchmark
+        """Precision@1 on a benchmark's subsets and their means (Trainer's own computes a loss over a dataset).
+
+        Args:
+            eval_dataset: A benchmark; None takes the trainer's.
+            ignore_keys: Not used; Trainer passes it.
+            metric_key_prefix: Of the names of the metrics.
+            output_dir: Where results.json and its tables are written; None: nowhere.
+        """
+        from llave_hf.evaluation import evaluate_benchmark
 
         benchmark = eval_dataset if eval_dataset is not None else self.eval_dataset
         if benchmark is None:
@@ -140,8 +149,9 @@ class LlaveTrainer(Trainer):
         results = evaluate_benchmark(
             encoder,
             benchmark,
+            output_dir=output_dir,
+            model_name=self.args.output_dir,
             batch_size=self.args.per_device_eval_batch_size,
-            subsets=self.args.eval_subsets,
             show_progress=not self.args.disable_tqdm and self.is_world_process_zero(),
         ).to_dict()
         metrics = {f"{metric_key_prefix}_{name}": task["precision_at_1"] for name, task in results["tasks"].items()}

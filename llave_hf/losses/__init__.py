@@ -1,0 +1,1 @@
+"""Losses over embeddings: tensors in, a scalar out; no model, no logging."""
