@@ -44,7 +44,9 @@ class TileMaker:
         self._background = tuple(int(value * 255) for value in mean)
         # A byte has 256 values: the table is the research code's arithmetic (double, float, mean, std), done once.
         levels = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-        self._table = (levels[None] - np.array(mean, np.float32)[:, None]) / np.array(std, np.float32)[:, None]  # (3, 256)
+        self._table = (levels[None] - np.array(mean, np.float32)[:, None]) / np.array(std, np.float32)[
+            :, None
+        ]  # (3, 256)
 
     def anyres(self, image: Image.Image) -> np.ndarray:
         """The whole image squeezed into one tile, then the tiles of its best grid, padded black: `(n, S, S, 3)`."""

@@ -139,7 +139,7 @@ class LlaveProcessor(ProcessorMixin):
             mark.extend(video_mark)
         return BatchFeature({**self._tokenise(texts, marks, text_options), **data})
 
-    def apply_chat_template(  # type: ignore[override]
+    def apply_chat_template(
         self,
         conversation: Sequence[Any],
         chat_template: str | None = None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import yaml
 from PIL import Image
 
 from llave_hf import LlaveModel, LlaveProcessor
@@ -70,4 +72,74 @@ def write_video(path: Path, levels: Iterable[int], *, size: tuple[int, int] = (3
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
+    return path
+
+
+def write_training_data(root: Path, *, tasks: Sequence[str] = ("Caption", "Question"), rows: int = 24) -> Path:
+    """A folder in MMEB's layout under `root`: `train/<task>/rows.jsonl` and `images/*.png`, all rows distinct."""
+    (root / "images").mkdir(parents=True)
+    for number in range(rows):
+        picture(20 + number % 5, 24, seed=number).save(root / "images" / f"{number}.png")
+    for task in tasks:
+        (root / "train" / task).mkdir(parents=True)
+        lines = []
+        for number in range(rows):
+            caption, image = f"{task} number {number}", f"images/{number}.png"
+            row = {
+                "qry": f"Find: {caption}\n",
+                "qry_image_path": "",
+                "pos_text": "<|image_1|>\n",
+                "pos_image_path": image,
+            }
+            if task == "Question":
+                row = {
+                    "qry": f"<|image_1|>\n{task}?\n",
+                    "qry_image_path": image,
+                    "pos_text": caption,
+                    "pos_image_path": "",
+                }
+            lines.append(json.dumps(row))
+        (root / "train" / task / "original.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def write_recipe(root: Path, **changes: Any) -> Path:
+    """A recipe that trains a model of some ten thousand parameters on `write_training_data`'s rows, on the CPU."""
+    recipe: dict[str, Any] = {
+        "output_dir": str(root / "out"),
+        "from_scratch": {
+            "vocab_size": 320,
+            "vision_config": {
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 28,
+                "patch_size": 7,
+            },
+            "text_config": {
+                "hidden_size": 24,
+                "intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+            },
+        },
+        "processor": {"image_tiling": "none"},
+        "train_data": str(root / "train"),
+        "media_root": str(root),
+        "use_cpu": True,
+        "per_device_train_batch_size": 4,
+        "max_steps": 6,
+        "learning_rate": 1e-3,
+        "temperature": 0.1,
+        "hardness_strength": 1.0,
+        "logging_steps": 1,
+        "save_steps": 3,
+        "report_to": "none",
+        "disable_tqdm": True,
+        **changes,
+    }
+    path = root / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return path

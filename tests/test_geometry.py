@@ -66,6 +66,13 @@ def test_grid_is_the_one_that_transformers_selects(width: int, height: int) -> N
     assert found == (best[1], best[0])
 
 
+def test_of_equally_good_grids_the_first_is_taken() -> None:
+    for grids in ([[56, 28], [28, 56]], [[28, 56], [56, 28]]):
+        assert select_grid(20, 20, grids) == tuple(grids[0])
+        best = select_best_resolution((20, 20), [[h, w] for w, h in grids])
+        assert select_grid(20, 20, grids) == (best[1], best[0])
+
+
 @given(sides, sides, st.integers(1, 3), st.integers(1, 3))
 @settings(max_examples=50)
 def test_round_unpads_as_transformers(width: int, height: int, columns: int, rows: int) -> None:

@@ -127,6 +127,18 @@ def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
         load_image(path)
 
 
+def test_a_file_that_breaks_behind_its_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.ppm"
+    path.write_bytes(b"P3\n4 4\n255\n" + b"no number " * 48)  # Pillow raises a ValueError, not an OSError
+    with pytest.raises(MediaError, match=r"broken\.ppm cannot be decoded"):
+        load_image(path)
+
+
+def test_every_format_is_one_that_pillow_opens() -> None:
+    Image.init()
+    assert set(media_llave.IMAGE_FORMATS) <= set(Image.OPEN)  # another name would break the refusal of bad files
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -140,7 +152,7 @@ def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
 )
 def test_other_formats_are_refused_whatever_their_name(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(MediaError, match=rf"{name} is no readable picture"):
+    with pytest.raises(MediaError, match=rf"{name} is no readable picture \(cannot identify"):
         load_image(tmp_path / name)
 
 
@@ -241,6 +253,13 @@ def test_broken_and_empty_videos_are_refused(tmp_path: Path) -> None:
     for source in (tmp_path / "folder", [], np.zeros((0, 4, 4, 3), np.uint8)):
         with pytest.raises(MediaError, match="has no frame"):
             load_frames(source)
+
+
+def test_a_video_in_an_unknown_coding_is_refused(tmp_path: Path) -> None:
+    content = write_video(tmp_path / "clip.avi", levels=range(20)).read_bytes()
+    (tmp_path / "clip.avi").write_bytes(content.replace(b"FMP4", b"zzzz"))
+    with pytest.raises(MediaError, match=r"clip\.avi holds a video in an unknown coding"):
+        load_frames(tmp_path / "clip.avi")
 
 
 def test_a_sound_file_is_refused(tmp_path: Path) -> None:

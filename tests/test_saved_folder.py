@@ -255,7 +255,12 @@ def elsewhere(folder: Path, media: Path, tmp_path_factory: pytest.TempPathFactor
     """What a process without llave_hf says of the folder, and where it saved the model again."""
     work, out = tmp_path_factory.mktemp("elsewhere"), tmp_path_factory.mktemp("again")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"HF_HOME": str(work / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {
+        "HF_HOME": str(work / "hf"),
+        "HF_MODULES_CACHE": str(work / "modules"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     arguments = [str(folder), str(media / "one.png"), str(media / "clip.mp4"), str(out)]
     run = subprocess.run(
         [sys.executable, "-c", WITHOUT, *arguments],

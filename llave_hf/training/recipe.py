@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -83,6 +83,9 @@ class Recipe:
     raw: dict[str, Any]
 
 
+_KINDS = (ModelArguments, DataArguments, LlaveTrainingArguments)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: `1e-5` is a number (YAML 1.1 wants `1.0e-5`)."""
 
@@ -118,18 +121,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     _check_keys(raw, str(file))
     for key, value in _parse_overrides(overrides):
         _set(raw, key, value)
-    kinds = (ModelArguments, DataArguments, LlaveTrainingArguments)
-    try:
-        model, data, training = HfArgumentParser(kinds).parse_dict(raw)
-    except TypeError as error:
-        raise ValueError(f"recipe {file}: {error}") from error
+    _check_numbers(raw, str(file))
+    model, data, training = HfArgumentParser(_KINDS).parse_dict(raw)
     return Recipe(model, data, training, raw)
 
 
 def known_keys() -> dict[str, dataclasses.Field[Any]]:
     """Every key that a recipe may hold."""
-    kinds = (ModelArguments, DataArguments, LlaveTrainingArguments)
-    return {f.name: f for kind in kinds for f in dataclasses.fields(kind) if f.init}
+    return {f.name: f for kind in _KINDS for f in dataclasses.fields(kind) if f.init}
 
 
 def _check_keys(raw: dict[str, Any], where: str) -> None:
@@ -139,6 +138,19 @@ def _check_keys(raw: dict[str, Any], where: str) -> None:
             near = difflib.get_close_matches(str(key), keys, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "recipes/README.md lists the keys."
             raise ValueError(f"{where} has the key {key!r}, which does not exist; {hint}")
+
+
+def _check_numbers(raw: dict[str, Any], where: str) -> None:
+    """Numbers and switches must be such: dataclasses take anything, and fail later, elsewhere."""
+    hints = {name: hint for kind in _KINDS for name, hint in get_type_hints(kind).items()}
+    for key, value in raw.items():
+        allowed = set(get_args(hints[key]) or (hints[key],))
+        if not allowed <= {bool, int, float, type(None)}:
+            continue
+        fits = type(value) in allowed or (float in allowed and type(value) is int)
+        if not fits:
+            wanted = " or ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in allowed))
+            raise ValueError(f"{where} gives {key} the value {value!r}; it takes {wanted}.")
 
 
 def _parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:

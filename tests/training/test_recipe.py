@@ -1,0 +1,96 @@
+"""Recipes: what they accept, and what they say about what they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import write_recipe, write_training_data
+
+from llave_hf.training.recipe import known_keys, load_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+def test_values_arrive_with_their_types(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    recipe = load_recipe(path, ["--learning_rate", "1e-5", "--hardness_strength=5", "--bf16", "--freeze", "[vision_tower]"])
+    assert recipe.training.learning_rate == 1e-5
+    assert recipe.training.hardness_strength == 5
+    assert recipe.training.bf16 is True
+    assert recipe.training.freeze == ["vision_tower"]
+    assert recipe.data.media_root == str(tmp_path)
+
+
+def test_a_key_inside_another_is_overridden_alone(tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(tmp_path), ["--from_scratch.text_config.hidden_size", "48"])
+    assert recipe.model.from_scratch is not None
+    assert recipe.model.from_scratch["text_config"]["hidden_size"] == 48
+    assert recipe.model.from_scratch["text_config"]["num_hidden_layers"] == 2
+
+
+@pytest.mark.parametrize("place", ["file", "command line"])
+def test_a_key_that_does_not_exist_suggests_the_nearest(tmp_path: Path, place: str) -> None:
+    if place == "file":
+        path, overrides = write_recipe(tmp_path, hardnes_strength=5), []
+    else:
+        path, overrides = write_recipe(tmp_path), ["--hardnes_strength", "5"]
+    with pytest.raises(ValueError, match=r"'hardnes_strength', which does not exist; did you mean 'hardness_strength'"):
+        load_recipe(path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "some/model"}, "this one gives both"),
+        ({"train_data": None}, "names no train_data"),
+        ({"temperature": "warm"}, "temperature"),
+        ({"freeze": ["tower"]}, "freeze names tower"),
+        ({"batch_tasks": "all"}, "batch_tasks is 'all'"),
+        ({"remove_unused_columns": True}, "remove_unused_columns is True"),
+        ({"mini_batch_size": 0}, "mini_batch_size is 0"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe(write_recipe(tmp_path, **changes))
+
+
+def test_a_missing_recipe_and_no_recipe_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent\.yaml does not exist"):
+        load_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ValueError, match="holds a list"):
+        load_recipe(tmp_path / "list.yaml")
+    with pytest.raises(ValueError, match="stands where a --key was expected"):
+        load_recipe(write_recipe(tmp_path), ["bf16"])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    recipe = load_recipe(path, ["--use_cpu", "--bf16", "false", "--tf32", "null"])
+    assert set(recipe.raw) <= set(known_keys())
+
+
+@pytest.mark.parametrize("size", ["0.5b", "2b", "7b"])
+def test_shipped_recipes_hold_the_papers_values(size: str) -> None:
+    path = next(path for path in RECIPES if path.stem == f"llave-{size}")
+    training = load_recipe(path, ["--use_cpu", "--bf16", "false", "--tf32", "null"]).training
+    assert training.temperature == 0.02
+    assert training.hardness_strength == 9
+    assert training.learning_rate == (5e-6 if size == "7b" else 1e-5)
+    assert training.warmup_steps == 0.03
+    assert training.weight_decay == 0
+    assert training.num_train_epochs == 1
+    assert training.freeze == ["vision_tower"]
+    assert training.directions == ["query_to_doc", "doc_to_query"]
+
+
+def test_training_data_of_the_tests_is_what_the_loaders_read(tmp_path: Path) -> None:
+    from llave_hf.data.pairs import load_pairs
+
+    root = write_training_data(tmp_path)
+    assert [source.name for source in load_pairs(str(root / "train"), media_root=str(root)).sources] == [
+        "Caption",
+        "Question",
+    ]
