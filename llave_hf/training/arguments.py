@@ -51,6 +51,13 @@ class LlaveTrainingArguments(TrainingArguments):
     mini_batch_size: int | None = field(
         default=None, metadata={"help": "Most samples that go through the model at once. None: all of a kind."}
     )
+    # Optimizer
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Muon's rate for hidden matrices; the rest keeps AdamW at learning_rate. None: AdamW."
+        },
+    )
     # Tunable parts
     freeze: list[str] = field(
         default_factory=list, metadata={"help": f"Parts that are not trained, of {', '.join(PARTS)}."}

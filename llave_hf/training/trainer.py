@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -21,6 +22,7 @@ from llave_hf.modeling_llave import LlaveModel
 from llave_hf.processing_llave import LlaveProcessor
 
 from .arguments import LlaveTrainingArguments
+from .optimizer import MuonWithAdamW
 from .parts import freeze_parts
 
 if TYPE_CHECKING:
@@ -99,6 +101,23 @@ class LlaveTrainer(Trainer):
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """Muon beside AdamW where `muon_learning_rate` asks for it (Trainer's `optim` has no such choice)."""
+        if self.args.muon_learning_rate is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                "muon_learning_rate needs whole matrices on every rank; leave it out under FSDP or DeepSpeed."
+            )
+        self.optimizer = MuonWithAdamW(
+            self.model.named_parameters(),
+            muon_lr=self.args.muon_learning_rate,
+            adamw_lr=self.args.learning_rate,
+            weight_decay=self.args.weight_decay,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+        )
+        return self.optimizer
 
     def compute_loss(
         self,

@@ -14,7 +14,9 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 def test_values_arrive_with_their_types(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
-    recipe = load_recipe(path, ["--learning_rate", "1e-5", "--hardness_strength=5", "--bf16", "--freeze", "[vision_tower]"])
+    recipe = load_recipe(
+        path, ["--learning_rate", "1e-5", "--hardness_strength=5", "--bf16", "--freeze", "[vision_tower]"]
+    )
     assert recipe.training.learning_rate == 1e-5
     assert recipe.training.hardness_strength == 5
     assert recipe.training.bf16 is True
@@ -35,7 +37,9 @@ def test_a_key_that_does_not_exist_suggests_the_nearest(tmp_path: Path, place: s
         path, overrides = write_recipe(tmp_path, hardnes_strength=5), []
     else:
         path, overrides = write_recipe(tmp_path), ["--hardnes_strength", "5"]
-    with pytest.raises(ValueError, match=r"'hardnes_strength', which does not exist; did you mean 'hardness_strength'"):
+    with pytest.raises(
+        ValueError, match=r"'hardnes_strength', which does not exist; did you mean 'hardness_strength'"
+    ):
         load_recipe(path, overrides)
 
 

@@ -1,0 +1,84 @@
+"""Whole training runs over real processes, started as a user starts them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import write_recipe, write_training_data
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.distributed
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(recipe: Path, ranks: int, *overrides: str, timeout: int = 240) -> str:
+    """`accelerate launch` on the CPU; what it printed. `--cpu --num_processes 2` would start one process."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(ranks)]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["--multi_gpu"] if ranks > 1 else []
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "-m", "llave_hf.train", str(recipe), *overrides],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, and a run of two ranks over 14 steps (an epoch has 12) with a checkpoint after 7."""
+    root = write_training_data(tmp_path_factory.mktemp("runs"))
+    recipe = write_recipe(root, per_device_train_batch_size=2, max_steps=14, save_steps=7)
+    said = launch(recipe, 2, "--output_dir", str(root / "two"))
+    assert "2 x cpu" in said
+    assert "3 per query" in said
+    return root
+
+
+def test_two_ranks_resumed_end_with_the_weights_of_an_unbroken_run(runs: Path) -> None:
+    broken = runs / "broken"
+    broken.mkdir()
+    for name in ("checkpoint-7", "initial"):
+        shutil.copytree(runs / "two" / name, broken / name)
+    launch(runs / "recipe.yaml", 2, "--output_dir", str(broken), "--resume_from_checkpoint")
+    expected, found = weights(runs / "two"), weights(broken)
+    start = weights(runs / "two" / "initial")
+    assert any(not torch.equal(expected[name], start[name]) for name in expected)
+    for name in expected:
+        assert torch.equal(expected[name], found[name]), name
+
+
+def test_two_ranks_train_to_the_weights_of_one(runs: Path) -> None:
+    """As many pairs in a global batch, so as many negatives, the same steps: gathered negatives are one device's."""
+    launch(runs / "recipe.yaml", 1, "--output_dir", str(runs / "one"), "--per_device_train_batch_size", "4")
+    one, two, start = weights(runs / "one"), weights(runs / "two"), weights(runs / "two" / "initial")
+    assert all(torch.equal(tensor, weights(runs / "one" / "initial")[name]) for name, tensor in start.items())
+    moved = max((one[name] - start[name]).abs().max().item() for name in one)
+    assert moved > 1e-3
+    apart = max((one[name] - two[name]).abs().max().item() for name in one)
+    assert apart < 1e-2 * moved
+
+
+def test_without_gathering_the_ranks_train_to_other_weights(runs: Path) -> None:
+    """What the tests above would miss if the gather did nothing."""
+    launch(runs / "recipe.yaml", 2, "--output_dir", str(runs / "apart"), "--gather_across_devices", "false")
+    one, two = weights(runs / "two"), weights(runs / "apart")
+    start = weights(runs / "two" / "initial")
+    moved = max((one[name] - start[name]).abs().max().item() for name in one)
+    assert max((one[name] - two[name]).abs().max().item() for name in one) > 0.1 * moved
