@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"llave {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_evaluate(commands)
+    _add_card(commands)
     return parser
 
 
@@ -67,6 +68,19 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="inputs encoded at once (default: 32)")
     parser.add_argument("--subsets", nargs="+", metavar="NAME", help="evaluate only these subsets")
+
+
+def card(arguments: argparse.Namespace) -> None:
+    """`llave card`: README.md and its plots in the model's folder."""
+    from llave_hf.hub.model_card import write_model_card
+
+    print(f"Written: {write_model_card(arguments.model, force=arguments.force)}")
+
+
+def _add_card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add_command(commands, "card", card, "write the card of a model folder")
+    parser.add_argument("model", metavar="MODEL", help="a folder that training left")
+    parser.add_argument("--force", action="store_true", help="overwrite a README.md that was not written by llave")
 
 
 def _add_command(

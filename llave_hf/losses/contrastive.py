@@ -62,8 +62,8 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         self.tile_size = tile_size
         if self.scale + hardness_strength > MAX_EXPONENT:
             raise ValueError(
-                f"1/temperature + hardness_strength is {self.scale + hardness_strength:g}, over {MAX_EXPONENT:g}, where "
-                "exponentials overflow; raise temperature or lower hardness_strength."
+                f"1/temperature + hardness_strength is {self.scale + hardness_strength:g}, over {MAX_EXPONENT:g}, "
+                "where exponentials overflow; raise temperature or lower hardness_strength."
             )
 
     @property
@@ -185,10 +185,7 @@ class _WeightedContrast(torch.autograd.Function):
         if settings.gather:
             columns = distributed.all_gather(columns)
         to_queries, to_all_documents = tiles.gradients(rows * settings.scale, columns * settings.scale)
-        if settings.gather:
-            to_documents = distributed.reduce_scatter_sum(to_all_documents)
-        else:
-            to_documents = to_all_documents
+        to_documents = distributed.reduce_scatter_sum(to_all_documents) if settings.gather else to_all_documents
         at_positives = (at_positives * settings.scale).to(dtype)[:, None]
         to_queries += at_positives * tiles.documents[offset : offset + size]
         to_documents = to_documents + at_positives * tiles.queries

@@ -10,9 +10,9 @@ and backward a second pass the gradients, from row and column factors u, v:
 
     g_ij = exp(s_ij (1/τ + α)) (u_i + v_j) / τ,   dQ = g C,   dC = gᵀ Q.
 
-The weight exp(α sg(s)) is a constant to the optimizer, hence 1/τ and not 1/τ + α in g. Vectors are unit vectors, so the
-logits lie within ±(1/τ + α) = ±59 and plain exponentials in float32 need no running maximum; where the bound passes
-`SAFE_EXPONENT` the exponentials are float64's.
+The weight exp(α sg(s)) is a constant to the optimizer, hence 1/τ and not 1/τ + α in g. Vectors are unit vectors, so
+the logits lie within ±(1/τ + α) = ±59 and plain exponentials in float32 need no running maximum; where the bound
+passes `SAFE_EXPONENT` the exponentials are float64's.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ class PairTiles:
             columns[column] += exponentials.sum(0)
         return rows, columns
 
-    def gradients(
-        self, row_factors: torch.Tensor, column_factors: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradients(self, row_factors: torch.Tensor, column_factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`Σ_j e_ij (u_i + v_j) C_j` `(B, D)` and `Σ_i e_ij (u_i + v_j) Q_i` `(N, D)`."""
         dtype = exponent_dtype(self.sharpness, self.queries.dtype)
         to_queries, to_documents = torch.zeros_like(self.queries), torch.zeros_like(self.documents)

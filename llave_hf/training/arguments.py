@@ -54,9 +54,7 @@ class LlaveTrainingArguments(TrainingArguments):
     # Optimizer
     muon_learning_rate: float | None = field(
         default=None,
-        metadata={
-            "help": "Muon's rate for hidden matrices; the rest keeps AdamW at learning_rate. None: AdamW."
-        },
+        metadata={"help": "Muon's rate for hidden matrices; the rest keeps AdamW at learning_rate. None: AdamW."},
     )
     # Tunable parts
     freeze: list[str] = field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -189,8 +190,9 @@ class LlaveTrainer(Trainer):
         pickled = os.path.join(folder, TRAINING_ARGS_NAME)
         if self.args.should_save and os.path.exists(pickled):
             os.remove(pickled)
+            arguments = {**self.args.to_dict(), "negatives_per_query": self.args.negatives_per_query}
             with open(os.path.join(folder, "training_args.json"), "w", encoding="utf-8") as file:
-                file.write(self.args.to_json_string() + "\n")
+                json.dump(arguments, file, indent=2, default=str)
 
 
 class EpochDataLoader(DataLoader):

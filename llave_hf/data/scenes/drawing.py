@@ -1,9 +1,11 @@
-"""Draws scenes with Pillow: polygons at four times the size, averaged down, so that the pixels are the same everywhere."""
+"""Draws scenes with Pillow: polygons at four times the size, averaged down, so that the pixels are the same
+everywhere.
+"""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from PIL import Image, ImageDraw
 
@@ -31,9 +33,8 @@ Points = list[tuple[float, float]]
 
 
 def _around(count: int, radii: tuple[float, ...] = (1.0,), start: float = -90.0) -> Points:
-    """`count` points around the centre, first at `start` degrees, with the radii in turn. Rounded: the last bits of sine and cosine
-    are not the same in every C library."""
-    points = []
+    """`count` points around the centre, the first at `start` degrees, with the radii in turn."""
+    points = []  # rounded: the last bits of sine and cosine are not the same in every C library
     for i in range(count):
         angle, radius = math.radians(start + 360 * i / count), radii[i % len(radii)]
         points.append((round(radius * math.cos(angle), 6), round(radius * math.sin(angle), 6)))
@@ -68,7 +69,7 @@ OUTLINES: dict[str, Points] = {
 _RING_HOLE = _around(64, (0.56,))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _mask(shape: str, radius: int) -> Image.Image:
     """White shape on black, side `2 * radius + 1` pixels."""
     mask = Image.new("L", (2 * radius + 1, 2 * radius + 1))
@@ -79,7 +80,7 @@ def _mask(shape: str, radius: int) -> Image.Image:
     return mask
 
 
-@lru_cache(maxsize=None)
+@cache
 def _background(name: str, side: int) -> Image.Image:
     if name in _PLAIN:
         return Image.new("RGB", (side, side), (_PLAIN[name],) * 3)
@@ -119,7 +120,9 @@ def draw(scene: Scene, size: int = PICTURE_SIZE) -> Image.Image:
 
 
 def draw_crop(scene: Scene, index: int) -> Image.Image:
-    """The part of the large picture around object `index`, `CROP_SIZE` x `CROP_SIZE` pixels, moved into the frame at its borders."""
+    """The part of the large picture around object `index`, `CROP_SIZE` x `CROP_SIZE` pixels, moved into the frame at
+    its borders.
+    """
     placed, limit = scene.objects[index], LARGE_PICTURE_SIZE - CROP_SIZE
     left, top = (min(max(v * LARGE_PICTURE_SIZE // 256 - CROP_SIZE // 2, 0), limit) for v in (placed.x, placed.y))
     return _draw(scene, LARGE_PICTURE_SIZE).crop((left, top, left + CROP_SIZE, top + CROP_SIZE))

@@ -1,11 +1,11 @@
 """The language of the scenes: what can be in a picture, what can be said about it, and whether that is true.
 
-Two levels. A [`Scene`] is concrete: which thing lies where, on which background. A [`Description`] is what a caption says; it can
-be put into words (`text`), made into a scene (`place`), and compared with any scene (`judge`). Judging looks at the geometry only, never at
-how the scene was made, so it can check every row of the data.
+Two levels. A [`Scene`] is concrete: which thing lies where, on which background. A [`Description`] is what a caption
+says; it can be put into words (`text`), made into a scene (`place`), and compared with any scene (`judge`). Judging
+looks at the geometry only, never at how the scene was made, so it can check every row of the data.
 
-Lengths are in units of 1/256 of the side of the picture, x to the right, y downwards. Judgements are `True`, `False`, or `None` where
-people could disagree; a row of the data may hold no doubtful candidate.
+Lengths are in units of 1/256 of the side of the picture, x to the right, y downwards. Judgements are `True`, `False`,
+or `None` where people could disagree; a row of the data may hold no doubtful candidate.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def position_of(placed: Placed) -> str | None:
 
 
 def judge_relation(relation: str, placed: Placed, anchor: Placed) -> bool | None:
-    """Whether `placed` is (directly) left of, right of, above or below `anchor`; diagonals are not, nearly diagonal is doubtful."""
+    """Whether `placed` is (directly) left of, right of, above or below `anchor`; diagonals are not, nearly diagonal is
+    doubtful.
+    """
     ux, uy = RELATIONS[relation]
     dx, dy = placed.x - anchor.x, placed.y - anchor.y
     along, across = dx * ux + dy * uy, abs(dx * uy) + abs(dy * ux)
@@ -120,8 +122,9 @@ def judge_relation(relation: str, placed: Placed, anchor: Placed) -> bool | None
 
 @dataclass(frozen=True)
 class Description:
-    """What a caption says: everything that is in the picture (one thing with its position, several equal things, or two things and
-    their relation) and the background; `background=None` leaves that open."""
+    """What a caption says about everything in the picture: one thing and its position, several equal things, or two
+    things and their relation; and the background, which `None` leaves open.
+    """
 
     first: Thing
     background: str | None
@@ -215,7 +218,9 @@ def random_thing(rng: Random, *, held_out: bool = False) -> Thing:
 
 
 def random_description(rng: Random, *, held_out: bool = False) -> Description:
-    """One thing, two things, or several equal things; with `held_out` the first thing is a pair that training never shows."""
+    """One thing, two things, or several equal things; with `held_out` the first thing is a pair that training never
+    shows.
+    """
     first, background = random_thing(rng, held_out=held_out), rng.choice(BACKGROUNDS)
     kind = rng.choice(("single", "pair", "pair", "group"))
     if kind == "single":

@@ -1,8 +1,9 @@
 """Near-misses: descriptions that differ in exactly one attribute, arranged so that being the answer leaves no trace.
 
-If the wrong candidates were all made by changing the right one, the right one would be the candidate that is most like the others, and a
-model could find it without looking at the query. So candidates are the corners of a cube: k attributes, two values each, all 2^k
-combinations. Every corner then has k neighbours one attribute away, and no corner is special.
+If the wrong candidates were all made by changing the right one, the right one would be the candidate that is most like
+the others, and a model could find it without looking at the query. So candidates are the corners of a cube: k
+attributes, two values each, all 2^k combinations. Every corner then has k neighbours one attribute away, and no corner
+is special.
 """
 
 from __future__ import annotations

@@ -1,0 +1,272 @@
+"""Queries with their answers and near-misses, for each of MMEB's meta-tasks. Every case has one right candidate,
+checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from .grammar import (
+    BACKGROUNDS,
+    COLORS,
+    NUMBERS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Description,
+    Placed,
+    Scene,
+    Thing,
+    grid_spots,
+    place,
+    random_description,
+    random_thing,
+)
+from .near_misses import Cube, change_text, random_cube
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to be drawn: a scene, the part of a large scene around one object, or the frames of a clip."""
+
+    frames: tuple[Scene, ...]
+    crop: int | None = None
+    large: bool = False
+
+
+@dataclass(frozen=True)
+class Side:
+    """A query or a candidate."""
+
+    text: str
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A query, its answer, and candidates that are wrong, near-misses first."""
+
+    query: Side
+    answer: Side
+    wrong: tuple[Side, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A subset of the data set."""
+
+    name: str
+    meta_task: str
+    make: Callable[[Random], Case | None]
+    trained: bool = True
+    distribution: str = "in"
+
+
+IMAGE = "<|image_1|>\n"
+GIVEN_IMAGE = IMAGE + "Represent the given image.\n"
+GIVEN_CROP = IMAGE + "Represent the given cropped image of the object.\n"
+GIVEN_VIDEO = IMAGE + "Represent the given video.\n"
+QUESTION = IMAGE + "Represent the given image with the following question: "
+
+MOTIONS = {
+    "moving from left to right": ((-70, 0), (70, 0)),
+    "moving from right to left": ((70, 0), (-70, 0)),
+    "moving from top to bottom": ((0, -70), (0, 70)),
+    "moving from bottom to top": ((0, 70), (0, -70)),
+    "growing": (0.5, 1.4),
+    "shrinking": (1.4, 0.5),
+}
+FRAMES = 8
+
+
+def _one_scene(scene: Scene) -> Picture:
+    return Picture((scene,))
+
+
+def _texts(answer: str, values: Sequence[str], rng: Random) -> tuple[Side, ...]:
+    others = [value for value in values if value != answer]
+    return tuple(Side(value) for value in rng.sample(others, len(others)))
+
+
+def shape(rng: Random) -> Case:
+    """Image -> the name of its shape."""
+    thing = random_thing(rng)
+    scene = Description(thing, rng.choice(BACKGROUNDS), position="middle").place(rng)
+    query = Side(IMAGE + "Identify the shape in the image.\n", _one_scene(scene))
+    return Case(query, Side(thing.shape), _texts(thing.shape, SHAPES, rng))
+
+
+def background(rng: Random) -> Case:
+    """Image -> the name of its background."""
+    scene = random_description(rng).place(rng)
+    query = Side(IMAGE + "Identify the background of the image.\n", _one_scene(scene))
+    return Case(query, Side(scene.background), _texts(scene.background, BACKGROUNDS, rng))
+
+
+def count(rng: Random) -> Case:
+    """Image -> how many shapes it shows."""
+    number = rng.randint(1, len(NUMBERS))
+    scene = Description(random_thing(rng), rng.choice(BACKGROUNDS), count=number).place(rng)
+    query = Side(QUESTION + "How many shapes are there?\n", _one_scene(scene))
+    return Case(query, Side(NUMBERS[number - 1]), _texts(NUMBERS[number - 1], NUMBERS, rng))
+
+
+def question(rng: Random, *, held_out: bool = False) -> Case:
+    """Image and a question about one of its two things -> a word."""
+    first, second = random_thing(rng, held_out=held_out), random_thing(rng)
+    while second.shape == first.shape:
+        second = random_thing(rng)
+    relation = rng.choice(tuple(RELATIONS))
+    scene = Description(first, rng.choice(BACKGROUNDS), relation=relation, second=second).place(rng)
+    asked, answer, near = rng.choice(
+        (
+            (f"What color is the {first.shape}?", first.color, second.color),
+            (f"What size is the {first.shape}?", first.size, second.size),
+            (f"Which shape is {relation} the {second.shape}?", first.shape, second.shape),
+        )
+    )
+    near = near if near != answer else rng.choice([v for v in _kin(answer) if v != answer])
+    wrong = [Side(near), *(side for side in _texts(answer, (*COLORS, *SIZES, *SHAPES), rng) if side.text != near)]
+    return Case(Side(f"{QUESTION}{asked}\n", _one_scene(scene)), Side(answer), tuple(wrong))
+
+
+def _kin(value: str) -> Sequence[str]:
+    return next(values for values in (COLORS, SIZES, SHAPES) if value in values)
+
+
+def _sound_cube(rng: Random, held_out: bool) -> tuple[Cube, list[Scene]] | None:
+    """Eight descriptions and a scene of each, where each scene shows its own description and no other."""
+    cube = random_cube(rng, random_description(rng, held_out=held_out), 3, held_out=held_out)
+    if cube is None:
+        return None
+    scenes = [corner.place(rng) for corner in cube.corners]
+    for index, corner in enumerate(cube.corners):
+        if any(corner.judge(scene) is not (index == other) for other, scene in enumerate(scenes)):
+            return None
+    return cube, scenes
+
+
+def _near_first(cube: Cube, index: int, rng: Random) -> list[int]:
+    """The other corners, those that differ in one attribute in front."""
+    near = cube.neighbours(index)
+    far = [other for other in range(len(cube.corners)) if other != index and other not in near]
+    return [*rng.sample(near, len(near)), *rng.sample(far, len(far))]
+
+
+def caption_to_image(rng: Random, *, held_out: bool = False) -> Case | None:
+    """Caption -> the picture that shows it, among seven that differ in one to three attributes."""
+    made = _sound_cube(rng, held_out)
+    if made is None:
+        return None
+    cube, scenes = made
+    sides = [Side(GIVEN_IMAGE, _one_scene(scene)) for scene in scenes]
+    query = Side(f"Find an image that matches the given caption: {cube.corners[0].text()}\n")
+    return Case(query, sides[0], tuple(sides[i] for i in _near_first(cube, 0, rng)))
+
+
+def image_to_caption(rng: Random) -> Case | None:
+    """Picture -> its caption, among seven that differ in one to three attributes."""
+    made = _sound_cube(rng, False)
+    if made is None:
+        return None
+    cube, scenes = made
+    sides = [Side(corner.text()) for corner in cube.corners]
+    query = Side(IMAGE + "Find an image caption describing the given image.\n", _one_scene(scenes[0]))
+    return Case(query, sides[0], tuple(sides[i] for i in _near_first(cube, 0, rng)))
+
+
+def composed(rng: Random) -> Case | None:
+    """Picture and a change -> the changed picture, among the unchanged one and others."""
+    made = _sound_cube(rng, False)
+    if made is None:
+        return None
+    cube, scenes = made
+    slot, after = cube.slots[0], cube.neighbours(0)[0]
+    change = change_text(cube.corners[0], slot, cube.corners[after])
+    before = cube.corners[0].place(rng)
+    sides = [Side(GIVEN_IMAGE, _one_scene(scene)) for scene in scenes]
+    text = f"{IMAGE}Given an image, find a similar image with the described changes: {change}\n"
+    wrong = tuple(sides[i] for i in _near_first(cube, after, rng))
+    return Case(Side(text, _one_scene(before)), sides[after], wrong)
+
+
+def grounding(rng: Random) -> Case:
+    """Picture of six things and the name of one -> the part that shows it, among the parts that show the others."""
+    things: list[Thing] = []
+    while len(things) < 6:
+        thing = random_thing(rng)
+        if thing not in things:
+            things.append(thing)
+    spots = grid_spots(rng, 6, jitter=4)
+    objects: tuple[Placed, ...] = tuple(place(thing, *spot) for thing, spot in zip(things, spots, strict=True))
+    scene = Scene(objects, rng.choice(BACKGROUNDS))
+    sides = [Side(GIVEN_CROP, Picture((scene,), crop=index, large=True)) for index in range(6)]
+    text = f'{IMAGE}Select the portion of the image that shows: "{things[0].phrase()}"\n'
+    return Case(Side(text, Picture((scene,), large=True)), sides[0], tuple(sides[1:]))
+
+
+def clip(thing: Thing, motion: str, scene_background: str) -> Picture:
+    """Eight frames of one thing that moves or changes its size."""
+    start, end = MOTIONS[motion]
+    frames = []
+    for number in range(FRAMES):
+        part = number / (FRAMES - 1)
+        if isinstance(start, tuple) and isinstance(end, tuple):
+            x, y = (round(128 + a + (b - a) * part) for a, b in zip(start, end, strict=True))
+            placed = place(thing, x, y)
+        else:
+            assert not isinstance(start, tuple) and not isinstance(end, tuple)
+            placed = place(thing, 128, 128)
+            placed = replace(placed, radius=round(placed.radius * (start + (end - start) * part)))
+        frames.append(Scene((placed,), scene_background))
+    return Picture(tuple(frames))
+
+
+def _clips(rng: Random) -> tuple[list[str], list[Picture]]:
+    """Captions and clips of two things in every motion, the answer first."""
+    first, second = random_thing(rng), random_thing(rng)
+    while second.shape == first.shape:
+        second = random_thing(rng)
+    scene_background = rng.choice(BACKGROUNDS)
+    motions = rng.sample(tuple(MOTIONS), len(MOTIONS))
+    pairs = [(thing, motion) for thing in (first, second) for motion in motions]
+    captions = [f"a {thing.color} {thing.shape} {motion}" for thing, motion in pairs]
+    return captions, [clip(thing, motion, scene_background) for thing, motion in pairs]
+
+
+def caption_to_video(rng: Random) -> Case:
+    """Caption -> the clip that shows it, among other motions of the same thing and the same motions of another."""
+    captions, clips = _clips(rng)
+    sides = [Side(GIVEN_VIDEO, picture) for picture in clips]
+    return Case(Side(f"Find a video that shows the following: {captions[0]}\n"), sides[0], tuple(sides[1:]))
+
+
+def video_to_caption(rng: Random) -> Case:
+    """Clip -> its caption."""
+    captions, clips = _clips(rng)
+    query = Side(IMAGE + "Find a caption describing the given video.\n", clips[0])
+    return Case(query, Side(captions[0]), tuple(Side(text) for text in captions[1:]))
+
+
+TASKS = (
+    Task("SceneShape", "classification", shape),
+    Task("SceneBackground", "classification", background),
+    Task("SceneQA", "vqa", question),
+    Task("SceneCount", "vqa", count),
+    Task("SceneCaption_t2i", "retrieval", caption_to_image),
+    Task("SceneCaption_i2t", "retrieval", image_to_caption),
+    Task("SceneCIR", "retrieval", composed),
+    Task("SceneRef", "grounding", grounding),
+    Task("SceneQAOOD", "vqa", lambda rng: question(rng, held_out=True), trained=False, distribution="out"),
+    Task(
+        "SceneCaption_t2iOOD",
+        "retrieval",
+        lambda rng: caption_to_image(rng, held_out=True),
+        trained=False,
+        distribution="out",
+    ),
+    Task("SceneVideo_t2v", "video", caption_to_video, trained=False, distribution="out"),
+    Task("SceneVideo_v2t", "video", video_to_caption, trained=False, distribution="out"),
+)

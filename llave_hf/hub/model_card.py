@@ -1,0 +1,201 @@
+"""A model's card, from what training and evaluation left in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from safetensors import safe_open
+
+from llave_hf.errors import UserError
+
+from .plots import plot_training
+
+MARKER = "<!-- card written by llave_hf: `llave card` writes it anew, unless this line is gone -->"
+
+# Of a recipe, in the order of the card: what the reader of a result asks for first.
+_SHOWN = {
+    "train_data": "data",
+    "max_samples_per_source": "rows a subset, at most",
+    "temperature": "temperature",
+    "hardness_strength": "hardness strength",
+    "learning_rate": "learning rate",
+    "muon_learning_rate": "learning rate of hidden matrices (Muon)",
+    "lr_scheduler_type": "schedule",
+    "warmup_steps": "warm-up",
+    "weight_decay": "weight decay",
+    "batch_tasks": "tasks in a batch",
+    "freeze": "frozen parts",
+    "seed": "seed",
+}
+
+
+def write_model_card(folder: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Renders README.md in a model folder, and its plots in `assets/`. What was not measured is left out.
+
+    Args:
+        folder: A saved model; `recipe.yaml`, `training_args.json`, `trainer_state.json` and `eval/results.json` are
+            read where they are there.
+        force: Overwrite a README.md that somebody else wrote.
+
+    Raises:
+        UserError: The folder holds no model, or a README.md without the card's mark.
+    """
+    root = Path(folder)
+    if not (root / "config.json").is_file():
+        raise UserError(f"{root} holds no model (no config.json); give the output folder of a training run.")
+    card = root / "README.md"
+    if card.exists() and not force and MARKER not in card.read_text(encoding="utf-8"):
+        raise UserError(f"{card} was not written by llave_hf; move it away, or overwrite it with --force.")
+    recipe = _recipe(root)
+    results = _json(root / "eval" / "results.json")
+    variables = {**_model(root), **_training(root, recipe), **_results(root, results)}
+    variables |= {"name": root.resolve().name, "model_id": root.resolve().name, "marker": MARKER}
+    variables["front_matter"] = _front_matter(root, recipe, results)
+    card.write_text(render(variables), encoding="utf-8")
+    return card
+
+
+def render(variables: Mapping[str, Any]) -> str:
+    """The template with its variables; a variable that is missing leaves its section out."""
+    source = files("llave_hf.hub").joinpath("template.md.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(keep_trailing_newline=True, trim_blocks=True, autoescape=False)
+    return environment.from_string(source).render(**variables)
+
+
+def _model(root: Path) -> dict[str, Any]:
+    config = _json(root / "config.json")
+    processor = _json(root / "processor_config.json")
+    text = config.get("backbone_config", {}).get("text_config", {})
+    weights = sorted(root.glob("*.safetensors"))
+    count = sum(_count(file) for file in weights)
+    return {
+        "dimension": text.get("hidden_size"),
+        "max_length": f"{processor.get('max_length', 4096):,}",
+        "parameters": f"{count:,}",
+    }
+
+
+def _count(file: Path) -> int:
+    with safe_open(file, framework="pt") as tensors:
+        shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118  # no iterator
+    total = 0
+    for shape in shapes:
+        size = 1
+        for side in shape:
+            size *= side
+        total += size
+    return total
+
+
+def _training(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    arguments, state = _json(root / "training_args.json"), _json(root / "trainer_state.json")
+    if not recipe:
+        return {}
+    rows: list[tuple[str, Any]] = []
+    if state:
+        rows.append(("steps", f"{state['global_step']:,} ({state['epoch']:.2f} epochs)"))
+    if "negatives_per_query" in arguments:
+        rows.append(("negatives per query", f"{arguments['negatives_per_query']:,}"))
+    rows += [(label, _shown(recipe[key])) for key, label in _SHOWN.items() if recipe.get(key) not in (None, [])]
+    plot = root / "assets" / "training.png"
+    drawn = plot_training(state.get("log_history", []), plot)
+    return {
+        "recipe": rows,
+        "base_model": _hub_id(recipe.get("model")),
+        "from_scratch": "from_scratch" in recipe,
+        "training_plot": "assets/training.png" if drawn else None,
+    }
+
+
+def _results(root: Path, results: dict[str, Any]) -> dict[str, Any]:
+    if not results:
+        return {}
+    rows = [
+        {
+            "subset": name,
+            "meta_task": task["meta_task"],
+            "distribution": task["distribution"],
+            "n": task["n"],
+            "score": _percent(task["precision_at_1"]),
+            "interval": f"{_percent(task['ci95'][0])} to {_percent(task['ci95'][1])}",
+            "chance": _percent(task["chance"]),
+        }
+        for name, task in results["tasks"].items()
+    ]
+    plot = root / "eval" / "results.png"
+    if plot.exists():
+        (root / "assets").mkdir(exist_ok=True)
+        shutil.copyfile(plot, root / "assets" / "results.png")
+    return {
+        "results": rows,
+        "benchmark": results["benchmark"],
+        "revision": results.get("revision"),
+        "means": ", ".join(f"{name} {_percent(value)}" for name, value in results["means"].items()),
+        "results_plot": "assets/results.png" if plot.exists() else None,
+    }
+
+
+def _front_matter(root: Path, recipe: dict[str, Any], results: dict[str, Any]) -> str:
+    name = root.resolve().name
+    evaluations = [
+        EvalResult(
+            task_type="retrieval",
+            dataset_type=results["benchmark"],
+            dataset_name=f"{results['benchmark']} {subset}",
+            dataset_config=subset,
+            dataset_revision=results.get("revision"),
+            metric_type="precision_at_1",
+            metric_value=round(task["precision_at_1"], 4),
+        )
+        for subset, task in results.get("tasks", {}).items()
+    ]
+    sources = recipe.get("train_data") or []
+    listed = sources if isinstance(sources, list) else [sources]
+    data = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="feature-extraction",
+        tags=["llave", "multimodal", "embedding", "transformers", "sentence-transformers"],
+        base_model=_hub_id(recipe.get("model")),
+        datasets=[source for source in map(_hub_id, listed) if source] or None,
+        model_name=name if evaluations else None,
+        eval_results=evaluations or None,
+    )
+    return data.to_yaml(line_break="\n") + "\n"
+
+
+def _recipe(root: Path) -> dict[str, Any]:
+    path = root / "recipe.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _hub_id(value: Any) -> str | None:
+    """A Hub id such as `org/name`; None for a folder or a file, which means nothing to a reader elsewhere."""
+    source = value.get("path") if isinstance(value, Mapping) else value
+    if not isinstance(source, str) or source.count("/") != 1 or source.startswith(("/", ".")) or Path(source).exists():
+        return None
+    return source
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, Mapping):
+        return _shown(value.get("path", "?"))
+    return f"`{Path(value).name}`" if isinstance(value, str) and "/" in value and not _hub_id(value) else str(value)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"

@@ -1,0 +1,127 @@
+"""The built-in data: the same everywhere, readable by the ordinary loaders, one right answer a query."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pyarrow.parquet as pq
+import pytest
+
+from llave_hf.data.media import open_video
+from llave_hf.data.pairs import load_pairs
+from llave_hf.data.scenes import random_description, random_scene, write_scenes
+from llave_hf.data.scenes.near_misses import slots
+from llave_hf.data.scenes.tasks import TASKS, _sound_cube, grounding, question
+from llave_hf.evaluation import load_benchmark
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes"), train_pairs=80, eval_queries=36)
+
+
+def digest(root: Path) -> str:
+    made = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".mp4"):
+        made.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return made.hexdigest()
+
+
+def rows(root: Path, split: str) -> list[tuple[str, dict[str, object]]]:
+    files = sorted((root / split).glob("*/*.parquet"))
+    return [(file.parent.name, row) for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def test_the_seed_decides_every_byte(scenes: Path, tmp_path: Path) -> None:
+    """In another process, whose hash seed differs."""
+    command = [sys.executable, "-m", "llave_hf.data.scenes", str(tmp_path / "again")]
+    subprocess.run([*command, "--train_pairs", "80", "--eval_queries", "36"], check=True, timeout=120)
+    assert digest(tmp_path / "again") == digest(scenes)
+    other = write_scenes(tmp_path / "other", seed=1, train_pairs=80, eval_queries=36)
+    assert digest(other) != digest(scenes)
+
+
+def test_the_ordinary_loaders_read_it(scenes: Path) -> None:
+    pairs = load_pairs(str(scenes / "train"), media_root=str(scenes))
+    assert {source.name for source in pairs.sources} == {task.name for task in TASKS if task.trained}
+    assert len(pairs) == 80
+    assert all(len(pairs[index].negatives) == 1 for index in range(80))
+    benchmark = load_benchmark(scenes / "benchmark.yaml")
+    benchmark.check()
+    assert {task.meta_task for task in benchmark.tasks} == {"classification", "vqa", "retrieval", "grounding", "video"}
+    assert {task.distribution for task in benchmark.tasks} == {"in", "out"}
+
+
+def test_clips_are_frames_and_files(scenes: Path) -> None:
+    folder = next((scenes / "images/video").iterdir())
+    assert len(open_video(str(folder.relative_to(scenes)), scenes)) == 8
+    files = sorted((scenes / "video_files").iterdir())
+    assert len(files) == 3
+    assert len(open_video(str(files[0].relative_to(scenes)), scenes, num_frames=8)) == 8
+
+
+def test_candidates_differ_in_content(scenes: Path) -> None:
+    for name, row in rows(scenes, "eval"):
+        paths = row["tgt_img_path"]
+        pictures = [
+            [(scenes / path).read_bytes() for path in [path]] if path.endswith(".png") else path
+            for path in paths  # type: ignore[union-attr]
+        ]
+        candidates = Counter(json.dumps([text, str(p)]) for text, p in zip(row["tgt_text"], pictures, strict=True))  # type: ignore[call-overload]
+        assert max(candidates.values()) == 1, (name, row["qry_text"])
+
+
+def test_no_evaluated_picture_is_trained_on(scenes: Path) -> None:
+    trained = {str(row[key]) for _, row in rows(scenes, "train") for key in ("qry_image_path", "pos_image_path")}
+    evaluated = {str(path) for _, row in rows(scenes, "eval") for path in [row["qry_img_path"], *row["tgt_img_path"]]}  # type: ignore[misc]
+    pixels = {(scenes / path).read_bytes() for path in trained - {""}}
+    overlap = [path for path in evaluated - {""} if path.endswith(".png") and (scenes / path).read_bytes() in pixels]
+    assert not [path for path in overlap if "crop" not in path]
+
+
+def test_each_scene_of_a_cube_fits_one_description_and_neighbours_differ_in_one_attribute() -> None:
+    made = next(filter(None, (_sound_cube(Random(seed), False) for seed in range(20))))
+    cube, drawn = made
+    for index, corner in enumerate(cube.corners):
+        assert [corner.judge(scene) for scene in drawn].count(True) == 1
+        for other in cube.neighbours(index):
+            changed = [slot for slot in slots(corner) if slot.get(corner) != slot.get(cube.corners[other])]
+            assert len(changed) == 1
+
+
+def test_a_question_has_one_answer_and_a_phrase_one_thing() -> None:
+    for seed in range(50):
+        case = question(Random(seed))
+        scene = case.query.picture.frames[0]  # type: ignore[union-attr]
+        values = {value for thing in scene.things for value in (thing.shape, thing.color, thing.size)}
+        assert case.answer.text in values
+        assert case.answer.text not in {side.text for side in case.wrong}
+        things = grounding(Random(seed)).query.picture.frames[0].things  # type: ignore[union-attr]
+        assert len(set(things)) == 6
+
+
+def test_held_out_pairs_are_never_trained_on() -> None:
+    assert not any(thing.held_out for seed in range(200) for thing in random_scene(Random(seed)).things)
+    assert all(random_description(Random(seed), held_out=True).first.held_out for seed in range(50))
+
+
+def test_a_caption_read_off_a_scene_is_true_of_it() -> None:
+    for seed in range(100):
+        description = random_description(Random(seed))
+        scene = description.place(Random(seed))
+        assert description.judge(scene) is True
+        assert scene.caption() == description.text()
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(ValueError, match="is not empty"):
+        write_scenes(tmp_path)
+    with pytest.raises(ValueError, match="one a task"):
+        write_scenes(tmp_path / "new", train_pairs=3)
