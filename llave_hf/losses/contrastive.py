@@ -171,7 +171,7 @@ class _WeightedContrast(torch.autograd.Function):
         return loss.to(queries.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         settings, tiles = ctx.settings, ctx.tiles
         size, offset, dtype = len(tiles.queries), tiles.row_offset, tiles.queries.dtype
         share = grad_output.to(ctx.positives.dtype) / (size * len(settings.directions))

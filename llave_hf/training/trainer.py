@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainerControl
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from llave_hf.data.collator import LlaveCollator
@@ -43,6 +43,8 @@ class LlaveTrainer(Trainer):
     """
 
     args: LlaveTrainingArguments
+    optimizer: Optimizer | None
+    control: TrainerControl
 
     def __init__(
         self,
@@ -111,14 +113,15 @@ class LlaveTrainer(Trainer):
             raise ValueError(
                 "muon_learning_rate needs whole matrices on every rank; leave it out under FSDP or DeepSpeed."
             )
-        self.optimizer = MuonWithAdamW(
+        made = MuonWithAdamW(
             self.model.named_parameters(),
             muon_lr=self.args.muon_learning_rate,
             adamw_lr=self.args.learning_rate,
             weight_decay=self.args.weight_decay,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
         )
-        return self.optimizer
+        self.optimizer = made
+        return made
 
     def compute_loss(
         self,

@@ -1,4 +1,4 @@
-"""One rank of the loss's distributed tests: `torchrun ... loss_worker.py`. Exits non-zero with the first difference."""
+"""One rank of the loss's distributed tests, started by torchrun. Exits non-zero with the first difference."""
 
 from __future__ import annotations
 

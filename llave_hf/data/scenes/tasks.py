@@ -70,14 +70,15 @@ GIVEN_CROP = IMAGE + "Represent the given cropped image of the object.\n"
 GIVEN_VIDEO = IMAGE + "Represent the given video.\n"
 QUESTION = IMAGE + "Represent the given image with the following question: "
 
-MOTIONS = {
+# Where a thing is, from the middle, at the first and the last frame; and how many times its size it has.
+MOVES = {
     "moving from left to right": ((-70, 0), (70, 0)),
     "moving from right to left": ((70, 0), (-70, 0)),
     "moving from top to bottom": ((0, -70), (0, 70)),
     "moving from bottom to top": ((0, 70), (0, -70)),
-    "growing": (0.5, 1.4),
-    "shrinking": (1.4, 0.5),
 }
+GROWTHS = {"growing": (0.5, 1.4), "shrinking": (1.4, 0.5)}
+MOTIONS = (*MOVES, *GROWTHS)
 FRAMES = 8
 
 
@@ -209,17 +210,16 @@ def grounding(rng: Random) -> Case:
 
 def clip(thing: Thing, motion: str, scene_background: str) -> Picture:
     """Eight frames of one thing that moves or changes its size."""
-    start, end = MOTIONS[motion]
     frames = []
     for number in range(FRAMES):
         part = number / (FRAMES - 1)
-        if isinstance(start, tuple) and isinstance(end, tuple):
-            x, y = (round(128 + a + (b - a) * part) for a, b in zip(start, end, strict=True))
-            placed = place(thing, x, y)
+        if motion in MOVES:
+            (x0, y0), (x1, y1) = MOVES[motion]
+            placed = place(thing, round(128 + x0 + (x1 - x0) * part), round(128 + y0 + (y1 - y0) * part))
         else:
-            assert not isinstance(start, tuple) and not isinstance(end, tuple)
+            first, last = GROWTHS[motion]
             placed = place(thing, 128, 128)
-            placed = replace(placed, radius=round(placed.radius * (start + (end - start) * part)))
+            placed = replace(placed, radius=round(placed.radius * (first + (last - first) * part)))
         frames.append(Scene((placed,), scene_background))
     return Picture(tuple(frames))
 
@@ -230,7 +230,7 @@ def _clips(rng: Random) -> tuple[list[str], list[Picture]]:
     while second.shape == first.shape:
         second = random_thing(rng)
     scene_background = rng.choice(BACKGROUNDS)
-    motions = rng.sample(tuple(MOTIONS), len(MOTIONS))
+    motions = rng.sample(MOTIONS, len(MOTIONS))
     pairs = [(thing, motion) for thing in (first, second) for motion in motions]
     captions = [f"a {thing.color} {thing.shape} {motion}" for thing, motion in pairs]
     return captions, [clip(thing, motion, scene_background) for thing, motion in pairs]

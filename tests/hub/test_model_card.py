@@ -1,0 +1,103 @@
+"""Cards: what they claim is there, their snippets run, and nobody's text is lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import picture, tiny_model
+from huggingface_hub import ModelCard
+
+from llave_hf.errors import UserError
+from llave_hf.hub.model_card import MARKER, write_model_card
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model as training leaves it."""
+    root = tmp_path / "tiny"
+    model, processor = tiny_model()
+    model.save_pretrained(root)
+    processor.save_pretrained(root)
+    recipe = {
+        "from_scratch": {},
+        "train_data": ["org/pairs", "/data/mine"],
+        "temperature": 0.05,
+        "learning_rate": 1e-3,
+    }
+    (root / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (root / "training_args.json").write_text(json.dumps({"negatives_per_query": 127}))
+    log = [{"step": step, "loss": 3 - step / 10, "learning_rate": 1e-3} for step in range(1, 6)]
+    (root / "trainer_state.json").write_text(json.dumps({"global_step": 5, "epoch": 0.5, "log_history": log}))
+    task = {"precision_at_1": 0.25, "ci95": [0.2, 0.3], "n": 40, "candidates": 10, "chance": 0.1}
+    tasks = {"Retrieval": {**task, "meta_task": "retrieval", "distribution": "in"}}
+    results = {"benchmark": "bench", "revision": "abc", "tasks": tasks, "means": {"overall": 0.25}}
+    (root / "eval").mkdir()
+    (root / "eval" / "results.json").write_text(json.dumps(results))
+    picture().save(root / "eval" / "results.png")
+    return root
+
+
+def test_the_card_says_what_was_measured(folder: Path) -> None:
+    text = write_model_card(folder).read_text()
+    assert "| Retrieval | retrieval | in | 40 | 25.0 | 20.0 to 30.0 | 10.0 |" in text
+    assert "| negatives per query | 127 |" in text
+    assert "| data | org/pairs, `mine` |" in text
+    assert "trained from random weights" in text
+    assert (folder / "assets/training.png").stat().st_size > 5000
+    assert (folder / "assets/results.png").exists()
+    for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (folder / link).exists(), link
+
+
+def test_the_hub_understands_its_front_matter(folder: Path) -> None:
+    data = ModelCard.load(write_model_card(folder)).data
+    assert data.library_name == "sentence-transformers"
+    assert data.datasets == ["org/pairs"]
+    assert data.eval_results is not None
+    assert [(r.dataset_config, r.metric_value, r.dataset_revision) for r in data.eval_results] == [
+        ("Retrieval", 0.25, "abc")
+    ]
+
+
+def test_what_is_missing_is_left_out(folder: Path) -> None:
+    for name in ("recipe.yaml", "trainer_state.json", "training_args.json"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "eval")
+    text = write_model_card(folder).read_text()
+    assert "## Training" not in text
+    assert "## Results" not in text
+    assert "model-index" not in text
+    assert "| None" not in text
+
+
+def test_writing_twice_changes_nothing(folder: Path) -> None:
+    first = write_model_card(folder).read_bytes()
+    plot = (folder / "assets/training.png").read_bytes()
+    assert write_model_card(folder).read_bytes() == first
+    assert (folder / "assets/training.png").read_bytes() == plot
+
+
+def test_a_card_that_somebody_wrote_is_kept(folder: Path) -> None:
+    (folder / "README.md").write_text("mine")
+    with pytest.raises(UserError, match="--force"):
+        write_model_card(folder)
+    assert (folder / "README.md").read_text() == "mine"
+    assert MARKER in write_model_card(folder, force=True).read_text()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        write_model_card(folder / "eval")
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["sentence-transformers", "transformers"])
+def test_the_snippets_run(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    picture().save(tmp_path / "dog.jpg")
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"```python\n(.*?)```", write_model_card(folder).read_text(), re.DOTALL)
+    assert len(snippets) == 2
+    names: dict[str, object] = {}
+    exec(compile(snippets[number], "card", "exec"), names)
+    assert tuple(names["embeddings"].shape) == (2, 24)  # type: ignore[attr-defined]
