@@ -173,7 +173,7 @@ class LlaveTrainer(Trainer):
             encoder,
             benchmark,
             output_dir=output_dir,
-            model_name=self.args.output_dir,
+            model_name=os.path.basename(os.path.normpath(self.args.output_dir)),
             batch_size=self.args.per_device_eval_batch_size,
             show_progress=not self.args.disable_tqdm and self.is_world_process_zero(),
         ).to_dict()
