@@ -82,3 +82,15 @@ def test_without_gathering_the_ranks_train_to_other_weights(runs: Path) -> None:
     start = weights(runs / "two" / "initial")
     moved = max((one[name] - start[name]).abs().max().item() for name in one)
     assert max((one[name] - two[name]).abs().max().item() for name in one) > 0.1 * moved
+
+
+def test_the_shipped_cpu_configuration_starts_two_processes(runs: Path) -> None:
+    """`MULTI_CPU` would start one without a word; no variable of the environment is needed."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command += ["--config_file", str(ROOT / "recipes/accelerate/cpu.yaml"), "-m", "llave_hf.train"]
+    command += [str(runs / "recipe.yaml"), "--output_dir", str(runs / "configured"), "--max_steps", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("ACCELERATE_USE_CPU", None)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "2 x cpu" in done.stdout
