@@ -144,7 +144,10 @@ def _add_part(sample: ChatSample, part: Mapping[str, Any], index: int) -> None:
             raise ValueError(
                 f"message {index} has a part of type {kind!r} without {kind!r}, 'path' or 'url'; add one."
             )
-        (sample.images if kind == "image" else sample.videos).append(source)
+        if kind == "video":
+            sample.videos.append(source)
+        else:  # a list is several images: sentence-transformers 6.0 passes them so
+            sample.images.extend(source if isinstance(source, (list, tuple)) else [source])
     elif kind == "image_url":
         address = part["image_url"]
         sample.images.append(address["url"] if isinstance(address, Mapping) else address)

@@ -79,7 +79,7 @@ def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -
         from .hub.model_card import write_model_card
 
         write_model_card(folder)
-    trainer.end()
+    trainer.accelerator.end_training()  # without it, a resumed run of two ranks aborts at exit
 
 
 def find_checkpoint(recipe: Recipe) -> str | None:

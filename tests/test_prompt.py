@@ -136,3 +136,11 @@ def test_messages_give_texts_pictures_and_videos_in_order() -> None:
 def test_other_messages_are_refused(message: dict[str, object], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         sample_from_messages([message])
+
+
+def test_a_list_in_one_part_is_several_images() -> None:
+    """As sentence-transformers 6.0 passes them; newer versions make a part of each."""
+    content = [{"type": "image", "image": ["a.png", "b.png"]}, {"type": "text", "text": "both"}]
+    sample = sample_from_messages([{"role": "user", "content": content}])
+    assert sample.images == ["a.png", "b.png"]
+    assert sample.text == "both"
