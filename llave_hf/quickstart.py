@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny.yaml"
-STEPS = 400
+STEPS = 600
 QUERIES = (
     "a large red circle in the middle on a white background",
     "a small blue star left of a large yellow heart on a black background",

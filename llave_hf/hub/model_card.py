@@ -21,6 +21,8 @@ from .plots import plot_training
 
 MARKER = "<!-- card written by llave_hf: `llave card` writes it anew, unless this line is gone -->"
 
+TAGS = ("llave", "multimodal", "embedding", "transformers", "sentence-transformers")
+
 # Of a recipe, in the order of the card: what the reader of a result asks for first.
 _SHOWN = {
     "train_data": "data",
@@ -105,6 +107,10 @@ def _training(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         rows.append(("steps", f"{state['global_step']:,} ({state['epoch']:.2f} epochs)"))
     if "negatives_per_query" in arguments:
         rows.append(("negatives per query", f"{arguments['negatives_per_query']:,}"))
+    if "per_device_train_batch_size" in arguments:
+        rows.append(("pairs a device and step", f"{arguments['per_device_train_batch_size']:,}"))
+        precision = "bfloat16" if arguments.get("bf16") else "float16" if arguments.get("fp16") else "float32"
+        rows.append(("precision", precision))
     rows += [(label, _shown(recipe[key])) for key, label in _SHOWN.items() if recipe.get(key) not in (None, [])]
     plot = root / "assets" / "training.png"
     drawn = plot_training(state.get("log_history", []), plot)
@@ -124,8 +130,9 @@ def _results(root: Path, results: dict[str, Any]) -> dict[str, Any]:
             "subset": name,
             "meta_task": task["meta_task"],
             "distribution": task["distribution"],
+            "metric": _metric(task),
             "n": task["n"],
-            "score": _percent(task["precision_at_1"]),
+            "score": _percent(task[_metric(task)]),
             "interval": f"{_percent(task['ci95'][0])} to {_percent(task['ci95'][1])}",
             "chance": _percent(task["chance"]),
         }
@@ -153,8 +160,8 @@ def _front_matter(root: Path, recipe: dict[str, Any], results: dict[str, Any]) -
             dataset_name=f"{results['benchmark']} {subset}",
             dataset_config=subset,
             dataset_revision=results.get("revision"),
-            metric_type="precision_at_1",
-            metric_value=round(task["precision_at_1"], 4),
+            metric_type=_metric(task),
+            metric_value=round(task[_metric(task)], 4),
         )
         for subset, task in results.get("tasks", {}).items()
     ]
@@ -163,7 +170,7 @@ def _front_matter(root: Path, recipe: dict[str, Any], results: dict[str, Any]) -
     data = ModelCardData(
         library_name="sentence-transformers",
         pipeline_tag="feature-extraction",
-        tags=["llave", "multimodal", "embedding", "transformers", "sentence-transformers"],
+        tags=list(TAGS),
         base_model=_hub_id(recipe.get("model")),
         datasets=[source for source in map(_hub_id, listed) if source] or None,
         model_name=name if evaluations else None,
@@ -195,6 +202,11 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return _shown(value.get("path", "?"))
     return f"`{Path(value).name}`" if isinstance(value, str) and "/" in value and not _hub_id(value) else str(value)
+
+
+def _metric(task: Mapping[str, Any]) -> str:
+    """The metric that a subset's interval and chance are of."""
+    return task.get("metric", "precision_at_1")
 
 
 def _percent(value: float) -> str:

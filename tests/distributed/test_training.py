@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from helpers import write_recipe, write_training_data
+from packaging.version import Version
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.distributed
@@ -44,13 +46,19 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, and a run of two ranks over 14 steps (an epoch has 12) with a checkpoint after 7."""
     root = write_training_data(tmp_path_factory.mktemp("runs"))
-    recipe = write_recipe(root, per_device_train_batch_size=2, max_steps=14, save_steps=7)
+    # Adam divides by the root of the second moment: where gradients are all but zero, a larger epsilon keeps it from
+    # making steps out of rounding, which differs between one rank and two.
+    recipe = write_recipe(root, per_device_train_batch_size=2, max_steps=14, save_steps=7, adam_epsilon=1e-3)
     said = launch(recipe, 2, "--output_dir", str(root / "two"))
     assert "2 x cpu" in said
     assert "3 per query" in said
     return root
 
 
+@pytest.mark.xfail(
+    Version(transformers.__version__) < Version("5.23"),
+    reason="Trainer asks torch to restore optimizer states to 'cpu:0', which it cannot; later releases say 'cpu'",
+)
 def test_two_ranks_resumed_end_with_the_weights_of_an_unbroken_run(runs: Path) -> None:
     broken = runs / "broken"
     broken.mkdir()
@@ -72,7 +80,7 @@ def test_two_ranks_train_to_the_weights_of_one(runs: Path) -> None:
     moved = max((one[name] - start[name]).abs().max().item() for name in one)
     assert moved > 1e-3
     apart = max((one[name] - two[name]).abs().max().item() for name in one)
-    assert apart < 1e-2 * moved
+    assert apart < 1e-3 * moved
 
 
 def test_without_gathering_the_ranks_train_to_other_weights(runs: Path) -> None:

@@ -30,10 +30,20 @@ def folder(tmp_path: Path) -> Path:
         "learning_rate": 1e-3,
     }
     (root / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    (root / "training_args.json").write_text(json.dumps({"negatives_per_query": 127}))
+    (root / "training_args.json").write_text(
+        json.dumps({"negatives_per_query": 127, "per_device_train_batch_size": 64, "bf16": True})
+    )
     log = [{"step": step, "loss": 3 - step / 10, "learning_rate": 1e-3} for step in range(1, 6)]
     (root / "trainer_state.json").write_text(json.dumps({"global_step": 5, "epoch": 0.5, "log_history": log}))
-    task = {"precision_at_1": 0.25, "ci95": [0.2, 0.3], "n": 40, "candidates": 10, "chance": 0.1}
+    task = {
+        "precision_at_1": 0.1,
+        "recall_at_5": 0.25,
+        "metric": "recall_at_5",
+        "ci95": [0.2, 0.3],
+        "n": 40,
+        "candidates": 10,
+        "chance": 0.1,
+    }
     tasks = {"Retrieval": {**task, "meta_task": "retrieval", "distribution": "in"}}
     results = {"benchmark": "bench", "revision": "abc", "tasks": tasks, "means": {"overall": 0.25}}
     (root / "eval").mkdir()
@@ -44,8 +54,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_card_says_what_was_measured(folder: Path) -> None:
     text = write_model_card(folder).read_text()
-    assert "| Retrieval | retrieval | in | 40 | 25.0 | 20.0 to 30.0 | 10.0 |" in text
+    assert "| Retrieval | retrieval | in | recall_at_5 | 40 | 25.0 | 20.0 to 30.0 | 10.0 |" in text
     assert "| negatives per query | 127 |" in text
+    assert "| pairs a device and step | 64 |" in text
+    assert "| precision | bfloat16 |" in text
     assert "| data | org/pairs, `mine` |" in text
     assert "trained from random weights" in text
     assert (folder / "assets/training.png").stat().st_size > 5000
