@@ -1,4 +1,4 @@
-"""Cards of the models that the LLaVE paper published, with its numbers: `python -m llave_hf.hub.published model_cards`.
+"""Cards of the models that the LLaVE paper published: `python -m llave_hf.hub.published model_cards`.
 
 The numbers stand in `published.yaml`; the cards say that they are the paper's and not measured here.
 """
