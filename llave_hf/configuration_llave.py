@@ -77,6 +77,11 @@ class LlaveConfig(PreTrainedConfig):
         return self.get_text_config().hidden_size
 
 
+def opens_as_llave(model_type: str | None) -> bool:
+    """Whether a registered configuration class says that its checkpoints open as [`LlaveModel`]s."""
+    return model_type in CONFIG_MAPPING and getattr(CONFIG_MAPPING[model_type], "opens_as_llave", False)
+
+
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r} in a LlaveConfig; choose one of {', '.join(map(repr, choices))}.")

@@ -97,7 +97,7 @@ def build_from_scratch(
         text_config={"model_type": "qwen2", "vocab_size": len(tokenizer), "pad_token_id": 0, **text_config},
         image_token_index=image_id,
         video_token_index=video_id,
-        image_grid_pinpoints=made.image_grid_pinpoints,
+        image_grid_pinpoints=[[height, width] for width, height in made.image_grid_pinpoints],
     )
     set_seed(seed)
     config = LlaveConfig(

@@ -10,6 +10,7 @@ import os
 import re
 import struct
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,14 @@ _PILLOW_ERRORS = (
     OverflowError,
     struct.error,
 )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of a video and, where they are known, their times in seconds."""
+
+    frames: list[Image.Image]
+    seconds: list[float] | None = None
 
 
 class MediaError(ValueError):
@@ -76,7 +85,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def load_frames(source: Any, num_frames: int | None = None, max_frames: int = MAX_FRAMES) -> list[Image.Image]:
-    """Frames of a video, sampled uniformly over its length.
+    """The frames of [`load_clip`]."""
+    return load_clip(source, num_frames, max_frames).frames
+
+
+def load_clip(source: Any, num_frames: int | None = None, max_frames: int = MAX_FRAMES) -> Clip:
+    """Frames of a video, sampled uniformly over its length; with their times where the source is a video file.
 
     Args:
         source: A video file, a folder of frames (in the natural order of their names), a list of pictures, or an
@@ -105,7 +119,7 @@ def load_frames(source: Any, num_frames: int | None = None, max_frames: int = MA
     if len(source) == 0:
         raise MediaError(f"{name} has no frame; give at least one picture.")
     indices = sample_frames(len(source), None, num_frames, max_frames)
-    return [load_image(source[index]) for index in indices]
+    return Clip([load_image(source[index]) for index in indices])
 
 
 def sample_frames(
@@ -200,7 +214,7 @@ def _natural_key(path: Path) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
-def _decode_video(path: Path, num_frames: int | None, max_frames: int) -> list[Image.Image]:
+def _decode_video(path: Path, num_frames: int | None, max_frames: int) -> Clip:
     import av
 
     if not path.exists():
@@ -213,14 +227,15 @@ def _decode_video(path: Path, num_frames: int | None, max_frames: int) -> list[I
             _check_size((stream.width, stream.height), str(path))
             fps = float(stream.average_rate) if stream.average_rate else None
             total = sum(1 for _ in container.decode(stream))  # the header's count is missing or wrong too often
-        wanted = set(sample_frames(total, fps, num_frames, max_frames))
+        wanted = sample_frames(total, fps, num_frames, max_frames)
+        chosen = set(wanted)
         with _open_video(path) as container:
-            frames = [f.to_image() for i, f in enumerate(container.decode(video=0)) if i in wanted]
+            frames = [f.to_image() for i, f in enumerate(container.decode(video=0)) if i in chosen]
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path} cannot be decoded ({error}); the file is broken or no video: replace it.") from error
     if not frames:
         raise MediaError(f"{path} has no frame; replace it.")
-    return frames
+    return Clip(frames, [index / fps for index in wanted] if fps else None)
 
 
 def _open_video(path: Path) -> Any:
@@ -235,4 +250,4 @@ def _open_video(path: Path) -> Any:
     return container
 
 
-__all__ = ["MediaError", "load_frames", "load_image", "sample_frames", "to_rgb"]
+__all__ = ["Clip", "MediaError", "load_clip", "load_frames", "load_image", "sample_frames", "to_rgb"]

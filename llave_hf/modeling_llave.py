@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from .configuration_llave import LlaveConfig
+from .backbones_llave import backbone_of
+from .configuration_llave import LlaveConfig, opens_as_llave
 from .sentence_transformer_layout_llave import write_sentence_transformer_layout
-from .vision_llave import image_features, video_features
 
 
 @dataclass
@@ -49,6 +49,7 @@ class LlaveModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
+    _keys_to_ignore_on_load_unexpected = [r"lm_head"]  # never built
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -90,7 +91,8 @@ class LlaveModel(PreTrainedModel):
                 raise ValueError("LlaveModel got no input_ids; pass a LlaveProcessor's output as model(**inputs).")
             if attention_mask is None:
                 attention_mask = torch.ones_like(input_ids)
-            hidden = self._hidden_states(input_ids, attention_mask, inputs)  # (B, T, D)
+            backbone = backbone_of(self.config.backbone_config.model_type)
+            hidden = backbone.hidden_states(self, input_ids, attention_mask, inputs)  # (B, T, D)
             output = LlaveModelOutput(embeddings=self.pool(hidden, attention_mask), last_hidden_state=hidden)
         return output.to_tuple() if return_dict is False else output
 
@@ -100,34 +102,6 @@ class LlaveModel(PreTrainedModel):
         rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
         pooled = hidden_states[rows, last].float()
         return F.normalize(pooled, dim=-1) if self.config.normalize else pooled
-
-    def _hidden_states(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, inputs: dict[str, Any]
-    ) -> torch.Tensor:
-        if self.config.backbone_config.model_type != "llava_onevision":
-            return self.backbone(
-                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs
-            ).last_hidden_state
-        # The research code packs visual tokens in a way that transformers' LlavaOnevisionModel.forward only
-        # approximates (unpadding, newlines of videos, several images), so the parts are called one by one.
-        embeds = self.get_input_embeddings()(input_ids)
-        config = self.config.backbone_config
-        features = None
-        if (pixels := inputs.pop("pixel_values", None)) is not None:
-            sizes, counts = _required(inputs, "pixel_values", "image_sizes", "image_num_tiles")
-            features = image_features(self.backbone, pixels, sizes, counts, self.config)
-        embeds = _splice(embeds, input_ids == config.image_token_id, features, "image")
-        features = None
-        if (frames := inputs.pop("pixel_values_videos", None)) is not None:
-            (counts,) = _required(inputs, "pixel_values_videos", "video_num_frames")
-            features = video_features(self.backbone, frames, counts, self.config)
-        embeds = _splice(embeds, input_ids == config.video_token_id, features, "video")
-        if inputs:
-            raise TypeError(f"LlaveModel.forward got inputs it does not know: {', '.join(sorted(inputs))}.")
-        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        return self.backbone.language_model(
-            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, use_cache=False
-        ).last_hidden_state
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -139,7 +113,7 @@ class LlaveModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *model_args: Any, **kwargs: Any
     ) -> LlaveModel:
-        """Opens a LLaVE model, or a plain vision-language checkpoint as one ([`from_backbone`]).
+        """Opens a LLaVE model, a published LLaVE checkpoint, or a plain backbone as one ([`from_backbone`]).
 
         Raises:
             ValueError: The folder holds pickled weights and no safetensors, or its model is no possible backbone.
@@ -150,6 +124,8 @@ class LlaveModel(PreTrainedModel):
         if config is None and pretrained_model_name_or_path is not None:
             hub = {key: kwargs[key] for key in _HUB_KWARGS if key in kwargs}
             fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+            if opens_as_llave(fields.get("model_type")):
+                return AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
             if fields.get("model_type") != LlaveConfig.model_type:
                 return cls.from_backbone(pretrained_model_name_or_path, **kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
@@ -170,11 +146,7 @@ class LlaveModel(PreTrainedModel):
         }
         hub = {key: kwargs[key] for key in _HUB_KWARGS if key in kwargs}
         backbone_config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-        if backbone_config.model_type not in SUPPORTED_BACKBONES:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} is a {backbone_config.model_type!r} model, which is no backbone for "
-                f"an embedding model here; use one of {', '.join(SUPPORTED_BACKBONES)}."
-            )
+        backbone_of(backbone_config.model_type, str(pretrained_model_name_or_path))
         _refuse_pickles(pretrained_model_name_or_path)
         kwargs["use_safetensors"] = True
         backbone = AutoModel.from_pretrained(pretrained_model_name_or_path, config=backbone_config, **kwargs)
@@ -192,7 +164,6 @@ class LlaveModel(PreTrainedModel):
             write_sentence_transformer_layout(save_directory, self.config.hidden_size, self.config.normalize)
 
 
-SUPPORTED_BACKBONES = ("llava_onevision",)
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _HUB_KWARGS = (
     "cache_dir",
@@ -203,26 +174,6 @@ _HUB_KWARGS = (
     "subfolder",
     "trust_remote_code",
 )
-
-
-def _splice(embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor | None, kind: str) -> torch.Tensor:
-    """Puts visual features `(V, D)` in the place of the placeholder tokens, in order."""
-    placeholders, given = int(mask.sum()), 0 if features is None else features.shape[0]
-    if placeholders != given:
-        raise ValueError(
-            f"input_ids hold {placeholders} {kind} tokens but the {kind}s give {given} features; model and processor "
-            f"disagree on tile size, grid or newlines (load both from the same folder), or {kind}s were left out."
-        )
-    return embeds if features is None else embeds.masked_scatter(mask.unsqueeze(-1), features.to(embeds.dtype))
-
-
-def _required(inputs: dict[str, Any], given: str, *names: str) -> list[torch.Tensor]:
-    """Takes what must come with the input `given` out of `inputs`."""
-    if missing := [name for name in names if inputs.get(name) is None]:
-        raise ValueError(
-            f"LlaveModel got {given} without {', '.join(missing)}; pass all that LlaveProcessor returned."
-        )
-    return [inputs.pop(name) for name in names]
 
 
 def _refuse_pickles(folder: str | os.PathLike[str] | None) -> None:

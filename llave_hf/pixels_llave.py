@@ -15,6 +15,7 @@ from PIL import Image
 from .geometry_llave import fit_inside, select_grid
 
 BACKENDS = ("pil", "torchvision")
+RESIZE_ORDERS = ("across_first", "installed")
 
 
 class TileMaker:
@@ -26,6 +27,9 @@ class TileMaker:
         mean, std: Of the normalisation, one a channel.
         backend: `"pil"` gives the research code's pixels to the bit, on every Pillow version; `"torchvision"`
             resizes with torchvision, whose antialiasing differs by a level here and there.
+        resize_order: Of the two passes of `backend="pil"`. `"across_first"` is that of Pillow before 13, which the
+            published vectors were made with; `"installed"` is that of the installed Pillow, which since 13 goes down
+            first for some pictures.
     """
 
     def __init__(
@@ -35,12 +39,17 @@ class TileMaker:
         mean: Sequence[float],
         std: Sequence[float],
         backend: str = "pil",
+        resize_order: str = "across_first",
     ) -> None:
+        if resize_order not in RESIZE_ORDERS:
+            choices = ", ".join(map(repr, RESIZE_ORDERS))
+            raise ValueError(f"resize_order is {resize_order!r}; choose one of {choices}.")
         if backend not in BACKENDS:
             raise ValueError(f"backend is {backend!r}; choose one of {', '.join(map(repr, BACKENDS))}.")
         self.image_size = image_size
         self.pinpoints = [tuple(pinpoint) for pinpoint in pinpoints]
-        self._resize = _resize_pil if backend == "pil" else _resize_torchvision
+        pil = _resize_pil if resize_order == "across_first" else _resize_pil_as_installed
+        self._resize = pil if backend == "pil" else _resize_torchvision
         self._background = tuple(int(value * 255) for value in mean)
         # A byte has 256 values: the table is the research code's arithmetic (double, float, mean, std), done once.
         levels = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
@@ -77,7 +86,8 @@ class TileMaker:
         """`(n, S, S, 3)` bytes -> `(n, 3, S, S)` float32."""
         pixels = np.empty((tiles.shape[0], 3, *tiles.shape[1:3]), dtype=np.float32)
         for channel in range(3):
-            np.take(self._table[channel], tiles[..., channel], out=pixels[:, channel])
+            # Unless it clips, `take` fills a buffer first; a byte is never out of bounds.
+            np.take(self._table[channel], tiles[..., channel], out=pixels[:, channel], mode="clip")
         return torch.from_numpy(pixels)
 
 
@@ -89,6 +99,10 @@ def _resize_pil(image: Image.Image, width: int, height: int) -> np.ndarray:
     if height != image.height:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image)
+
+
+def _resize_pil_as_installed(image: Image.Image, width: int, height: int) -> np.ndarray:
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _resize_torchvision(image: Image.Image, width: int, height: int) -> np.ndarray:

@@ -5,25 +5,34 @@ Self-contained: the file travels with a model to the Hub.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
+from transformers.video_processing_utils import BaseVideoProcessor
 
-from .geometry_llave import num_image_tokens, num_video_tokens
-from .media_llave import MAX_FRAMES, load_frames, load_image, to_rgb
-from .pixels_llave import TileMaker
-from .prompt_llave import CHAT_TEMPLATE, PromptBuilder, sample_from_messages
+from .backbones_llave import backbone_of
+from .configuration_llave import opens_as_llave
+from .media_llave import MAX_FRAMES, Clip, load_clip, load_image, to_rgb
+from .prompt_llave import PromptBuilder, sample_from_messages
 
 logger = logging.get_logger(__name__)
 
-IMAGE_TILINGS = ("anyres", "anyres_single", "none")
 _TEXT_KWARGS = {"padding", "truncation", "max_length", "padding_side", "pad_to_multiple_of"}
 _VIDEO_KWARGS = {"num_frames", "max_frames"}
+_HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class LlaveProcessor(ProcessorMixin):
@@ -31,7 +40,10 @@ class LlaveProcessor(ProcessorMixin):
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
-            Knows `<|im_start|>`, `<|im_end|>`, `<image>` and `<video>` as special tokens.
+            Knows `<|im_start|>` and `<|im_end|>`, and the backbone's image and video tokens.
+        backbone (`str`, *optional*, defaults to `"llava_onevision"`):
+            The backbone's `model_type`. The settings from `image_size` to `image_std`, `resize_order`, `video_newline`
+            and `unpad_rounding` are LLaVA-OneVision's; `image_settings` and `video_settings` those of Qwen-VL.
         image_size (`int`, *optional*, defaults to 384): Pixels along a tile's side.
         patch_size (`int`, *optional*, defaults to 14): Pixels along the side of the vision tower's patches.
         image_grid_pinpoints (`list[list[int]]`, *optional*):
@@ -41,7 +53,10 @@ class LlaveProcessor(ProcessorMixin):
             `"anyres_single"` does so only where a sample has one image, and pads each of several to one square tile
             (transformers' LLaVA-OneVision); `"none"` pads every image to one square tile.
         image_mean, image_std (`list[float]`, *optional*): Of the normalisation; 0.5 each, as SigLIP.
-        backend (`str`, *optional*, defaults to `"pil"`): See [`TileMaker`].
+        backend (`str`, *optional*, defaults to `"pil"`): `"pil"` or `"torchvision"`, see [`TileMaker`].
+        resize_order (`str`, *optional*, defaults to `"across_first"`): See [`TileMaker`].
+        image_settings, video_settings (`dict`, *optional*):
+            Fields of transformers' image and video processor for Qwen-VL (`size`, `patch_size`, `image_mean`, ...).
         max_length (`int`, *optional*, defaults to 4096):
             Longest sequence in tokens. What is longer loses the end of its user text, with a warning.
         num_frames (`int`, *optional*), max_frames (`int`, *optional*, defaults to 32): See [`load_frames`].
@@ -52,6 +67,7 @@ class LlaveProcessor(ProcessorMixin):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
+        backbone: str = "llava_onevision",
         image_size: int = 384,
         patch_size: int = 14,
         image_grid_pinpoints: Sequence[Sequence[int]] | None = None,
@@ -59,6 +75,9 @@ class LlaveProcessor(ProcessorMixin):
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
         backend: str = "pil",
+        resize_order: str = "across_first",
+        image_settings: dict[str, Any] | None = None,
+        video_settings: dict[str, Any] | None = None,
         max_length: int = 4096,
         num_frames: int | None = None,
         max_frames: int = MAX_FRAMES,
@@ -66,26 +85,66 @@ class LlaveProcessor(ProcessorMixin):
         unpad_rounding: str = "truncate",
         chat_template: str | None = None,
     ) -> None:
-        if image_tiling not in IMAGE_TILINGS:
-            raise ValueError(f"image_tiling is {image_tiling!r}; choose one of {', '.join(map(repr, IMAGE_TILINGS))}.")
+        self.backbone = backbone
         self.image_size = image_size
         self.patch_size = patch_size
         self.image_grid_pinpoints = [list(pinpoint) for pinpoint in image_grid_pinpoints or _default_grids(image_size)]
         self.image_tiling = image_tiling
         self.image_mean, self.image_std = list(image_mean), list(image_std)
         self.backend = backend
+        self.resize_order = resize_order
+        self.image_settings, self.video_settings = image_settings, video_settings
         self.max_length = max_length
         self.num_frames = num_frames
         self.max_frames = max_frames
         self.video_newline = video_newline
         self.unpad_rounding = unpad_rounding
-        super().__init__(tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
-        self._tiles = TileMaker(image_size, self.image_grid_pinpoints, self.image_mean, self.image_std, backend)
-        self._prompt = PromptBuilder(tokenizer)
-        self.image_token, self.video_token = "<image>", "<video>"
-        self.image_token_id, self.video_token_id = tokenizer.convert_tokens_to_ids(
-            [self.image_token, self.video_token]
+        self._visual = backbone_of(backbone).visual_inputs(tokenizer, self)
+        self._prompt = PromptBuilder(tokenizer, self._visual.style)
+        super().__init__(tokenizer, chat_template=chat_template or self._visual.style.chat_template)
+        self.image_token_id, self.video_token_id = self._visual.image_token_id, self._visual.video_token_id
+        self.image_token, self.video_token = tokenizer.convert_ids_to_tokens(
+            [self.image_token_id, self.video_token_id]
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> LlaveProcessor:
+        """Opens the processor of a LLaVE model, of a published LLaVE checkpoint, or of a plain backbone.
+
+        Args:
+            pretrained_model_name_or_path: A folder or a Hub id.
+            **kwargs: Settings to change, and `revision`, `token`, ... of the Hub.
+        """
+        hub = {key: kwargs[key] for key in _HUB_KWARGS if key in kwargs}
+        saved, _ = cls.get_processor_dict(pretrained_model_name_or_path, **hub)
+        if saved.get("processor_class") == "LlaveProcessor":
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+        if opens_as_llave(fields.get("model_type")):
+            return AutoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return cls.from_backbone(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_backbone(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> LlaveProcessor:
+        """Makes the processor of an embedding model from a backbone's tokenizer and image processor files.
+
+        Args:
+            pretrained_model_name_or_path: A folder or a Hub id.
+            **kwargs: Settings of [`LlaveProcessor`] to choose, and `revision`, `token`, ... of the Hub.
+        """
+        hub = {key: kwargs.pop(key) for key in _HUB_KWARGS if key in kwargs}
+        kwargs = {key: value for key, value in kwargs.items() if not key.startswith("_")}
+        kwargs.pop("trust_remote_code", None)  # a backbone is one of transformers' own classes
+        config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+        backbone = backbone_of(config.model_type, str(pretrained_model_name_or_path))
+        image_fields, _ = ImageProcessingMixin.get_image_processor_dict(pretrained_model_name_or_path, **hub)
+        try:
+            video_fields, _ = BaseVideoProcessor.get_video_processor_dict(pretrained_model_name_or_path, **hub)
+        except OSError:  # checkpoints older than video processors have one file for both
+            video_fields = image_fields
+        settings = backbone.processor_settings(config, image_fields, video_fields)
+        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, config=config, **hub)
+        return cls(tokenizer, backbone=config.model_type, **{**settings, **kwargs})
 
     def __call__(
         self,
@@ -93,6 +152,7 @@ class LlaveProcessor(ProcessorMixin):
         images: Sequence[Any] | None = None,
         videos: Sequence[Any] | None = None,
         return_tensors: str = "pt",
+        placeholder: str | None = None,
         text_kwargs: dict[str, Any] | None = None,
         videos_kwargs: dict[str, Any] | None = None,
         images_kwargs: dict[str, Any] | None = None,
@@ -107,15 +167,20 @@ class LlaveProcessor(ProcessorMixin):
             images: B entries, each an image (PIL, path or array), a list of images, or None.
             videos: B entries, each a video (path, folder, list of frames or array), or None.
             return_tensors: `"pt"`, the only kind.
+            placeholder: Where this string stands in a text (`"<image>"`, say), one of the sample's pictures stands,
+                and nothing is put between them. None has all pictures before the text, joined by newlines.
             text_kwargs, videos_kwargs: `max_length`, `padding`, `padding_side`, `pad_to_multiple_of`;
                 `num_frames`, `max_frames`. They may also be given flat. `truncation` is accepted and changes nothing:
                 what is too long always loses the end of its user text, never the pooled token.
             images_kwargs, audio_kwargs, common_kwargs: Accepted as sentence-transformers passes them.
 
         Returns:
-            `input_ids` and `attention_mask` `(B, T)`; with images `pixel_values` `(tiles, 3, S, S)`, `image_sizes`
-            `(images, 2)` as height and width, `image_num_tiles` `(images,)`; with videos `pixel_values_videos`
-            `(frames, 3, S, S)` and `video_num_frames` `(videos,)`.
+            `input_ids` and `attention_mask` `(B, T)`, and the backbone's tensors.
+            LLaVA-OneVision: with images `pixel_values` `(tiles, 3, S, S)`, `image_sizes` `(images, 2)` as height and
+            width, `image_num_tiles` `(images,)`; with videos `pixel_values_videos` `(frames, 3, S, S)` and
+            `video_num_frames` `(videos,)`.
+            Qwen-VL: `pixel_values` and `pixel_values_videos` `(patches, values)`, `image_grid_thw` and
+            `video_grid_thw` `(n, 3)`; for Qwen2.5-VL `second_per_grid_ts` `(videos,)`.
 
         Raises:
             ValueError: Counts differ, there is nothing to embed, or an argument is unknown.
@@ -134,10 +199,11 @@ class LlaveProcessor(ProcessorMixin):
         _refuse_unknown(set(images_kwargs or {}), "images_kwargs")
         texts, image_lists, clips = _aligned(text, images, videos)
         data: dict[str, Any] = {}
-        marks = self._add_images(data, image_lists)
-        for mark, video_mark in zip(marks, self._add_videos(data, clips, video_options), strict=True):
-            mark.extend(video_mark)
-        return BatchFeature({**self._tokenise(texts, marks, text_options), **data})
+        images_of = [[to_rgb(load_image(image)) for image in row] for row in image_lists]
+        image_marks = self._visual.add_images(data, images_of)
+        video_marks = self._visual.add_videos(data, self._clips(clips, video_options))
+        marks = [[*of_images, *of_video] for of_images, of_video in zip(image_marks, video_marks, strict=True)]
+        return BatchFeature({**self._tokenise(texts, marks, text_options, placeholder), **data})
 
     def apply_chat_template(
         self,
@@ -176,71 +242,18 @@ class LlaveProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        names = ["input_ids", "attention_mask", "pixel_values", "image_sizes", "image_num_tiles"]
-        return [*names, "pixel_values_videos", "video_num_frames"]
+        return ["input_ids", "attention_mask", *self._visual.input_names]
 
-    @property
-    def _side(self) -> int:
-        return self.image_size // self.patch_size
-
-    def _add_images(self, data: dict[str, Any], image_lists: list[list[Any]]) -> list[list[list[int]]]:
-        """Fills in the images' tensors; returns each sample's placeholder ids, one list an image."""
-        tiles: list[np.ndarray] = []
-        sizes: list[tuple[int, int]] = []
-        counts: list[int] = []
-        marks: list[list[list[int]]] = []
-        for images in image_lists:
-            marks.append([])
-            for source in images:
-                image = to_rgb(load_image(source))
-                tiled = self.image_tiling == "anyres" or (self.image_tiling == "anyres_single" and len(images) == 1)
-                made = self._tiles.anyres(image) if tiled else self._tiles.padded(image)[None]
-                tiles.append(made)
-                sizes.append((image.height, image.width))
-                counts.append(len(made))
-                marks[-1].append([self.image_token_id] * self._num_image_tokens(image, len(made)))
-        if tiles:
-            data["pixel_values"] = self._tiles.normalise(np.concatenate(tiles))
-            data["image_sizes"] = torch.tensor(sizes)
-            data["image_num_tiles"] = torch.tensor(counts)
-        return marks
-
-    def _num_image_tokens(self, image: Image.Image, num_tiles: int) -> int:
-        return num_image_tokens(
-            image.width,
-            image.height,
-            num_tiles=num_tiles,
-            side=self._side,
-            image_size=self.image_size,
-            pinpoints=self.image_grid_pinpoints,
-            rounding=self.unpad_rounding,
-        )
-
-    def _add_videos(self, data: dict[str, Any], clips: list[Any], options: dict[str, Any]) -> list[list[list[int]]]:
-        frames: list[np.ndarray] = []
-        counts: list[int] = []
-        marks: list[list[list[int]]] = []
+    def _clips(self, videos: Sequence[Any], options: dict[str, Any]) -> list[Clip | None]:
         num_frames = options.get("num_frames", self.num_frames)
         max_frames = options.get("max_frames", self.max_frames)
-        for clip in clips:
-            marks.append([])
-            if clip is None:
-                continue
-            pictures = load_frames(clip, num_frames, max_frames)
-            frames.extend(self._tiles.squeezed(to_rgb(picture)) for picture in pictures)
-            counts.append(len(pictures))
-            count = num_video_tokens(len(pictures), side=self._side, newline=self.video_newline)
-            marks[-1].append([self.video_token_id] * count)
-        if counts:
-            data["pixel_values_videos"] = self._tiles.normalise(np.stack(frames))
-            data["video_num_frames"] = torch.tensor(counts)
-        return marks
+        return [None if video is None else load_clip(video, num_frames, max_frames) for video in videos]
 
     def _tokenise(
-        self, texts: list[str], marks: list[list[list[int]]], options: dict[str, Any]
+        self, texts: list[str], marks: list[list[list[int]]], options: dict[str, Any], placeholder: str | None
     ) -> dict[str, torch.Tensor]:
         max_length = options.get("max_length") or min(self.max_length, self.tokenizer.model_max_length)
-        rows, lost = self._prompt.build(texts, marks, max_length)
+        rows, lost = self._prompt.build(texts, marks, max_length, placeholder)
         for index, count in enumerate(lost):
             if count:
                 logger.warning(

@@ -6,15 +6,52 @@ Upstream: llava/conversation.py, `qwen_1_5`, with an empty assistant turn; the n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-# The same prompt for engines that render Jinja. Images come before text, and a system message (which is how
-# sentence-transformers passes a prompt) is put before the user's text.
-CHAT_TEMPLATE = """\
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """How a backbone's prompt is written.
+
+    Args:
+        system: The system turn's text, or None where the backbone's chat template has no such turn.
+        image_mark, video_mark: What stands for one picture in the prompt as a string.
+        joint: Between two pictures, and between pictures and a text that does not begin with it.
+    """
+
+    system: str | None = "You are a helpful assistant."
+    image_mark: str = "<image>"
+    video_mark: str = "<video>"
+    joint: str = "\n"
+
+    @property
+    def opening(self) -> str:
+        """What stands before the user's turn."""
+        return "" if self.system is None else f"<|im_start|>system\n{self.system}<|im_end|>\n"
+
+    @property
+    def chat_template(self) -> str:
+        """The prompt in Jinja, for engines that render it themselves."""
+        values = {
+            "OPENING": self.opening,
+            "IMAGE_MARK": self.image_mark,
+            "VIDEO_MARK": self.video_mark,
+            "JOINT": self.joint,
+        }
+        template = _CHAT_TEMPLATE
+        for name, value in values.items():
+            template = template.replace(f"@{name}@", json.dumps(value, ensure_ascii=False).replace("'", "\\'")[1:-1])
+        return template
+
+
+# Images come before text, and a system message (which is how sentence-transformers passes a prompt) is put before the
+# user's text.
+_CHAT_TEMPLATE = """\
 {%- set ns = namespace(text='', images='', videos='') -%}
 {%- for message in messages -%}
 {%- if message['role'] == 'assistant' -%}
@@ -25,18 +62,18 @@ CHAT_TEMPLATE = """\
 {%- else -%}
 {%- for part in message['content'] -%}
 {%- if part['type'] in ['image', 'image_url'] -%}
-{%- set ns.images = ns.images + ('\\n' if ns.images else '') + '<image>' -%}
+{%- set ns.images = ns.images + ('@JOINT@' if ns.images else '') + '@IMAGE_MARK@' -%}
 {%- elif part['type'] == 'video' -%}
-{%- set ns.videos = ns.videos + ('\\n' if ns.videos else '') + '<video>' -%}
+{%- set ns.videos = ns.videos + ('@JOINT@' if ns.videos else '') + '@VIDEO_MARK@' -%}
 {%- else -%}
 {%- set ns.text = ns.text + part['text'] -%}
 {%- endif -%}
 {%- endfor -%}
 {%- endif -%}
 {%- endfor -%}
-{%- set marks = ns.images + ('\\n' if ns.images and ns.videos else '') + ns.videos -%}
-{%- set glue = '\\n' if marks and ns.text and not ns.text.startswith('\\n') else '' -%}
-{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n<|im_start|>user\\n' -}}
+{%- set marks = ns.images + ('@JOINT@' if ns.images and ns.videos else '') + ns.videos -%}
+{%- set glue = '@JOINT@' if marks and ns.text and not ns.text.startswith('@JOINT@') else '' -%}
+{{- '@OPENING@<|im_start|>user\\n' -}}
 {{- marks + glue + ns.text + '<|im_end|>\\n<|im_start|>assistant\\n\\n<|im_end|>\\n' -}}
 """
 
@@ -55,20 +92,29 @@ class PromptBuilder:
 
     Args:
         tokenizer: Knows `<|im_start|>` and `<|im_end|>` as special tokens.
+        style: How the backbone's prompt is written.
 
     User text is tokenised with `split_special_tokens`, so that a literal `<image>` or `<|im_end|>` in it is text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: PromptStyle | None = None) -> None:
         self.tokenizer = tokenizer
+        self.style = style or PromptStyle()
         start, end = (self._special(token) for token in ("<|im_start|>", "<|im_end|>"))
         newline = self._plain("\n")
-        self.prefix = [start, *self._plain("system\nYou are a helpful assistant."), end, *newline, start]
+        opening = []
+        if self.style.system is not None:
+            opening = [start, *self._plain(f"system\n{self.style.system}"), end, *newline]
+        self.prefix = [*opening, start]
         self.suffix = [end, *newline, start, *self._plain("assistant\n\n"), end, *newline]
-        self._user, self._newline = self._plain("user\n"), newline
+        self._user = self._plain("user\n")
 
     def build(
-        self, texts: Sequence[str], marks: Sequence[Sequence[list[int]]], max_length: int
+        self,
+        texts: Sequence[str],
+        marks: Sequence[Sequence[list[int]]],
+        max_length: int,
+        placeholder: str | None = None,
     ) -> tuple[list[list[int]], list[int]]:
         """Token ids of each sample, and how many tokens of user text each lost to `max_length`.
 
@@ -76,18 +122,24 @@ class PromptBuilder:
             texts: User texts.
             marks: For each sample, the placeholder ids of each of its pictures or videos.
             max_length: Longest sequence in tokens.
+            placeholder: Where this string stands in a text, a picture stands, instead of before the text.
 
         Raises:
-            ValueError: A sample's pictures and the prompt alone are longer than `max_length`.
+            ValueError: A sample's pictures and the prompt alone are longer than `max_length`, or a text has not one
+                placeholder a picture.
         """
-        # The words "user\n" and a text without pictures are one piece for the tokenizer: its merges may cross them.
-        pieces = [
-            _glued(text, bool(mark)) if mark else "user\n" + text for text, mark in zip(texts, marks, strict=True)
-        ]
-        tokenised = self.tokenizer(pieces, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if placeholder is not None:
+            pieces = [
+                _split(text, mark, placeholder, row) for row, (text, mark) in enumerate(zip(texts, marks, strict=True))
+            ]
+        else:
+            pieces = [self._pictures_first(text, len(mark)) for text, mark in zip(texts, marks, strict=True)]
+        flat = [piece for row in pieces for piece in row]
+        tokenised = iter(self.tokenizer(flat, add_special_tokens=False, split_special_tokens=True)["input_ids"])
         rows, lost = [], []
-        for index, (mark, text_ids) in enumerate(zip(marks, tokenised, strict=True)):
-            head = [*self.prefix, *self._joined(mark)]
+        for index, (mark, row_pieces) in enumerate(zip(marks, pieces, strict=True)):
+            *before, last = [list(next(tokenised)) for _ in row_pieces]
+            head = [*self.prefix, *(token for ids, one in zip(before, mark, strict=True) for token in (*ids, *one))]
             room = max_length - len(head) - len(self.suffix)
             least = 0 if mark else len(self._user)
             if room < least:
@@ -95,15 +147,20 @@ class PromptBuilder:
                     f"row {index} of the batch takes {len(head) + len(self.suffix) + least} tokens before its text, "
                     f"over max_length {max_length}; raise max_length, or use fewer or smaller pictures or frames."
                 )
-            rows.append([*head, *text_ids[:room], *self.suffix])
-            lost.append(max(0, len(text_ids) - room))
+            rows.append([*head, *last[:room], *self.suffix])
+            lost.append(max(0, len(last) - room))
         return rows, lost
 
-    def _joined(self, mark: Sequence[list[int]]) -> list[int]:
-        ids: list[int] = []
-        for index, placeholders in enumerate(mark):
-            ids += (self._newline if index else self._user) + placeholders
-        return ids
+    def _pictures_first(self, text: str, pictures: int) -> list[str]:
+        """The pieces of text around the pictures: one more than there are pictures.
+
+        Without a picture, the words "user\\n" and the text are one piece: the tokenizer's merges may cross them.
+        """
+        if not pictures:
+            return ["user\n" + text]
+        joint = self.style.joint
+        glue = joint if text and not text.startswith(joint) else ""
+        return ["user\n", *[joint] * (pictures - 1), glue + text]
 
     def _special(self, token: str) -> int:
         index = self.tokenizer.convert_tokens_to_ids(token)
@@ -113,6 +170,16 @@ class PromptBuilder:
 
     def _plain(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def _split(text: str, mark: Sequence[list[int]], placeholder: str, row: int) -> list[str]:
+    pieces = text.split(placeholder)
+    if len(pieces) != len(mark) + 1:
+        raise ValueError(
+            f"text of row {row} holds {placeholder!r} {len(pieces) - 1} times for {len(mark)} pictures; write it once "
+            "where each picture belongs, or leave `placeholder` out to have the pictures first."
+        )
+    return ["user\n" + pieces[0], *pieces[1:]]
 
 
 def sample_from_messages(messages: Sequence[Mapping[str, Any]]) -> ChatSample:
@@ -153,7 +220,3 @@ def _add_part(sample: ChatSample, part: Mapping[str, Any], index: int) -> None:
         sample.images.append(address["url"] if isinstance(address, Mapping) else address)
     else:
         raise ValueError(f"message {index} has a part of type {kind!r}; use 'text', 'image' or 'video'.")
-
-
-def _glued(text: str, has_media: bool) -> str:
-    return "\n" + text if has_media and text and not text.startswith("\n") else text

@@ -56,5 +56,6 @@ def test_model_fits_the_tokenizer_and_the_processor() -> None:
     assert (config.video_newline, config.unpad_rounding) == ("grid", "round")
     assert config.backbone_config.image_token_id == processor.image_token_id
     assert config.backbone_config.video_token_id == processor.video_token_id
-    assert config.backbone_config.image_grid_pinpoints == processor.image_grid_pinpoints
+    grids = [[width, height] for height, width in config.backbone_config.image_grid_pinpoints]
+    assert grids == processor.image_grid_pinpoints  # transformers writes (height, width)
     assert model.get_input_embeddings().num_embeddings == len(processor.tokenizer)
