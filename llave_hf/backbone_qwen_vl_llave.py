@@ -84,6 +84,8 @@ class PatchInputs:
         return [[] if entry is None else [self._video_mark(next(grids), entry[1], step)] for entry in timed]
 
     def _video_mark(self, grid: list[int], seconds: list[float], step: int) -> list[int]:
+        """One run of tokens; for Qwen3-VL a run for each `step` frames with their time before it, as Qwen's own code
+        (transformers 5.23 puts one more `<|vision_start|>` and `<|vision_end|>` around them all)."""
         frames, height, width = grid
         count = height * width // self.videos.merge_size**2
         if self.kind != "qwen3_vl":
@@ -117,12 +119,14 @@ def _video_processor(kind: str, settings: Mapping[str, Any]) -> Any:
 
 
 def _timed(clip: Clip, step: int) -> tuple[np.ndarray, list[float]]:
-    """Frames `(n, 3, H, W)`, the last one repeated until n is a multiple of `step`, and their times in seconds."""
+    """Frames `(n, 3, H, W)`, at least `step`, and times in seconds, the last repeated up to a multiple of `step`.
+
+    The video processor repeats the last frame likewise, but Qwen3-VL's refuses fewer than `step`.
+    """
     frames = [np.asarray(to_rgb(frame)).transpose(2, 0, 1) for frame in clip.frames]
     seconds = list(clip.seconds or [index * _DEFAULT_GAP for index in range(len(frames))])
-    while len(frames) % step:
-        frames.append(frames[-1])
-        seconds.append(seconds[-1])
+    seconds += [seconds[-1]] * (-len(seconds) % step)
+    frames += [frames[-1]] * (step - len(frames))
     return np.stack(frames), seconds
 
 

@@ -26,12 +26,14 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from .backbones_llave import backbone_of
 from .configuration_llave import opens_as_llave
 from .media_llave import MAX_FRAMES, Clip, load_clip, load_image, to_rgb
-from .prompt_llave import PromptBuilder, sample_from_messages
+from .prompt_llave import ChatSample, PromptBuilder, sample_from_messages
 
 logger = logging.get_logger(__name__)
 
 _TEXT_KWARGS = {"padding", "truncation", "max_length", "padding_side", "pad_to_multiple_of"}
 _VIDEO_KWARGS = {"num_frames", "max_frames"}
+# Say how a template is rendered; the embedding prompt is always the same. sentence-transformers passes some of them.
+_RENDER_KWARGS = {"add_generation_prompt", "continue_final_message", "load_audio_from_video", "task"}
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -227,11 +229,10 @@ class LlaveProcessor(ProcessorMixin):
             raise ValueError("apply_chat_template(tokenize=True) gives a dictionary; leave return_dict at True.")
         if chat_template is not None:
             raise ValueError("apply_chat_template(tokenize=True) has LLaVE's own prompt; leave chat_template out.")
+        _refuse_unknown(set(kwargs) - _RENDER_KWARGS, "apply_chat_template(tokenize=True)")
+        _refuse_default_modules(processor_kwargs or {})
         batched = not (conversation and isinstance(conversation[0], dict))
-        samples = [sample_from_messages(messages) for messages in (conversation if batched else [conversation])]
-        for index, sample in enumerate(samples):
-            if len(sample.videos) > 1:
-                raise ValueError(f"conversation {index} has {len(sample.videos)} videos; a sample takes one.")
+        samples = _read_conversations(conversation if batched else [conversation])
         return self(
             text=[sample.text for sample in samples],
             images=[sample.images for sample in samples],
@@ -279,6 +280,38 @@ def _default_grids(image_size: int) -> list[list[int]]:
 def _refuse_unknown(names: set[str], where: str) -> None:
     if names:
         raise TypeError(f"{where} got arguments it does not know: {', '.join(sorted(names))}; leave them out.")
+
+
+def _read_conversations(conversations: Sequence[Any]) -> list[ChatSample]:
+    samples = []
+    for index, messages in enumerate(conversations):
+        try:
+            samples.append(sample_from_messages(messages))
+        except ValueError as error:
+            raise ValueError(f"conversation {index}: {error}") from error
+        if len(samples[-1].videos) > 1:
+            raise ValueError(
+                f"conversation {index} has {len(samples[-1].videos)} videos; a sample takes one. The "
+                "frames of one video are a list of pictures, or of paths of pictures that exist."
+            )
+    if names := [name for sample in samples for name in sample.file_names]:
+        logger.warning(
+            f"{len(names)} texts of the batch read like names of files ({names[0]!r}) and are embedded as text: no "
+            "such file exists, or sentence-transformers does not know its kind. Where the file is meant, pass "
+            "{'image': path} or {'video': path}."
+        )
+    return samples
+
+
+def _refuse_default_modules(processor_kwargs: dict[str, Any]) -> None:
+    """sentence-transformers' own default of `truncation` shows that it did not read the saved module files."""
+    if (processor_kwargs.get("text_kwargs") or {}).get("truncation") == "longest_first":
+        raise ValueError(
+            "sentence-transformers opened this model without its modules.json and sentence_bert_config.json, and "
+            "would average all tokens where LLaVE takes the last. Write the files with "
+            "LlaveModel.from_pretrained(folder).save_pretrained(folder); modules built by hand need "
+            "Transformer(folder, processing_kwargs={'text': {'truncation': False}}) and Pooling(dim, 'lasttoken')."
+        )
 
 
 def _aligned(

@@ -7,6 +7,7 @@ Upstream: llava/conversation.py, `qwen_1_5`, with an empty assistant turn; the n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +78,10 @@ _CHAT_TEMPLATE = """\
 {{- marks + glue + ns.text + '<|im_end|>\\n<|im_start|>assistant\\n\\n<|im_end|>\\n' -}}
 """
 
+_SUFFIXES = "png|jpe?g|webp|gif|bmp|tiff?|ppm|mp4|webm|mkv|mov|avi|m4v|mpe?g|wmv|flv|wav|mp3|flac|ogg|aac"
+# One word, or a path, that ends as a media file does.
+_FILE_NAME = re.compile(rf"(\S*|[^\n]*/[^\n]*)\.({_SUFFIXES})", re.IGNORECASE)
+
 
 @dataclass
 class ChatSample:
@@ -85,6 +90,15 @@ class ChatSample:
     text: str = ""
     images: list[Any] = field(default_factory=list)
     videos: list[Any] = field(default_factory=list)
+    file_names: list[str] = field(default_factory=list)
+    """Texts that read like the name of a picture, video or sound."""
+
+    def add(self, other: ChatSample) -> None:
+        """Appends another's content."""
+        self.text += other.text
+        self.images += other.images
+        self.videos += other.videos
+        self.file_names += other.file_names
 
 
 class PromptBuilder:
@@ -186,25 +200,57 @@ def sample_from_messages(messages: Sequence[Mapping[str, Any]]) -> ChatSample:
     """Reads one conversation: the texts of all its messages in order, and their pictures and videos.
 
     Raises:
-        ValueError: A message is an assistant's, or holds a kind of content that has no embedding here.
+        ValueError: A message is an assistant's, is no message, or holds a kind of content that has no embedding here;
+            or the conversation is a pair of a query and a document.
     """
     sample = ChatSample()
+    roles = set()
     for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise ValueError(
+                f"message {index} is {type(message).__name__}, not a mapping with 'role' and 'content'; a list that "
+                "begins with a message is one conversation: put each conversation of several into a list of its own."
+            )
         role = message.get("role")
         if role not in ("system", "user", "query", "document"):
             raise ValueError(
                 f"message {index} has the role {role!r}; an embedding is made of system and user messages."
             )
-        content = message.get("content")
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or []:
+        roles.add(role)
+        for part in _parts(message, index):
             _add_part(sample, part, index)
+    if {"query", "document"} <= roles:  # what sentence-transformers makes of ("a", "b"), for models that score pairs
+        raise ValueError(
+            "an input is a pair of a query and a document, which has no one embedding; pass each as an input of its "
+            "own, and a picture with its text as {'image': ..., 'text': ...}."
+        )
     return sample
 
 
-def _add_part(sample: ChatSample, part: Mapping[str, Any], index: int) -> None:
-    kind = part.get("type")
+def _parts(message: Mapping[str, Any], index: int) -> Sequence[Any]:
+    content = message.get("content")
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, (list, tuple)):
+        raise ValueError(
+            f"message {index} has {type(content).__name__} as 'content'; give a string, or a list of parts such as "
+            "{'type': 'text', 'text': ...} and {'type': 'image', 'image': ...}."
+        )
+    return content
+
+
+def _add_part(sample: ChatSample, part: Any, index: int) -> None:
+    kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text":
-        sample.text += part["text"]
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise ValueError(
+                f"message {index} has {type(text).__name__} as 'text', not a string; leave the text (or the prompt) "
+                "out where there is none."
+            )
+        sample.text += text
+        if _FILE_NAME.fullmatch(text):
+            sample.file_names.append(text)
     elif kind in ("image", "video"):
         source = next((part[key] for key in (kind, "path", "url") if part.get(key) is not None), None)
         if source is None:
@@ -218,5 +264,8 @@ def _add_part(sample: ChatSample, part: Mapping[str, Any], index: int) -> None:
     elif kind == "image_url":
         address = part["image_url"]
         sample.images.append(address["url"] if isinstance(address, Mapping) else address)
+    elif kind == "message":  # how sentence-transformers passes a conversation that stands among other inputs
+        sample.add(sample_from_messages(part["message"]))
     else:
-        raise ValueError(f"message {index} has a part of type {kind!r}; use 'text', 'image' or 'video'.")
+        hint = " (a bare array of two dimensions is taken for sound: pass {'image': array})" if kind == "audio" else ""
+        raise ValueError(f"message {index} has a part of type {kind!r}; use 'text', 'image' or 'video'{hint}.")

@@ -7,6 +7,8 @@ Upstream: llava/model/llava_arch.py, `prepare_inputs_labels_for_multimodal` ("sp
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -61,15 +63,44 @@ def _project(backbone: PreTrainedModel, pixels: torch.Tensor) -> torch.Tensor:
     """Tiles `(n, 3, S, S)` through vision tower and projector: `(n, P * P, D)`."""
     config = backbone.config
     tower = backbone.vision_tower
-    output = tower(pixels.to(tower.dtype), output_hidden_states=True)
-    layers = config.vision_feature_layer
-    if isinstance(layers, int):
-        hidden = output.hidden_states[layers]
-    else:
-        hidden = torch.cat([output.hidden_states[layer] for layer in layers], dim=-1)
+    chosen = config.vision_feature_layer
+    places = [chosen] if isinstance(chosen, int) else list(chosen)
+    hidden = torch.cat(_hidden_states(tower, pixels.to(tower.dtype), places), dim=-1)
     if config.vision_feature_select_strategy == "default":
         hidden = hidden[:, 1:]  # without the class token
     return backbone.multi_modal_projector(hidden)
+
+
+def _hidden_states(tower: PreTrainedModel, pixels: torch.Tensor, places: list[int]) -> list[torch.Tensor]:
+    """The tower's hidden states `(n, P * P, D)` at some places: 0 goes into the first layer, -1 comes out of the last.
+
+    The hooks behind `output_hidden_states=True` stay on the modules, where they cannot be pickled, and a process that
+    unpickled a model records nothing; sentence-transformers' pool does both. These are gone after the call.
+    """
+    layers = next(
+        module
+        for module in tower.modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == tower.config.num_hidden_layers
+    )
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep_input(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        kept[0] = args[0]
+
+    def keep_output(place: int) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: Any, output: Any) -> None:
+            kept[place] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    handles = [layers[0].register_forward_pre_hook(keep_input)]
+    handles += [layer.register_forward_hook(keep_output(place)) for place, layer in enumerate(layers, start=1)]
+    try:
+        tower(pixels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [kept[place % (len(layers) + 1)] for place in places]
 
 
 def _pack_image(

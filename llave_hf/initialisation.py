@@ -1,0 +1,56 @@
+"""An embedding model out of a vision-language model, before any training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .hub.fingerprint import write_fingerprint
+from .hub_arguments import split_hub_arguments
+from .modeling_llave import LlaveModel
+from .processing_llave import LlaveProcessor
+
+# Both the model and the processor must know these.
+_SHARED = ("video_newline", "unpad_rounding")
+_MODEL_ONLY = ("dtype", "attn_implementation", "pooling", "normalize")
+
+
+def init_from_backbone(backbone: str | os.PathLike[str], folder: str | os.PathLike[str], **options: Any) -> str:
+    """Writes a folder that `AutoModel`, `AutoProcessor` and `SentenceTransformer` open, ready to train.
+
+    Args:
+        backbone: A folder or Hub id of a LLaVA-OneVision, Qwen2-VL, Qwen2.5-VL or Qwen3-VL model, base or
+            `...ForConditionalGeneration`.
+        folder: Must not exist or be empty.
+        **options: Settings of [`LlaveConfig`] and [`LlaveProcessor`], `dtype`, and the Hub's `revision`, `token`, ...
+
+    Returns:
+        One line for the screen.
+
+    Raises:
+        ValueError: The model is no possible backbone, or a setting is unknown.
+        UserError: `folder` is in use.
+    """
+    target = Path(folder)
+    refuse_used_folder(target)
+    hub, settings = split_hub_arguments(options)
+    of_model = {key: settings[key] for key in (*_SHARED, *_MODEL_ONLY) if key in settings}
+    of_processor = {key: value for key, value in settings.items() if key not in _MODEL_ONLY}
+    processor = LlaveProcessor.from_backbone(backbone, **of_processor, **hub)
+    model = LlaveModel.from_backbone(backbone, **of_model, **hub).eval()
+    model.save_pretrained(target)
+    processor.save_pretrained(target)
+    write_fingerprint(target, model=model, processor=processor)
+    size, dimension = sum(p.numel() for p in model.parameters()), model.config.hidden_size
+    return (
+        f"{target}: {model.config.backbone_config.model_type}, {size:,} parameters, vectors of {dimension} numbers. "
+        "Not trained yet: name it as `model` in a recipe."
+    )
+
+
+def refuse_used_folder(folder: Path) -> None:
+    """Nothing that somebody else wrote is overwritten."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; name a new folder.")

@@ -1,0 +1,100 @@
+"""A published checkpoint, opened as a user opens it, gives the published research code's values, stage by stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import ROOT, SETS, published
+
+from llave_hf.llava_qwen.parity import RowParity, compare, parity_table
+from llave_hf.llava_qwen.reference import ReferenceRow, read_reference
+
+TOLERANCE = 5e-6  # the reference's own; a tanh GELU in the projector would already give 1.6e-5
+ROWS = [(name, row) for name in SETS for row in read_reference(ROOT / name)[0]]
+
+
+@pytest.mark.parametrize(("name", "row"), [pytest.param(name, row, id=f"{name}-{row.name}") for name, row in ROWS])
+def test_every_stage_equals_the_published_code(name: str, row: ReferenceRow) -> None:
+    (result,) = compare(*published(name), [row])
+    assert result.tokens
+    assert result.pixels is not False
+    assert result.visual is None or result.visual <= 1e-4
+    assert result.vector <= TOLERANCE
+
+
+def test_the_reference_covers_every_stage() -> None:
+    assert len(ROWS) == 61
+    assert sum(bool(row.pixels_sha256) for _, row in ROWS) == 47
+    assert sum(bool(row.visual) for _, row in ROWS) == 12
+    assert {row.kind for _, row in ROWS} == {"text", "image", "batch", "multi_image", "video"}
+    skipped = {case for name in SETS for case in read_reference(ROOT / name)[1]}
+    assert skipped == {
+        "nonrgb_RGBA",
+        "nonrgb_P",
+        "train_step",
+        "truncated_image_64",
+        "truncated_image_170",
+        "truncated_text_40",
+    }
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_mixed_batch_equals_the_published_single_inputs(side: str) -> None:
+    model, processor = published("tiny_2x2")
+    rows = [row for name, row in ROWS if name == "tiny_2x2" and row.name.startswith("batch_mixed")]
+    assert len(rows) == 4
+    made = processor(
+        text=[row.message.removeprefix("<image>") for row in rows],
+        images=[[str(path) for path in row.files] for row in rows],
+        padding_side=side,
+    )
+    with torch.no_grad():
+        embeddings = model(**made).embeddings
+    expected = torch.stack([row.embedding for row in rows])
+    torch.testing.assert_close(embeddings, expected, atol=TOLERANCE, rtol=0)
+
+
+# ------------------------------------------------------------------------------------ what the comparison would catch
+
+
+def _one(kind: str) -> ReferenceRow:
+    return next(row for name, row in ROWS if name == "tiny_2x2" and row.kind == kind and row.visual)
+
+
+def _with_setting(name: str, value: Any, row: ReferenceRow) -> RowParity:
+    model, _ = published("tiny_2x2")
+    processor = type(published("tiny_2x2")[1]).from_pretrained(ROOT / "tiny_2x2", **{name: value})
+    return compare(model, processor, [row])[0]
+
+
+def test_another_resize_is_caught() -> None:
+    result = _with_setting("backend", "torchvision", _one("image"))
+    assert result.tokens
+    assert result.pixels is False
+    assert not result.passes(TOLERANCE)
+
+
+def test_another_length_is_caught() -> None:
+    row = _one("image")
+    longer = ReferenceRow(**{**vars(row), "length": row.length + 1})
+    assert not compare(*published("tiny_2x2"), [longer])[0].passes(TOLERANCE)
+
+
+def test_another_feature_is_caught() -> None:
+    row = _one("multi_image")
+    moved = ReferenceRow(**{**vars(row), "visual": [feature + 2e-4 for feature in row.visual]})
+    result = compare(*published("tiny_2x2"), [moved])[0]
+    assert result.vector <= TOLERANCE
+    assert not result.passes(TOLERANCE)
+
+
+def test_the_table_names_what_differs() -> None:
+    good = RowParity("a", "text", True, None, None, 1e-7)
+    bad = RowParity("b", "image", True, False, 1e-6, 3e-5)
+    table = parity_table([good, bad])
+    assert "| text | 1 | 1 of 1 equal | - | - | 1.0e-07 |" in table
+    assert "| all | 2 | 2 of 2 equal | 0 of 1 equal | 1.0e-06 | 3.0e-05 |" in table
+    assert "- b: token ids equal, pixels DIFFER, vector 3.0e-05" in table
+    assert "- a:" not in table
