@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 from llave_hf import __version__
-from llave_hf.errors import user_errors
+from llave_hf.errors import UserError, user_errors
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -36,6 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_evaluate(commands)
     _add_card(commands)
+    _add_convert(commands)
+    _add_init(commands)
+    _add_export(commands)
+    _add_verify(commands)
     return parser
 
 
@@ -81,6 +86,112 @@ def _add_card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser = _add_command(commands, "card", card, "write the card of a model folder")
     parser.add_argument("model", metavar="MODEL", help="a folder that training left")
     parser.add_argument("--force", action="store_true", help="overwrite a README.md that was not written by llave")
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """`llave verify`: recomputes a fingerprint, or a published card's similarities; exit code 1 if they differ."""
+    from llave_hf.hub.reference_values import verify_published
+    from llave_hf.hub.verify import verify as verify_fingerprint
+
+    if arguments.published and not arguments.picture:
+        raise UserError("--published needs --picture FILE, figures/example.jpg of the published repository.")
+    if arguments.picture and arguments.backend != "auto":
+        raise UserError("--picture compares what AutoModel gives; leave --backend out.")
+    if arguments.picture:
+        options = {"size": arguments.published, "dtype": arguments.dtype or "float32", "device": arguments.device}
+        verdict = verify_published(arguments.model, arguments.picture, **options)
+    else:
+        options = {"backend": arguments.backend, "dtype": arguments.dtype, "device": arguments.device}
+        verdict = verify_fingerprint(arguments.model, **options)
+    print("\n".join(verdict.lines))
+    if verdict.difference is not None:
+        sys.exit(1)
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add_command(commands, "verify", verify, "check that a model gives the vectors of its fingerprint")
+    parser.add_argument("model", metavar="MODEL", help="a model folder or Hub id")
+    backends = ("auto", "sentence-transformers", "llave-sentence-transformer")
+    parser.add_argument("--backend", choices=backends, default="auto", help="what opens the model (default: auto)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the fingerprint's")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="where the model computes (default: cpu)")
+    parser.add_argument(
+        "--published", choices=("0.5B", "2B"), help="compare with the card of this published LLaVE instead"
+    )
+    parser.add_argument(
+        "--picture", metavar="FILE", help="figures/example.jpg of the published repository, for --published"
+    )
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """`llave convert`: a native folder from a published checkpoint, and the parity report; exit code 1 if it fails."""
+    from llave_hf.conversion import convert as convert_checkpoint
+    from llave_hf.hub.fingerprint import write_fingerprint
+
+    settings = {name: getattr(arguments, name) for name in ("backend", "resize_order") if getattr(arguments, name)}
+    report = convert_checkpoint(
+        arguments.source,
+        arguments.folder,
+        reference=arguments.reference,
+        vision_tower=arguments.vision_tower,
+        dtype=arguments.dtype,
+        settings=settings,
+        **({"revision": arguments.revision} if arguments.revision else {}),
+    )
+    print(report.to_markdown())
+    if not report.ok:
+        sys.exit(1)
+    write_fingerprint(arguments.folder)
+
+
+def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add_command(commands, "convert", convert, "write the native folder of a published LLaVE checkpoint")
+    parser.add_argument("source", metavar="SRC", help="a folder or Hub id in the published layout (llava_qwen)")
+    parser.add_argument("folder", metavar="DST", help="the folder to write; must be new or empty")
+    parser.add_argument("--reference", metavar="DIR", help="values of the research code to compare with")
+    parser.add_argument("--vision-tower", metavar="DIR|ID", help="SigLIP, for a checkpoint without vision weights")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights")
+    parser.add_argument("--backend", choices=["pil", "torchvision"], help="of the processor (default: pil)")
+    parser.add_argument(
+        "--resize_order", choices=["across_first", "installed"], help="of Pillow's passes (default: across_first)"
+    )
+    parser.add_argument("--revision", help="of the Hub repository")
+
+
+def init(arguments: argparse.Namespace) -> None:
+    """`llave init`: an embedding model out of a vision-language model, ready to train."""
+    from llave_hf.initialisation import init_from_backbone
+
+    own = ("max_length", "image_tiling", "video_newline", "unpad_rounding", "backend", "dtype", "revision")
+    options = {name: getattr(arguments, name) for name in own if getattr(arguments, name) is not None}
+    print(init_from_backbone(arguments.backbone, arguments.folder, **options))
+
+
+def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add_command(commands, "init", init, "make an embedding model out of a vision-language model")
+    parser.add_argument("--backbone", required=True, metavar="ID|DIR", help="LLaVA-OneVision, Qwen2-VL, 2.5 or 3")
+    parser.add_argument("folder", metavar="OUT", help="the folder to write; must be new or empty")
+    parser.add_argument("--max_length", type=int, metavar="N", help="longest input in tokens (default: 4096)")
+    parser.add_argument("--image_tiling", choices=["anyres", "anyres_single", "none"], help="LLaVA-OneVision's tiles")
+    parser.add_argument("--video_newline", choices=["one_token", "frame", "grid", "no_token"])
+    parser.add_argument("--unpad_rounding", choices=["truncate", "round"])
+    parser.add_argument("--backend", choices=["pil", "torchvision"], help="of the processor")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights")
+    parser.add_argument("--revision", help="of the Hub repository")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """`llave export`: stock weights, processor and modules.json, that open without llave_hf."""
+    from llave_hf.hub.export import export as export_folder
+
+    print(export_folder(arguments.model, arguments.folder, arguments.format))
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add_command(commands, "export", export, "write a folder that opens without llave_hf")
+    parser.add_argument("model", metavar="MODEL", help="a model folder or Hub id")
+    parser.add_argument("folder", metavar="OUT", help="the folder to write; must be new or empty")
+    parser.add_argument("--format", required=True, choices=["llava_onevision"], help="transformers' own model class")
 
 
 def _add_command(

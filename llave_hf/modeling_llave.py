@@ -85,16 +85,23 @@ class LlaveModel(PreTrainedModel):
         if micro_batches is not None:
             if input_ids is not None or inputs:
                 raise ValueError("LlaveModel got both micro_batches and other inputs; pass one or the other.")
-            output = LlaveModelOutput(embeddings=torch.cat([self(**batch).embeddings for batch in micro_batches]))
+            # Not self(...): a wrapper around this forward (autocast, FSDP) would be entered again within itself.
+            embeddings = [self._embed(**batch).embeddings for batch in micro_batches]
+            output = LlaveModelOutput(embeddings=torch.cat(embeddings))
         else:
-            if input_ids is None:
-                raise ValueError("LlaveModel got no input_ids; pass a LlaveProcessor's output as model(**inputs).")
-            if attention_mask is None:
-                attention_mask = torch.ones_like(input_ids)
-            backbone = backbone_of(self.config.backbone_config.model_type)
-            hidden = backbone.hidden_states(self, input_ids, attention_mask, inputs)  # (B, T, D)
-            output = LlaveModelOutput(embeddings=self.pool(hidden, attention_mask), last_hidden_state=hidden)
+            output = self._embed(input_ids, attention_mask, **inputs)
         return output.to_tuple() if return_dict is False else output
+
+    def _embed(
+        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **inputs: Any
+    ) -> LlaveModelOutput:
+        if input_ids is None:
+            raise ValueError("LlaveModel got no input_ids; pass a LlaveProcessor's output as model(**inputs).")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        backbone = backbone_of(self.config.backbone_config.model_type)
+        hidden = backbone.hidden_states(self, input_ids, attention_mask, inputs)  # (B, T, D)
+        return LlaveModelOutput(embeddings=self.pool(hidden, attention_mask), last_hidden_state=hidden)
 
     def pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The last attended token of each row, `(B, T, D)` -> `(B, D)`, normalised in float32."""

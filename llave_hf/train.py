@@ -67,7 +67,7 @@ def train(recipe: Recipe) -> LlaveTrainer:
 
 
 def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -> None:
-    """Saves the model folder, the recipe and the log; evaluates; writes the card."""
+    """Saves the model folder, the recipe and the log; evaluates; writes fingerprint and card."""
     folder = Path(recipe.training.output_dir)
     trainer.save_model()
     trainer.save_state()
@@ -76,8 +76,12 @@ def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -
     if benchmark is not None:
         trainer.evaluate(benchmark, output_dir=folder / "eval")
     if trainer.is_world_process_zero():
+        from .hub.fingerprint import write_fingerprint
         from .hub.model_card import write_model_card
 
+        # Sharded weights are whole only in the folder, and this process computes without the others.
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        write_fingerprint(folder, model=None if sharded else trainer.model, processor=trainer.processing_class)
         write_model_card(folder)
     trainer.accelerator.end_training()  # without it, a resumed run of two ranks aborts at exit
 

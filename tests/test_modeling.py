@@ -329,3 +329,16 @@ def test_a_folder_without_weights_says_so(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(OSError, match=r"model\.safetensors"):
         AutoModel.from_pretrained(tmp_path)
+
+
+def test_autocast_around_forward_ends_with_it(tiny: tuple[LlaveModel, LlaveProcessor]) -> None:
+    """accelerate wraps forward in one autocast object; entered twice, it would stay on."""
+    model, processor = tiny
+    made = dict(processor(text=["a dog"]))
+    model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)  # type: ignore[method-assign]
+    try:
+        model(micro_batches=[made, made])
+        assert not torch.is_autocast_enabled("cpu")
+    finally:
+        del model.forward
+        torch.set_autocast_enabled("cpu", False)

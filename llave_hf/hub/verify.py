@@ -1,0 +1,164 @@
+"""`llave verify`: does a folder still give the vectors that it gave when it was saved, and if not, where do they part?
+
+The stages are compared in the order in which data passes them: prompt, tokens, pixels, visual features, vector. The
+first that differs is the one to mend; those after it are not looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .comparison import Comparison, compare
+from .fingerprint import read_fingerprint
+from .fingerprint_samples import fingerprint_samples
+from .recomputation import Recomputation, open_model
+from .stages import STAGES
+
+# Of float32 against float32, relative to the largest number of the vector: other attention code and another number of
+# threads move a model of 24 layers and 896 dimensions by 2e-6.
+TOLERANCE = 1e-5
+LOOSE_TOLERANCE = 2e-2  # where either side computed in bfloat16 or float16, or another library made the pixels
+
+_NAMES = {"visual": "visual features"}
+_USUALLY = {
+    "prompt": "chat_template.jinja was edited or replaced; what renders it by itself embeds another prompt.",
+    "tokens": (
+        "tokenizer.json or tokenizer_config.json is not the one that the model was trained with, or the processor "
+        "puts another prompt or another number of visual tokens around a text (processor_config.json, llave_hf)."
+    ),
+    "pixels": (
+        "image_mean, image_std, sizes, tiling or backend in processor_config.json were changed, or this version of "
+        "the imaging library resizes differently."
+    ),
+    "visual": (
+        "weights of the vision tower or of the projector were changed or not loaded (loading warns of those), or "
+        "they were computed in another precision."
+    ),
+    "vector": (
+        "weights of the language model were changed, reordered or not loaded (loading warns of those), another "
+        "token is pooled, or the normalisation is another (config.json, modules.json, 1_Pooling)."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a model parts from its fingerprint: the stage, the first sample there, and by how much."""
+
+    stage: str
+    sample: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Lines to print, and the first difference, None where all agrees."""
+
+    lines: list[str]
+    difference: Difference | None = None
+
+
+def verify(
+    model: str | os.PathLike[str], *, backend: str = "auto", dtype: str | None = None, device: str = "cpu"
+) -> Verdict:
+    """Recomputes a model's fingerprint and compares.
+
+    Prompts and tokens must be equal, and so must pixels that Pillow made (`backend="pil"` of the processor); other
+    pixels by their mean and deviation. Visual features and vectors may differ by [`TOLERANCE`], or
+    [`LOOSE_TOLERANCE`] where either side computed in 16 bits or the pixels are not the same bytes.
+
+    Args:
+        model: A folder or Hub id with a `fingerprint.json`.
+        backend: One of [`llave_hf.hub.recomputation.BACKENDS`].
+        dtype: What the model computes in; None takes the fingerprint's.
+        device: `"cpu"`, `"cuda"`, ...
+
+    Raises:
+        UserError: There is no fingerprint, or it cannot be read.
+        ValueError, OSError: The model or its processor cannot be opened.
+    """
+    fingerprint = read_fingerprint(model)
+    opened = open_model(model, backend, dtype or fingerprint["dtype"], device)
+    compared = _compare_until_one_differs(fingerprint, opened)
+    stage, last = list(compared.items())[-1]
+    if not all(comparison.agrees for comparison in last.values()):
+        return _disagreement(stage, last, opened.stages, _changes(fingerprint, opened.surroundings))
+    left_out = [stage for stage in STAGES if stage not in compared]
+    note = f" (not compared: {_named(left_out)})" if left_out else ""
+    return Verdict([*_sample_lines(compared), f"agrees: {len(last)} samples, backend {backend}{note}"])
+
+
+def _compare_until_one_differs(
+    fingerprint: Mapping[str, Any], opened: Recomputation
+) -> dict[str, dict[str, Comparison]]:
+    """Comparisons by stage and sample, up to the first stage in which a sample differs."""
+    in_float32 = fingerprint["dtype"] == opened.surroundings["dtype"] == "float32"
+    written = fingerprint["samples"]
+    tolerances = dict.fromkeys(written, TOLERANCE if in_float32 else LOOSE_TOLERANCE)
+    compared: dict[str, dict[str, Comparison]] = {}
+    for stage in opened.stages:
+        compared[stage] = {
+            sample.name: compare(
+                stage,
+                written[sample.name].get(stage),
+                opened.value(stage, sample),
+                tolerance=tolerances[sample.name],
+                exact_pixels=fingerprint["image_backend"] == "pil",
+            )
+            for sample in fingerprint_samples()
+            if sample.name in written
+        }
+        if not all(comparison.agrees for comparison in compared[stage].values()):
+            break
+        tolerances |= {name: LOOSE_TOLERANCE for name, made in compared[stage].items() if made.other_bytes}
+    return compared
+
+
+def _disagreement(
+    stage: str, comparisons: Mapping[str, Comparison], stages: tuple[str, ...], changed: list[str]
+) -> Verdict:
+    differing = [name for name, comparison in comparisons.items() if not comparison.agrees]
+    detail = comparisons[differing[0]].detail
+    others = f", and in {len(differing) - 1} more of {len(comparisons)}" if len(differing) > 1 else ""
+    at = stages.index(stage)
+    lines = [
+        f"DIFFERS first at {_named([stage])}, in the sample {differing[0]!r}{others}",
+        f"  {detail}",
+        f"  usually: {_USUALLY[stage]}",
+    ]
+    if at:
+        lines.append(f"  equal before it: {_named(stages[:at])}")
+    if stages[at + 1 :]:
+        lines.append(f"  not looked at after it: {_named(stages[at + 1 :])}")
+    lines.append(f"  changed since it was written: {', '.join(changed) or 'no version, dtype or device'}")
+    return Verdict(lines, Difference(stage, differing[0], detail))
+
+
+def _named(stages: Any) -> str:
+    return ", ".join(_NAMES.get(stage, stage) for stage in stages)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was when the fingerprint was written, as `name old -> new`."""
+    changes = []
+    for name, value in now.items():
+        if isinstance(value, Mapping):
+            changes += _changes(before.get(name, {}), value)
+        elif before.get(name) != value:
+            changes.append(f"{name} {before.get(name)} -> {value}")
+    return changes
+
+
+def _sample_lines(compared: Mapping[str, Mapping[str, Comparison]]) -> list[str]:
+    """One line a sample: by how much it differs at most, and at which stage."""
+    names = list(next(iter(compared.values())))
+    width = max(map(len, names))
+    lines = []
+    for name in names:
+        amount, stage = max((comparisons[name].amount, stage) for stage, comparisons in compared.items())
+        where = f" ({_named([stage])})" if amount else ""
+        lines.append(f"{name:<{width}}  largest difference {amount:.1e}{where}")
+    return lines
