@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_init(commands)
     _add_export(commands)
+    _add_merge(commands)
     _add_verify(commands)
     return parser
 
@@ -178,6 +179,19 @@ def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--backend", choices=["pil", "torchvision"], help="of the processor")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights")
     parser.add_argument("--revision", help="of the Hub repository")
+
+
+def merge(arguments: argparse.Namespace) -> None:
+    """`llave merge`: a PEFT adapter and its base as one model folder."""
+    from llave_hf.adapters import merge_adapter
+
+    print(merge_adapter(arguments.adapter, arguments.folder))
+
+
+def _add_merge(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add_command(commands, "merge", merge, "merge a PEFT adapter into its base model")
+    parser.add_argument("adapter", metavar="ADAPTER", help="a folder or Hub id with adapter_config.json")
+    parser.add_argument("folder", metavar="OUT", help="the folder to write; must be new or empty")
 
 
 def export(arguments: argparse.Namespace) -> None:

@@ -12,8 +12,6 @@ from .hub_arguments import split_hub_arguments
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
 
-# Both the model and the processor must know these.
-_SHARED = ("video_newline", "unpad_rounding")
 _MODEL_ONLY = ("dtype", "attn_implementation", "pooling", "normalize")
 
 
@@ -36,10 +34,11 @@ def init_from_backbone(backbone: str | os.PathLike[str], folder: str | os.PathLi
     target = Path(folder)
     refuse_used_folder(target)
     hub, settings = split_hub_arguments(options)
-    of_model = {key: settings[key] for key in (*_SHARED, *_MODEL_ONLY) if key in settings}
+    of_model = {key: settings[key] for key in _MODEL_ONLY if key in settings}
     of_processor = {key: value for key, value in settings.items() if key not in _MODEL_ONLY}
     processor = LlaveProcessor.from_backbone(backbone, **of_processor, **hub)
     model = LlaveModel.from_backbone(backbone, **of_model, **hub).eval()
+    match_processor(model, processor)
     model.save_pretrained(target)
     processor.save_pretrained(target)
     write_fingerprint(target, model=model, processor=processor)
@@ -48,6 +47,21 @@ def init_from_backbone(backbone: str | os.PathLike[str], folder: str | os.PathLi
         f"{target}: {model.config.backbone_config.model_type}, {size:,} parameters, vectors of {dimension} numbers. "
         "Not trained yet: name it as `model` in a recipe."
     )
+
+
+def match_processor(model: LlaveModel, processor: LlaveProcessor) -> None:
+    """Gives a LLaVA-OneVision model the grids, newlines and rounding that its processor was told to use.
+
+    Both count visual tokens; a change made on one side only would be an error at the first picture.
+    """
+    if model.config.backbone_config.model_type != "llava_onevision":
+        return
+    model.config.video_newline = processor.video_newline
+    model.config.unpad_rounding = processor.unpad_rounding
+    # transformers writes (height, width)
+    grids = [[height, width] for width, height in processor.image_grid_pinpoints]
+    model.config.backbone_config.image_grid_pinpoints = grids
+    model.backbone.config.image_grid_pinpoints = grids
 
 
 def refuse_used_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import find_adapter_config_file
 
 from .backbones_llave import backbone_of
 from .configuration_llave import LlaveConfig, opens_as_llave
@@ -86,22 +87,22 @@ class LlaveModel(PreTrainedModel):
             if input_ids is not None or inputs:
                 raise ValueError("LlaveModel got both micro_batches and other inputs; pass one or the other.")
             # Not self(...): a wrapper around this forward (autocast, FSDP) would be entered again within itself.
-            embeddings = [self._embed(**batch).embeddings for batch in micro_batches]
-            output = LlaveModelOutput(embeddings=torch.cat(embeddings))
+            output = LlaveModelOutput(embeddings=torch.cat([self._embed(**batch)[0] for batch in micro_batches]))
         else:
-            output = self._embed(input_ids, attention_mask, **inputs)
+            output = LlaveModelOutput(*self._embed(input_ids, attention_mask, **inputs))
         return output.to_tuple() if return_dict is False else output
 
     def _embed(
         self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **inputs: Any
-    ) -> LlaveModelOutput:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings `(B, D)` and the hidden states `(B, T, D)` that they are taken from."""
         if input_ids is None:
             raise ValueError("LlaveModel got no input_ids; pass a LlaveProcessor's output as model(**inputs).")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         backbone = backbone_of(self.config.backbone_config.model_type)
         hidden = backbone.hidden_states(self, input_ids, attention_mask, inputs)  # (B, T, D)
-        return LlaveModelOutput(embeddings=self.pool(hidden, attention_mask), last_hidden_state=hidden)
+        return self.pool(hidden, attention_mask), hidden
 
     def pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The last attended token of each row, `(B, T, D)` -> `(B, D)`, normalised in float32."""
@@ -120,7 +121,8 @@ class LlaveModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *model_args: Any, **kwargs: Any
     ) -> LlaveModel:
-        """Opens a LLaVE model, a published LLaVE checkpoint, or a plain backbone as one ([`from_backbone`]).
+        """Opens a LLaVE model, a published LLaVE checkpoint, a PEFT adapter of one, or a plain backbone as one
+        ([`from_backbone`]).
 
         Raises:
             ValueError: The folder holds pickled weights and no safetensors, or its model is no possible backbone.
@@ -131,7 +133,8 @@ class LlaveModel(PreTrainedModel):
         if config is None and pretrained_model_name_or_path is not None:
             hub = {key: kwargs[key] for key in _HUB_KWARGS if key in kwargs}
             fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
-            if opens_as_llave(fields.get("model_type")):
+            is_adapter = not fields and find_adapter_config_file(pretrained_model_name_or_path, **hub) is not None
+            if is_adapter or opens_as_llave(fields.get("model_type")):
                 return AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
             if fields.get("model_type") != LlaveConfig.model_type:
                 return cls.from_backbone(pretrained_model_name_or_path, **kwargs)
@@ -157,7 +160,8 @@ class LlaveModel(PreTrainedModel):
         _refuse_pickles(pretrained_model_name_or_path)
         kwargs["use_safetensors"] = True
         backbone = AutoModel.from_pretrained(pretrained_model_name_or_path, config=backbone_config, **kwargs)
-        return cls(LlaveConfig(backbone_config=backbone.config, **own), backbone=backbone)
+        config = LlaveConfig(backbone_config=backbone.config, name_or_path=str(pretrained_model_name_or_path), **own)
+        return cls(config, backbone=backbone)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves a folder that `AutoModel` and, with the processor beside it, `SentenceTransformer` open.

@@ -23,6 +23,7 @@ from transformers.utils import logging
 from .data.pairs import PairDataset, load_pairs
 from .errors import UserError, user_errors
 from .from_scratch import build_from_scratch
+from .initialisation import match_processor
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
 from .training.recipe import DataArguments, ModelArguments, Recipe, load_recipe
@@ -163,7 +164,9 @@ def load_model(
     loading = {"attn_implementation": arguments.attn_implementation} if arguments.attn_implementation else {}
     model = LlaveModel.from_pretrained(source, **hub, **loading)
     overrides = arguments.processor if arguments.model is not None else {}
-    return model, LlaveProcessor.from_pretrained(source, **hub, **overrides)
+    processor = LlaveProcessor.from_pretrained(source, **hub, **overrides)
+    match_processor(model, processor)
+    return model, processor
 
 
 if __name__ == "__main__":

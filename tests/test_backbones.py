@@ -230,3 +230,33 @@ def test_a_patch_size_that_does_not_fit_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"patch_size": 4', '"patch_size": 8'))
     with pytest.raises(ValueError, match="patch_size 8 but its vision tower has 4"):
         LlaveProcessor.from_pretrained(folder)
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recipe_trains_a_backbone(kind: str, tmp_path: Path) -> None:
+    from helpers import write_recipe, write_training_data
+
+    from llave_hf.train import train
+    from llave_hf.training.recipe import load_recipe
+
+    backbone = save_backbone(tmp_path / "backbone", kind)
+    write_training_data(tmp_path)
+    changes = {"model": str(backbone), "from_scratch": None, "processor": {"max_length": 500}, "max_steps": 2}
+    if kind == "llava_onevision":
+        changes["processor"] = {"image_grid_pinpoints": [[28, 28], [56, 28]], "video_newline": "grid"}
+    train(load_recipe(write_recipe(tmp_path, save_steps=2, **changes)))
+    before = LlaveModel.from_pretrained(backbone).state_dict()
+    model, processor = AutoModel.from_pretrained(tmp_path / "out"), AutoProcessor.from_pretrained(tmp_path / "out")
+    moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert any("language_model" in name for name in moved)
+    assert any("visual" in name or "vision_tower" in name for name in moved)
+    if kind == "llava_onevision":
+        assert model.config.video_newline == "grid"
+        assert model.config.backbone_config.image_grid_pinpoints == [[28, 28], [28, 56]]
+    else:
+        assert processor.max_length == 500
+    vectors = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(["a", {"image": picture(50, 20)}])
+    assert np.isfinite(vectors).all()

@@ -1,0 +1,68 @@
+"""PEFT adapters: opened by transformers itself, merged into a model folder here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from .errors import UserError
+from .hub.fingerprint import write_fingerprint
+from .hub.fingerprint_samples import fingerprint_samples
+from .initialisation import refuse_used_folder
+from .modeling_llave import LlaveModel
+from .processing_llave import LlaveProcessor
+
+
+def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
+    """Writes the whole model that a base model and its adapter are together.
+
+    Args:
+        adapter: A folder or Hub id with adapter_config.json, which names the base model.
+        folder: Must not exist or be empty.
+
+    Returns:
+        One line for the screen.
+
+    Raises:
+        UserError: `peft` is not installed, the adapter or its base is none of ours, or `folder` is in use.
+    """
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise UserError("adapters need peft; pip install 'llave-hf[peft]'.") from error
+    target = Path(folder)
+    refuse_used_folder(target)
+    try:
+        config = PeftConfig.from_pretrained(os.fspath(adapter))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{adapter} holds no adapter_config.json; name the folder of a PEFT adapter.") from error
+    base = config.base_model_name_or_path
+    if not base:
+        raise UserError(f"adapter_config.json of {adapter} names no base_model_name_or_path; write it there.")
+    model = AutoModel.from_pretrained(base)
+    if not isinstance(model, LlaveModel):
+        model = LlaveModel.from_pretrained(base)
+    processor = _processor(adapter, base)
+    with_adapter = PeftModel.from_pretrained(model, os.fspath(adapter)).eval()
+    before = _vectors(with_adapter, processor)
+    merged = with_adapter.merge_and_unload()
+    merged.save_pretrained(target)
+    processor.save_pretrained(target)
+    write_fingerprint(target, model=merged, processor=processor)
+    difference = float((_vectors(merged, processor) - before).abs().max())
+    return f"Written: {target}, {base} with {adapter} merged in; vectors differ by at most {difference:.1e}"
+
+
+def _processor(adapter: str | os.PathLike[str], base: str) -> LlaveProcessor:
+    """The adapter's own where it was saved with one, else its base model's."""
+    own = Path(adapter) / "processor_config.json"
+    found = AutoProcessor.from_pretrained(adapter if own.exists() else base)
+    return found if isinstance(found, LlaveProcessor) else LlaveProcessor.from_pretrained(base)
+
+
+@torch.inference_mode()
+def _vectors(model: torch.nn.Module, processor: LlaveProcessor) -> torch.Tensor:
+    return torch.cat([model(**processor(**sample.columns)).embeddings for sample in fingerprint_samples()])

@@ -1,0 +1,119 @@
+"""PEFT adapters of a LLaVE model: added, saved, opened by every class, merged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from backbones import save_backbone
+from helpers import picture, tiny_model
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoProcessor
+
+from llave_hf import LlaveModel, LlaveProcessor
+from llave_hf.cli import main
+
+peft = pytest.importorskip("peft")
+LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    for part in tiny_model():
+        part.save_pretrained(folder)
+    return folder
+
+
+def embed(model: Any, processor: LlaveProcessor) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(**processor(text=["a dog", "x"], images=[None, picture()])).embeddings
+
+
+@pytest.fixture(scope="module", params=["transformers", "peft"])
+def adapter(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The folder of an adapter, as each library saves it, and the vectors that it gives."""
+    folder = tmp_path_factory.mktemp("adapter")
+    model, processor = AutoModel.from_pretrained(base), AutoProcessor.from_pretrained(base)
+    plain = embed(model, processor)
+    torch.manual_seed(1)
+    config = peft.LoraConfig(**LORA)
+    if request.param == "peft":
+        model = peft.get_peft_model(model, config)
+    else:
+        model.add_adapter(config)
+    vectors = embed(model, processor)
+    assert float((vectors - plain).abs().max()) > 1e-2
+    model.save_pretrained(folder)
+    if request.param == "transformers":
+        processor.save_pretrained(folder)
+    return folder, vectors
+
+
+def test_an_adapter_holds_its_own_weights_only(adapter: tuple[Path, Any]) -> None:
+    names = {path.name for path in adapter[0].iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= names
+    assert not names & {"model.safetensors", "config.json"}
+
+
+def test_every_class_opens_an_adapter(adapter: tuple[Path, Any], base: Path) -> None:
+    folder, vectors = adapter
+    processor = AutoProcessor.from_pretrained(base)
+    for opener in (AutoModel, LlaveModel):
+        model = opener.from_pretrained(folder)
+        assert type(model) is LlaveModel
+        assert torch.equal(embed(model, processor), vectors)
+    wrapped = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), folder)
+    assert torch.equal(embed(wrapped, processor), vectors)
+
+
+def test_sentence_transformers_opens_an_adapter_that_was_saved_with_its_processor(
+    adapter: tuple[Path, Any],
+) -> None:
+    folder, vectors = adapter
+    if not (folder / "modules.json").exists():
+        pytest.skip("PeftModel.save_pretrained writes weights only")
+    encoded = SentenceTransformer(str(folder), device="cpu").encode(["a dog", {"image": picture(), "text": "x"}])
+    assert torch.allclose(torch.from_numpy(encoded), vectors, atol=1e-6)
+
+
+def test_merge_writes_a_whole_model(
+    adapter: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, vectors = adapter
+    main(["merge", str(folder), str(tmp_path)])
+    assert "merged in; vectors differ by at most" in capsys.readouterr().out
+    model, processor = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    assert torch.allclose(embed(model, processor), vectors, atol=1e-6)
+    assert not [name for name in model.state_dict() if "lora" in name]
+    encoded = SentenceTransformer(str(tmp_path), device="cpu").encode(["a dog"])
+    assert torch.allclose(torch.from_numpy(encoded), vectors[:1], atol=1e-6)
+    assert (tmp_path / "fingerprint.json").exists()
+
+
+def test_an_adapter_on_a_plain_backbone(tmp_path: Path) -> None:
+    backbone = save_backbone(tmp_path / "backbone", "qwen2_vl")
+    model, processor = LlaveModel.from_pretrained(backbone), LlaveProcessor.from_pretrained(backbone)
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(**LORA))
+    vectors = embed(wrapped, processor)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        backbone
+    )
+    main(["merge", str(tmp_path / "adapter"), str(tmp_path / "merged")])
+    merged = AutoModel.from_pretrained(tmp_path / "merged"), AutoProcessor.from_pretrained(tmp_path / "merged")
+    assert torch.allclose(embed(*merged), vectors, atol=1e-6)
+
+
+def test_what_cannot_be_merged_is_named(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        ([str(base), str(tmp_path / "out")], "holds no adapter_config.json"),
+        ([str(base), str(base)], "is not empty"),
+    ):
+        with pytest.raises(SystemExit) as exit:
+            main(["merge", *arguments])
+        assert exit.value.code == 2
+        assert message in capsys.readouterr().err
