@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import PIL
 import pytest
 import torch
 from checkpoints import ROOT, SETS, published
+from transformers import AutoModel, AutoProcessor
 
 from llave_hf.llava_qwen.parity import RowParity, compare, parity_table
 from llave_hf.llava_qwen.reference import ReferenceRow, read_reference
@@ -98,3 +100,40 @@ def test_the_table_names_what_differs() -> None:
     assert "| all | 2 | 2 of 2 equal | 0 of 1 equal | 1.0e-06 | 3.0e-05 |" in table
     assert "- b: token ids equal, pixels DIFFER, vector 3.0e-05" in table
     assert "- a:" not in table
+
+
+# --------------------------------------------------------------------------------------- tiles of the released size
+
+RELEASED = ROOT / "siglip_384"
+needs_pillow_13 = pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13, reason="the values were computed with Pillow 13's order of passes"
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [
+        pytest.param({"resize_order": "installed"}, 1e-6, marks=needs_pillow_13, id="pil"),
+        pytest.param({"backend": "pil"}, 1e-4, id="pil, the older order"),
+        pytest.param({"backend": "torchvision"}, 5e-4, id="torchvision"),
+    ],
+)
+def test_tiles_of_384_pixels(settings: dict[str, str], tolerance: float) -> None:
+    model, processor = AutoModel.from_pretrained(RELEASED), AutoProcessor.from_pretrained(RELEASED, **settings)
+    rows, skipped = read_reference(RELEASED)
+    assert len(rows) == 17
+    assert not skipped
+    results = compare(model, processor, rows)
+    assert all(result.tokens for result in results)
+    assert max(result.vector for result in results) <= tolerance
+
+
+def test_one_tile_for_each_of_several_images_is_a_choice() -> None:
+    """transformers pads each of several images to one tile; the published code, and ours by default, tiles each."""
+    model, processor = AutoModel.from_pretrained(RELEASED), AutoProcessor.from_pretrained(RELEASED)
+    single = AutoProcessor.from_pretrained(RELEASED, image_tiling="anyres_single")
+    row = next(row for row in read_reference(RELEASED)[0] if row.kind == "multi_image")
+    files = [[str(path) for path in row.files]]
+    assert processor(images=files)["image_num_tiles"].tolist() == [2, 3]
+    assert single(images=files)["image_num_tiles"].tolist() == [1, 1]
+    assert not compare(model, single, [row])[0].tokens
