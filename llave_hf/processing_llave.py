@@ -308,7 +308,7 @@ def _refuse_default_modules(processor_kwargs: dict[str, Any]) -> None:
     if (processor_kwargs.get("text_kwargs") or {}).get("truncation") == "longest_first":
         raise ValueError(
             "sentence-transformers opened this model without its modules.json and sentence_bert_config.json, and "
-            "would average all tokens where LLaVE takes the last. Write the files with "
+            "would pool as it guesses. Write the files with `llave convert` (a published checkpoint) or "
             "LlaveModel.from_pretrained(folder).save_pretrained(folder); modules built by hand need "
             "Transformer(folder, processing_kwargs={'text': {'truncation': False}}) and Pooling(dim, 'lasttoken')."
         )

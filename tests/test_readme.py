@@ -19,7 +19,7 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_readmes_snippets_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "quickstart" / "model"
     for part in tiny_model():
@@ -28,7 +28,7 @@ def test_the_readmes_snippets_run(number: int, tmp_path: Path, monkeypatch: pyte
     write_video(tmp_path / "walk.mp4", [10, 100, 200])
     monkeypatch.chdir(tmp_path)
     snippets = blocks(ROOT / "README.md", "python")
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     exec(compile(snippets[number], "README.md", "exec"), {})
 
 

@@ -271,3 +271,9 @@ def test_a_tower_becomes_siglips_configuration() -> None:
     tower = VisionTower(48, 104, 3, 4, 76, 14, name="somewhere")
     config = SiglipVisionConfig(**{k: v for k, v in tower.to_config().items() if k != "model_type"})
     assert (config.num_hidden_layers, config.image_size, config.vision_use_head) == (3, 76, False)
+
+
+def test_sentence_transformers_refuses_a_folder_without_its_files() -> None:
+    transformer = SentenceTransformer(str(SMALL), device="cpu")
+    with pytest.raises(ValueError, match="without its modules.json .* `llave convert`"):
+        transformer.encode(["a dog"])
