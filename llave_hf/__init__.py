@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from . import llava_qwen
 from .configuration_llave import LlaveConfig
 from .modeling_llave import LlaveModel, LlaveModelOutput
 from .processing_llave import LlaveProcessor
@@ -36,6 +37,7 @@ _LAZY = {
 AutoConfig.register(LlaveConfig.model_type, LlaveConfig, exist_ok=True)
 AutoModel.register(LlaveConfig, LlaveModel, exist_ok=True)
 AutoProcessor.register(LlaveConfig, LlaveProcessor, exist_ok=True)
+llava_qwen.register()
 # A saved folder carries these classes' files, for `trust_remote_code=True` where llave_hf is not installed.
 LlaveConfig.register_for_auto_class()
 LlaveModel.register_for_auto_class("AutoModel")
