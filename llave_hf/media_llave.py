@@ -89,15 +89,18 @@ def load_frames(source: Any, num_frames: int | None = None, max_frames: int = MA
     return load_clip(source, num_frames, max_frames).frames
 
 
-def load_clip(source: Any, num_frames: int | None = None, max_frames: int = MAX_FRAMES) -> Clip:
+def load_clip(
+    source: Any, num_frames: int | None = None, max_frames: int = MAX_FRAMES, sampling_fps: float = SAMPLING_FPS
+) -> Clip:
     """Frames of a video, sampled uniformly over its length; with their times where the source is a video file.
 
     Args:
         source: A video file, a folder of frames (in the natural order of their names), a list of pictures, or an
             array or tensor `(frames, H, W, C)` or `(frames, C, H, W)`.
-        num_frames: How many frames to take (fewer where the video has fewer). None takes three a second of a video
-            file and every frame of anything else.
+        num_frames: How many frames to take (fewer where the video has fewer). None takes `sampling_fps` a second of
+            a video file and every frame of anything else.
         max_frames: Never more than these.
+        sampling_fps: Frames a second, LLaVE's `video_fps`.
 
     Raises:
         MediaError: The video cannot be read, or has no frame.
@@ -106,7 +109,7 @@ def load_clip(source: Any, num_frames: int | None = None, max_frames: int = MAX_
         path = Path(source)
         _refuse_address(os.fspath(source))
         if not path.is_dir():
-            return _decode_video(path, num_frames, max_frames)
+            return _decode_video(path, num_frames, max_frames, sampling_fps)
         source = sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key)
         name = os.fspath(path)
     else:
@@ -123,11 +126,15 @@ def load_clip(source: Any, num_frames: int | None = None, max_frames: int = MAX_
 
 
 def sample_frames(
-    total: int, fps: float | None, num_frames: int | None = None, max_frames: int = MAX_FRAMES
+    total: int,
+    fps: float | None,
+    num_frames: int | None = None,
+    max_frames: int = MAX_FRAMES,
+    sampling_fps: float = SAMPLING_FPS,
 ) -> list[int]:
     """Which frames of a video are looked at.
 
-    As LLaVE's loader (CLIP4Clip/dataloaders): every `round(fps / 3)`-th frame, and `np.linspace` over the whole
+    As LLaVE's loader (CLIP4Clip/dataloaders): every `round(fps / sampling_fps)`-th frame, `np.linspace` over the whole
     length where these are more than `max_frames`. Unlike it, a video under 1.5 frames a second is no error.
 
     Args:
@@ -135,6 +142,7 @@ def sample_frames(
         fps: Frames a second, or None where that means nothing (then every frame is a candidate).
         num_frames: Take so many by `np.linspace` instead.
         max_frames: Never more than these.
+        sampling_fps: Frames a second, where `num_frames` is None.
 
     Raises:
         ValueError: `num_frames` or `max_frames` is below 1.
@@ -143,7 +151,7 @@ def sample_frames(
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; a video needs at least one frame.")
     if num_frames is None:
-        step = 1 if fps is None else max(1, round(fps / SAMPLING_FPS))
+        step = 1 if fps is None else max(1, round(fps / sampling_fps))
         indices = list(range(0, total, step))
         if len(indices) <= max_frames:
             return indices
@@ -214,7 +222,7 @@ def _natural_key(path: Path) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
-def _decode_video(path: Path, num_frames: int | None, max_frames: int) -> Clip:
+def _decode_video(path: Path, num_frames: int | None, max_frames: int, sampling_fps: float) -> Clip:
     import av
 
     if not path.exists():
@@ -227,7 +235,7 @@ def _decode_video(path: Path, num_frames: int | None, max_frames: int) -> Clip:
             _check_size((stream.width, stream.height), str(path))
             fps = float(stream.average_rate) if stream.average_rate else None
             total = sum(1 for _ in container.decode(stream))  # the header's count is missing or wrong too often
-        wanted = sample_frames(total, fps, num_frames, max_frames)
+        wanted = sample_frames(total, fps, num_frames, max_frames, sampling_fps)
         chosen = set(wanted)
         with _open_video(path) as container:
             frames = [f.to_image() for i, f in enumerate(container.decode(video=0)) if i in chosen]

@@ -25,13 +25,13 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from .backbones_llave import backbone_of
 from .configuration_llave import opens_as_llave
-from .media_llave import MAX_FRAMES, Clip, load_clip, load_image, to_rgb
+from .media_llave import MAX_FRAMES, SAMPLING_FPS, Clip, load_clip, load_image, to_rgb
 from .prompt_llave import ChatSample, PromptBuilder, sample_from_messages
 
 logger = logging.get_logger(__name__)
 
 _TEXT_KWARGS = {"padding", "truncation", "max_length", "padding_side", "pad_to_multiple_of"}
-_VIDEO_KWARGS = {"num_frames", "max_frames"}
+_VIDEO_KWARGS = {"num_frames", "max_frames", "sampling_fps"}
 # Say how a template is rendered; the embedding prompt is always the same. sentence-transformers passes some of them.
 _RENDER_KWARGS = {"add_generation_prompt", "continue_final_message", "load_audio_from_video", "task"}
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -61,7 +61,8 @@ class LlaveProcessor(ProcessorMixin):
             Fields of transformers' image and video processor for Qwen-VL (`size`, `patch_size`, `image_mean`, ...).
         max_length (`int`, *optional*, defaults to 4096):
             Longest sequence in tokens. What is longer loses the end of its user text, with a warning.
-        num_frames (`int`, *optional*), max_frames (`int`, *optional*, defaults to 32): See [`load_frames`].
+        num_frames (`int`, *optional*), max_frames (`int`, *optional*, defaults to 32), sampling_fps (`float`,
+            *optional*, defaults to 3.0): See [`load_clip`].
         video_newline, unpad_rounding (`str`, *optional*): As in [`LlaveConfig`]; must be the model's.
         chat_template (`str`, *optional*): Jinja form of the prompt, for engines that render it themselves.
     """
@@ -83,6 +84,7 @@ class LlaveProcessor(ProcessorMixin):
         max_length: int = 4096,
         num_frames: int | None = None,
         max_frames: int = MAX_FRAMES,
+        sampling_fps: float = SAMPLING_FPS,
         video_newline: str = "one_token",
         unpad_rounding: str = "truncate",
         chat_template: str | None = None,
@@ -99,6 +101,7 @@ class LlaveProcessor(ProcessorMixin):
         self.max_length = max_length
         self.num_frames = num_frames
         self.max_frames = max_frames
+        self.sampling_fps = sampling_fps
         self.video_newline = video_newline
         self.unpad_rounding = unpad_rounding
         self._visual = backbone_of(backbone).visual_inputs(tokenizer, self)
@@ -172,8 +175,8 @@ class LlaveProcessor(ProcessorMixin):
             placeholder: Where this string stands in a text (`"<image>"`, say), one of the sample's pictures stands,
                 and nothing is put between them. None has all pictures before the text, joined by newlines.
             text_kwargs, videos_kwargs: `max_length`, `padding`, `padding_side`, `pad_to_multiple_of`;
-                `num_frames`, `max_frames`. They may also be given flat. `truncation` is accepted and changes nothing:
-                what is too long always loses the end of its user text, never the pooled token.
+                `num_frames`, `max_frames`, `sampling_fps`. They may also be given flat. `truncation` is accepted and
+                changes nothing: what is too long always loses the end of its user text, never the pooled token.
             images_kwargs, audio_kwargs, common_kwargs: Accepted as sentence-transformers passes them.
 
         Returns:
@@ -248,7 +251,8 @@ class LlaveProcessor(ProcessorMixin):
     def _clips(self, videos: Sequence[Any], options: dict[str, Any]) -> list[Clip | None]:
         num_frames = options.get("num_frames", self.num_frames)
         max_frames = options.get("max_frames", self.max_frames)
-        return [None if video is None else load_clip(video, num_frames, max_frames) for video in videos]
+        fps = options.get("sampling_fps", self.sampling_fps)
+        return [None if video is None else load_clip(video, num_frames, max_frames, fps) for video in videos]
 
     def _tokenise(
         self, texts: list[str], marks: list[list[list[int]]], options: dict[str, Any], placeholder: str | None

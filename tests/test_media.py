@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -322,3 +323,18 @@ def test_sampled_frames_rise_from_first_to_last(total: int, num_frames: int, max
 def test_no_frames_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} is 0"):
         load_frames([picture()], **{field: 0})
+
+
+SAMPLINGS = json.loads((Path(__file__).parent / "fixtures" / "metrics" / "video_frame_sampling.json").read_text())[
+    "cases"
+]
+
+
+@pytest.mark.parametrize("case", SAMPLINGS, ids=lambda case: f"{case['total_frames']} at {case['avg_fps']}")
+def test_the_published_loaders_frames(case: dict[str, Any]) -> None:
+    most = case["frames_upbound"] or case["total_frames"]
+    found = sample_frames(case["total_frames"], case["avg_fps"], None, most, case["video_fps"])
+    if "error" in case:  # under 1.5 frames a second the published loader fails
+        assert len(found) == most
+    else:
+        assert found == case["frame_indices"]
