@@ -20,6 +20,7 @@ from .processing_llave import LlaveProcessor
 
 if TYPE_CHECKING:
     from .losses.contrastive import HardnessWeightedContrastiveLoss
+    from .sentence_transformer import LlaveSentenceTransformer
     from .training.arguments import LlaveTrainingArguments
     from .training.trainer import LlaveTrainer
 
@@ -30,6 +31,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 _LAZY = {
     "HardnessWeightedContrastiveLoss": "losses.contrastive",
+    "LlaveSentenceTransformer": "sentence_transformer",
     "LlaveTrainer": "training.trainer",
     "LlaveTrainingArguments": "training.arguments",
 }
@@ -60,6 +62,7 @@ __all__ = [
     "LlaveModel",
     "LlaveModelOutput",
     "LlaveProcessor",
+    "LlaveSentenceTransformer",
     "LlaveTrainer",
     "LlaveTrainingArguments",
 ]

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from .encoding_engine import EncodingEngine, EncodingOptions
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
+from .rows import Features
 
 INPUT_KEYS = frozenset({"text", "image", "video"})
 
@@ -26,6 +27,7 @@ class LlaveEncoder:
     def __init__(self, model: LlaveModel, processor: LlaveProcessor) -> None:
         self.model = model
         self.processor = processor
+        self._engine = EncodingEngine(model, processor, self._preprocess, self._forward, _is_text)
 
     def encode(
         self,
@@ -35,40 +37,38 @@ class LlaveEncoder:
         show_progress_bar: bool = False,
         **_: Any,
     ) -> np.ndarray:
-        """Embeds n inputs.
+        """Embeds n inputs; each distinct one once, alike lengths together (see [`EncodingEngine`]).
 
         Args:
             inputs: Strings, pictures, or mappings with the keys `text`, `image` (one or several) and `video`.
-            batch_size: Inputs a forward pass. Inputs of one kind and like length go together.
+            batch_size: Inputs a forward pass at most.
 
         Returns:
             `(n, D)` float32, in the order of `inputs`.
         """
         samples = [as_mapping(entry, index) for index, entry in enumerate(inputs)]
-        order = sorted(range(len(samples)), key=lambda index: _weight(samples[index]))
-        vectors: np.ndarray | None = None
+        options = EncodingOptions(max_rows=batch_size, show_progress_bar=show_progress_bar)
         was_training = self.model.training
         self.model.eval()
         try:
-            starts = tqdm(range(0, len(order), batch_size), desc="Encoding", disable=not show_progress_bar)
-            for start in starts:
-                chosen = order[start : start + batch_size]
-                made = self._encode_batch([samples[index] for index in chosen])
-                if vectors is None:
-                    vectors = np.empty((len(samples), made.shape[1]), dtype=np.float32)
-                vectors[chosen] = made
+            vectors = self._engine.encode(samples, options)
         finally:
             self.model.train(was_training)
-        return np.empty((0, self.model.config.hidden_size), dtype=np.float32) if vectors is None else vectors
+        if not vectors:
+            return np.empty((0, self.model.config.hidden_size), dtype=np.float32)
+        return torch.stack(vectors).numpy()
 
-    @torch.inference_mode()
-    def _encode_batch(self, samples: list[Mapping[str, Any]]) -> np.ndarray:
-        batch = self.processor(
+    def _preprocess(self, samples: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+        return self.processor(
             text=[sample.get("text") or "" for sample in samples],
             images=[sample.get("image") for sample in samples],
             videos=[sample.get("video") for sample in samples],
         )
-        return self.model(**batch.to(self.model.device)).embeddings.float().cpu().numpy()
+
+    def _forward(self, batch: Features) -> torch.Tensor:
+        device = self.model.device
+        moved = {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
+        return self.model(**moved).embeddings.float().cpu()
 
 
 def as_mapping(entry: Any, index: int) -> Mapping[str, Any]:
@@ -86,10 +86,5 @@ def as_mapping(entry: Any, index: int) -> Mapping[str, Any]:
     return {"image": entry}
 
 
-def _weight(sample: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Sorts inputs so that neighbours need like numbers of tokens: texts, then images, then videos."""
-    image, video = sample.get("image"), sample.get("video")
-    images = len(image) if isinstance(image, (list, tuple)) else int(image is not None)
-    frames = len(video) if isinstance(video, (list, tuple)) else 0
-    kind = 2 if video is not None else int(images > 0)
-    return kind, images + frames, len(sample.get("text") or "")
+def _is_text(sample: Mapping[str, Any]) -> bool:
+    return sample.get("image") is None and sample.get("video") is None

@@ -65,8 +65,12 @@ class TileMaker:
         canvas = np.zeros((grid_height, grid_width, 3), dtype=np.uint8)
         left, top = (grid_width - width) // 2, (grid_height - height) // 2
         canvas[top : top + height, left : left + width] = self._resize(image, width, height)
-        grid = canvas.reshape(grid_height // size, size, grid_width // size, size, 3).swapaxes(1, 2)
-        return np.concatenate((self.squeezed(image)[None], grid.reshape(-1, size, size, 3)))
+        rows, columns = grid_height // size, grid_width // size
+        tiles = np.empty((1 + rows * columns, size, size, 3), dtype=np.uint8)
+        tiles[0] = self.squeezed(image)
+        grid = canvas.reshape(rows, size, columns, size, 3).swapaxes(1, 2)
+        tiles[1:].reshape(grid.shape)[:] = grid
+        return tiles
 
     def squeezed(self, image: Image.Image) -> np.ndarray:
         """The image resized to one tile whatever its aspect ratio, `(S, S, 3)`: how frames of a video are seen."""
@@ -84,10 +88,12 @@ class TileMaker:
 
     def normalise(self, tiles: np.ndarray) -> torch.Tensor:
         """`(n, S, S, 3)` bytes -> `(n, 3, S, S)` float32."""
-        pixels = np.empty((tiles.shape[0], 3, *tiles.shape[1:3]), dtype=np.float32)
-        for channel in range(3):
-            # Unless it clips, `take` fills a buffer first; a byte is never out of bounds.
-            np.take(self._table[channel], tiles[..., channel], out=pixels[:, channel], mode="clip")
+        planes = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+        pixels = np.empty(planes.shape, dtype=np.float32)
+        for levels, out in zip(planes, pixels, strict=True):
+            for channel in range(3):
+                # Unless it clips, `take` fills a buffer first; a byte is never out of bounds.
+                np.take(self._table[channel], levels[channel], out=out[channel], mode="clip")
         return torch.from_numpy(pixels)
 
 

@@ -285,7 +285,7 @@ def test_batches_hold_the_budget(ours: LlaveSentenceTransformer, media: Path, ro
     rows.clear()
     ours.encode(every_kind(media), batch_size=3)
     assert max(count for count, _ in rows) == 3
-    for options in ({"max_tokens": -1}, {"batch_size": 0}):
+    for options in ({"max_tokens": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="must be a positive integer"):
             ours.encode(["a dog"], **options)
 
@@ -354,9 +354,11 @@ def test_a_bad_picture_is_named_and_ends_it(
     assert len(seen) < 30  # the rest was cancelled
 
 
-def test_a_bad_text_is_named(ours: LlaveSentenceTransformer) -> None:
+def test_a_bad_input_of_any_kind_is_named(ours: LlaveSentenceTransformer) -> None:
     with pytest.raises(ValueError, match=r"^input 2: "):
         ours.encode(["a", "b", {"sound": "c"}])
+    with pytest.raises(ValueError, match=r"^input 1: "):
+        ours.encode(["a", np.zeros((0, 4, 3), dtype=np.uint8)])
 
 
 def test_few_prepared_pictures_wait(ours: LlaveSentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:

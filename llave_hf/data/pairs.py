@@ -123,12 +123,37 @@ def load_pairs(
         ValueError: A source, subset, split or column is not there, or a row is empty or wrongly marked.
         MediaError: A file is missing or leaves `media_root`.
     """
+    opened = open_tasks(
+        train_data,
+        media_root=media_root,
+        subsets=subsets,
+        split=split,
+        max_samples_per_source=max_samples_per_source,
+        use_negatives=use_negatives,
+        check_files=check_files,
+        seed=seed,
+    )
+    return PairDataset([task for _, task in opened])
+
+
+def open_tasks(
+    train_data: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    *,
+    media_root: str | None = None,
+    subsets: Sequence[str] | None = None,
+    split: str | None = None,
+    max_samples_per_source: int | None = None,
+    use_negatives: bool = True,
+    check_files: bool = True,
+    seed: int = 0,
+) -> list[tuple[Subset, TaskRows]]:
+    """[`load_pairs`]'s tasks, each with the subset that its rows come from."""
     defaults = {"media_root": media_root, "subsets": subsets, "split": split, "max_samples": max_samples_per_source}
     opened = [subset for spec in parse_specs(train_data, **defaults) for subset in open_source(spec)]
-    tasks = []
-    for subset, name in zip(opened, _task_names(opened), strict=True):
-        tasks.append(_task_rows(subset, name, use_negatives, check_files, seed))
-    return PairDataset(tasks)
+    return [
+        (subset, _task_rows(subset, name, use_negatives, check_files, seed))
+        for subset, name in zip(opened, _task_names(opened), strict=True)
+    ]
 
 
 def _task_rows(subset: Subset, name: str, use_negatives: bool, check_files: bool, seed: int) -> TaskRows:
