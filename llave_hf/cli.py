@@ -21,7 +21,12 @@ Command = Callable[[argparse.Namespace], None]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command line (`sys.argv` where None)."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not hasattr(arguments, "overrides"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = rest
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if arguments.debug:
@@ -42,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_merge(commands)
     _add_mine(commands)
+    _add_doctor(commands)
     _add_verify(commands)
     return parser
 
@@ -239,6 +245,30 @@ def _add_mine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--index", choices=["exact", "faiss"], default="exact", help="faiss: approximate, if installed"
     )
     parser.add_argument("--batch_size", type=int, metavar="N", help="inputs a forward pass (default: the encoder's)")
+
+
+def doctor(arguments: argparse.Namespace) -> None:
+    """`llave doctor`: what a recipe would run into; exit code 1 if there is a problem."""
+    from llave_hf.doctor import examine
+
+    problems = 0
+    options = {"fast": arguments.fast, "tflops": arguments.tflops, "devices": arguments.devices}
+    for finding in examine(arguments.recipe, arguments.overrides, **options):
+        print(finding, flush=True)
+        problems += finding.level == "PROBLEM"
+    if problems:
+        print(f"{problems} problem(s): the run would fail or waste its time")
+        sys.exit(1)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add_command(commands, "doctor", doctor, "check a recipe before it costs money")
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, as for llave_hf.train")
+    parser.add_argument("--fast", action="store_true", help="look at a sample of the rows and files")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="that will train (default: 1)")
+    parser.add_argument("--tflops", type=float, metavar="X", help="dense teraflops a second of one device")
+    parser.epilog = "Any other --key value overrides the recipe's, as for llave_hf.train."
+    parser.set_defaults(overrides=[])
 
 
 def export(arguments: argparse.Namespace) -> None:

@@ -275,5 +275,5 @@ def test_a_tower_becomes_siglips_configuration() -> None:
 
 def test_sentence_transformers_refuses_a_folder_without_its_files() -> None:
     transformer = SentenceTransformer(str(SMALL), device="cpu")
-    with pytest.raises(ValueError, match="without its modules.json .* `llave convert`"):
+    with pytest.raises(ValueError, match=r"without its modules\.json .* `llave convert`"):
         transformer.encode(["a dog"])

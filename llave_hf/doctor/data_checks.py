@@ -1,0 +1,94 @@
+"""What may be wrong with rows and files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from llave_hf.data.media import load_sample
+from llave_hf.data.pairs import PairDataset
+from llave_hf.media_llave import MediaError
+from llave_hf.training.recipe import Recipe
+
+from .examination import NOTE, OK, PROBLEM, Finding, Patient
+
+FAST_ROWS = 200  # a task
+NAMED = 3  # culprits that a line lists
+
+
+def open_data(recipe: Recipe) -> tuple[PairDataset | None, list[Finding]]:
+    """The training rows and the benchmark, each with all the checks that training would make."""
+    from llave_hf.train import load_eval_benchmark, load_training_pairs
+
+    findings = []
+    dataset = None
+    try:
+        dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
+        text = f"{len(dataset):,} rows of {len(dataset.sources)} tasks; no row is empty, every file exists"
+        findings.append(Finding(OK, "data", text))
+    except (ValueError, OSError) as error:
+        findings.append(Finding(PROBLEM, "data", str(error)))
+    try:
+        benchmark = load_eval_benchmark(recipe.data)
+        if benchmark is not None:
+            text = f"benchmark {benchmark.name}: {len(benchmark.tasks)} subsets, every file exists"
+            findings.append(Finding(OK, "data", text))
+    except (ValueError, OSError) as error:
+        findings.append(Finding(PROBLEM, "data", str(error)))
+    return dataset, findings
+
+
+def check_data(patient: Patient) -> Iterator[Finding]:
+    """Duplicates, tasks smaller than a batch, files that do not open."""
+    dataset = patient.dataset
+    if dataset is None:
+        return
+    batch = patient.recipe.training.per_device_train_batch_size * patient.devices
+    for source in dataset.sources:
+        rows = _rows(source.start, len(source), patient.fast)
+        pairs = [dataset[row] for row in rows]
+        if len(source) < batch and patient.recipe.training.batch_tasks == "one":
+            text = f"{source.name} has {len(source)} rows, fewer than a batch of {batch}: none of them is trained on"
+            yield Finding(PROBLEM, "data", text)
+        yield from _duplicates(source.name, pairs)
+        yield from _broken_files(source.name, pairs)
+
+
+def _rows(start: int, count: int, fast: bool) -> list[int]:
+    if not fast or count <= FAST_ROWS:
+        return list(range(start, start + count))
+    return (start + np.linspace(0, count - 1, FAST_ROWS, dtype=int)).tolist()
+
+
+def _duplicates(name: str, pairs: list) -> Iterator[Finding]:
+    whole = Counter((pair.query.key(), pair.positive.key()) for pair in pairs)
+    repeated = sum(count - 1 for count in whole.values())
+    documents = len({pair.positive.key() for pair in pairs})
+    if repeated:
+        yield Finding(NOTE, "data", f"{name}: {repeated} of {len(pairs)} rows looked at repeat another row")
+    if documents < len(pairs) / 2:
+        text = (
+            f"{name}: {documents} distinct documents in {len(pairs)} rows; equal ones are no negatives of each other"
+        )
+        yield Finding(NOTE, "data", text)
+
+
+def _broken_files(name: str, pairs: list) -> Iterator[Finding]:
+    broken: list[str] = []
+    seen = set()
+    for pair in pairs:
+        for sample in (pair.query, pair.positive, *pair.negatives):
+            if sample in seen or not (sample.images or sample.video):
+                continue
+            seen.add(sample)
+            try:
+                load_sample(sample, num_frames=1)
+            except MediaError as error:
+                broken.append(f"row {pair.row}: {error}")
+    if broken:
+        rest = f" (and {len(broken) - NAMED} more)" if len(broken) > NAMED else ""
+        yield Finding(PROBLEM, "data", f"{name}: {len(broken)} files do not open: {'; '.join(broken[:NAMED])}{rest}")
+    elif seen:
+        yield Finding(OK, "data", f"{name}: {len(seen)} samples with pictures or videos opened")

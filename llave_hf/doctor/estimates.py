@@ -1,0 +1,146 @@
+"""Peak memory of a device and time of a step, from shapes and a sample of rows; the assumptions are printed.
+
+Activations of a decoder layer, a token, without checkpointing: about 11 x hidden + 3 x intermediate numbers, which
+gives 1.2, 2.5 and 5.4 MB a token for the 0.5B, 2B and 7B models in 16 bits (measured: 1.2, 2.6, 5.5).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from llave_hf.data.media import load_sample
+from llave_hf.processing_llave import LlaveProcessor
+from llave_hf.train import training_texts
+from llave_hf.training.recipe import Recipe
+
+from .examination import NOTE, OK, Finding, Patient
+from .model_checks import bytes_a_parameter, config_of, part_sizes
+
+SAMPLED_PAIRS = 32
+UTILISATION = 0.4  # of a device's dense teraflops that a training step reaches
+LONGEST_QUANTILE = 0.95
+
+
+def check_memory_and_time(patient: Patient) -> Iterator[Finding]:
+    """The estimates, and what they rest on."""
+    if patient.dataset is None:
+        return
+    recipe, args = patient.recipe, patient.recipe.training
+    lengths = sample_lengths(patient)
+    text = (
+        f"{lengths.mean():,.0f} tokens a sample on average, {np.quantile(lengths, LONGEST_QUANTILE):,.0f} at the "
+        f"{LONGEST_QUANTILE:.0%} mark, {lengths.max():,} at most, of {len(lengths)} samples"
+    )
+    yield Finding(OK, "data", text)
+    weights, states, activations = memory(recipe, lengths)
+    text = (
+        f"about {(weights + states + activations) / 1e9:.1f} GB a device: weights {weights / 1e9:.1f}, gradients and "
+        f"optimizer {states / 1e9:.1f}, activations {activations / 1e9:.1f} (no sharding; "
+        f"{'with' if args.gradient_checkpointing else 'without'} activation checkpointing)"
+    )
+    yield Finding(OK if not torch.cuda.is_available() else _fits(weights + states + activations), "memory", text)
+    flops = step_flops(recipe, lengths)
+    speed = patient.tflops or measured_tflops()
+    seconds = flops / (speed * 1e12 * UTILISATION)
+    steps = args.max_steps
+    if steps <= 0:
+        pairs = args.per_device_train_batch_size * patient.devices * args.gradient_accumulation_steps
+        steps = int(args.num_train_epochs * len(patient.dataset) / pairs)
+    text = (
+        f"about {seconds:.2f} s a step, {steps * seconds / 3600:.1f} h for {steps:,} steps on {patient.devices} "
+        f"device(s): {flops / 1e12:.2f} Tflop a step and device, {speed:.2f} Tflop/s at {UTILISATION:.0%}"
+    )
+    yield Finding(OK, "time", text + ("" if patient.tflops else " (this machine's CPU, measured; --tflops for yours)"))
+
+
+def sample_lengths(patient: Patient) -> np.ndarray:
+    """Tokens of the queries and positives of some pairs, spread evenly over the data: `(samples,)`."""
+    dataset = patient.dataset
+    assert dataset is not None
+    processor = _processor(patient)
+    lengths = []
+    for row in np.linspace(0, len(dataset) - 1, min(SAMPLED_PAIRS, len(dataset)), dtype=int):
+        pair = dataset[int(row)]
+        for sample in (pair.query, pair.positive):
+            loaded = load_sample(sample, processor.num_frames, processor.max_frames)
+            made = processor(text=[loaded["text"]], images=[loaded.get("images")], videos=[loaded.get("video")])
+            lengths.append(made["input_ids"].shape[1])
+    return np.array(lengths)
+
+
+def memory(recipe: Recipe, lengths: np.ndarray) -> tuple[float, float, float]:
+    """Bytes of weights, of gradients and optimizer, and of activations."""
+    args = recipe.training
+    sizes, width = part_sizes(recipe), bytes_a_parameter(recipe)
+    trained = sum(count for part, count in sizes.items() if part not in args.freeze)
+    text = config_of(recipe).get_text_config()
+    compute = 2 if args.bf16 or args.fp16 else 4
+    layer = (11 * text.hidden_size + 3 * text.intermediate_size) * compute
+    kept = text.num_hidden_layers * text.hidden_size * compute + layer
+    per_token = kept if args.gradient_checkpointing else text.num_hidden_layers * layer
+    return sum(sizes.values()) * width, trained * width * 3, per_token * _tokens_at_once(recipe, lengths)
+
+
+def step_flops(recipe: Recipe, lengths: np.ndarray) -> float:
+    """Of one device: 2 a parameter and token forwards, twice that backwards, once more for each recomputation."""
+    args = recipe.training
+    sizes = part_sizes(recipe)
+    passes = 3 + int(bool(args.gradient_checkpointing)) + int(_caches(recipe))
+    tokens = 2 * lengths.mean() * args.per_device_train_batch_size
+    language = 2 * sizes["language_model"] * tokens * passes
+    vision = 2 * sizes["vision_tower"] * tokens * (1 if "vision_tower" in args.freeze else passes)
+    return (language + vision) * args.gradient_accumulation_steps
+
+
+def measured_tflops(size: int = 1024) -> float:
+    """Of a float32 product on this machine's CPU."""
+    left, right = torch.rand(size, size), torch.rand(size, size)
+    left @ right
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e12
+
+
+def _tokens_at_once(recipe: Recipe, lengths: np.ndarray) -> float:
+    args = recipe.training
+    if budget := getattr(args, "mini_batch_num_tokens", None):
+        return float(budget)
+    samples = 2 * args.per_device_train_batch_size
+    at_once = min(args.mini_batch_size, samples) if args.mini_batch_size else samples
+    # With gradient caching only one micro-batch's activations live; without it, those of all.
+    return float(np.quantile(lengths, LONGEST_QUANTILE) * at_once if _caches(recipe) else lengths.mean() * samples)
+
+
+def _caches(recipe: Recipe) -> bool:
+    args = recipe.training
+    return bool(args.mini_batch_size or getattr(args, "mini_batch_num_tokens", None))
+
+
+def _fits(needed: float) -> str:
+    free = torch.cuda.get_device_properties(0).total_memory
+    return OK if needed < 0.9 * free else NOTE
+
+
+def _processor(patient: Patient) -> LlaveProcessor:
+    arguments = patient.recipe.model
+    if arguments.model is not None:
+        return LlaveProcessor.from_pretrained(arguments.model, **arguments.processor)
+    from llave_hf.from_scratch import train_tokenizer
+
+    assert patient.dataset is not None
+    fields = arguments.from_scratch or {}
+    tokenizer = train_tokenizer(
+        training_texts(patient.dataset),
+        fields["vocab_size"],
+        merge_across_words=fields.get("merge_across_words", False),
+    )
+    vision = fields["vision_config"]
+    sizes = {"image_size": vision["image_size"], "patch_size": vision["patch_size"]}
+    return LlaveProcessor(tokenizer, **sizes, **arguments.processor)

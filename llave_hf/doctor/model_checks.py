@@ -1,0 +1,84 @@
+"""Whether the model opens, and how large its parts are, without loading weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from llave_hf import LlaveConfig, LlaveModel
+from llave_hf.backbones_llave import backbone_of
+from llave_hf.llava_qwen import LlavaQwenConfig
+from llave_hf.llava_qwen.configuration import to_llave_config
+from llave_hf.llava_qwen.vision_towers import find_vision_tower
+from llave_hf.training.parts import part_parameters
+from llave_hf.training.recipe import Recipe
+
+from .examination import NOTE, OK, Finding, Patient
+
+PARTS = ("vision_tower", "projector", "language_model")
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, None: 4}
+
+
+def check_model(patient: Patient) -> Iterator[Finding]:
+    """The configuration, and the parameters that are trained and frozen."""
+    recipe = patient.recipe
+    sizes = part_sizes(recipe)
+    trained = sum(count for part, count in sizes.items() if part not in recipe.training.freeze)
+    parts = ", ".join(
+        f"{part} {count:,}" + (" (frozen)" if part in recipe.training.freeze else "") for part, count in sizes.items()
+    )
+    yield Finding(OK, "model", f"{config_of(recipe).backbone_config.model_type}: {parts}; {trained:,} trained")
+    if trained == 0:
+        yield Finding(NOTE, "model", "every part is frozen: nothing is trained")
+
+
+def config_of(recipe: Recipe) -> LlaveConfig:
+    """The configuration of the model that a recipe trains; reads config.json, never weights."""
+    arguments = recipe.model
+    if arguments.model is None:
+        return _from_scratch(arguments.from_scratch or {})
+    config = AutoConfig.from_pretrained(arguments.model, revision=arguments.model_revision)
+    if isinstance(config, LlaveConfig):
+        return config
+    if isinstance(config, LlavaQwenConfig):
+        return to_llave_config(config, find_vision_tower(config.fields, arguments.model, {}), 0, 1)
+    backbone_of(config.model_type, arguments.model)
+    return LlaveConfig(backbone_config=config)
+
+
+def part_sizes(recipe: Recipe) -> dict[str, int]:
+    """Parameters of vision tower, projector and language model."""
+    model = _skeleton(recipe)
+    return {part: sum(parameter.numel() for parameter in part_parameters(model, part)) for part in PARTS}
+
+
+def parameter_bytes(recipe: Recipe) -> int:
+    """Of the weights in the type that they are kept in."""
+    return sum(part_sizes(recipe).values()) * bytes_a_parameter(recipe)
+
+
+def bytes_a_parameter(recipe: Recipe) -> int:
+    dtype = config_of(recipe).backbone_config.dtype
+    return _BYTES.get(str(dtype).removeprefix("torch.") if dtype is not None else None, 4)
+
+
+def _skeleton(recipe: Recipe) -> LlaveModel:
+    return _cached_skeleton(config_of(recipe).to_json_string())
+
+
+@lru_cache(maxsize=1)
+def _cached_skeleton(config: str) -> LlaveModel:
+    import json
+
+    with torch.device("meta"):
+        return LlaveModel(LlaveConfig.from_dict(json.loads(config)))
+
+
+def _from_scratch(fields: dict[str, Any]) -> LlaveConfig:
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **fields.get("vision_config", {})}
+    text = {"model_type": "qwen2", "vocab_size": fields.get("vocab_size"), **fields.get("text_config", {})}
+    return LlaveConfig(backbone_config={"model_type": "llava_onevision", "vision_config": vision, "text_config": text})
