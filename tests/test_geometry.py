@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published import ROOT
 from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_onevision.modeling_llava_onevision import unpad_image
 
@@ -22,7 +22,7 @@ from llave_hf.geometry_llave import (
     unpadded_size,
 )
 
-SETS = json.loads((ROOT / "geometry.json").read_text())
+SETS = json.loads((Path(__file__).parent / "fixtures" / "model" / "geometry.json").read_text())
 TRAINED_GRIDS = [[384, 384], [384, 768], [768, 384], [768, 768]]
 GRIDS = [[384 * columns, 384 * rows] for columns in range(1, 4) for rows in range(1, 4)]
 sides = st.integers(2, 3000)
