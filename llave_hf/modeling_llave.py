@@ -105,10 +105,11 @@ class LlaveModel(PreTrainedModel):
         return self.pool(hidden, attention_mask), hidden
 
     def pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The last attended token of each row, `(B, T, D)` -> `(B, D)`, normalised in float32."""
+        """The last attended token of each row, `(B, T, D)` -> `(B, D)`, normalised in float32 (or float64)."""
         last = attention_mask.shape[1] - 1 - attention_mask.flip(1).to(torch.int).argmax(1)  # (B,)
         rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
-        pooled = hidden_states[rows, last].float()
+        pooled = hidden_states[rows, last]
+        pooled = pooled if pooled.dtype == torch.float64 else pooled.float()
         return F.normalize(pooled, dim=-1) if self.config.normalize else pooled
 
     def get_input_embeddings(self) -> nn.Module:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
+
+_OPTIMIZERS_THAT_STEP_IN_BACKWARD = (
+    OptimizerNames.LOMO,
+    OptimizerNames.ADALOMO,
+    OptimizerNames.GALORE_ADAMW_LAYERWISE,
+    OptimizerNames.GALORE_ADAMW_8BIT_LAYERWISE,
+    OptimizerNames.GALORE_ADAFACTOR_LAYERWISE,
+    OptimizerNames.APOLLO_ADAMW_LAYERWISE,
+)
 
 PARTS = ("vision_tower", "projector", "language_model")
 
@@ -17,7 +27,8 @@ class LlaveTrainingArguments(TrainingArguments):
     """[`TrainingArguments`] with LLaVE's loss, batches and tunable parts.
 
     `per_device_train_batch_size` is the number of *pairs* that one device puts into a contrastive batch: a query has
-    (pairs a device) x (devices) - 1 in-batch negatives. Gradient accumulation adds none.
+    (pairs a device) x (devices) - 1 in-batch negatives. Gradient accumulation adds none. What goes through the model
+    at once is `mini_batch_size` or `mini_batch_num_tokens`, which change memory and speed and no result.
 
     Defaults that differ from the parent's: `remove_unused_columns=False`, because rows are pairs and not model
     inputs; `dataloader_drop_last=True`, because every device must bring as many pairs; and
@@ -49,7 +60,25 @@ class LlaveTrainingArguments(TrainingArguments):
         default="one", metadata={"help": "'one' task in each global batch, or 'mixed': any row beside any other."}
     )
     mini_batch_size: int | None = field(
-        default=None, metadata={"help": "Most samples that go through the model at once. None: all of a kind."}
+        default=None, metadata={"help": "Most samples that go through the model at once. None: no limit."}
+    )
+    mini_batch_num_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Most visual and text tokens that go through the model at once, padding included."},
+    )
+    gradient_caching: bool | str = field(
+        default="auto",
+        metadata={
+            "help": "Whether one micro-batch at a time holds its graph, so that memory does not grow with the batch; "
+            "same gradients, one forward more. 'auto': if mini_batch_size or mini_batch_num_tokens is given."
+        },
+    )
+    vision_memory_gb: float = field(
+        default=2.0,
+        metadata={
+            "help": "GiB for features of a frozen vision tower between the two forwards of gradient caching; beyond "
+            "it, and with FSDP, DeepSpeed or torch_compile, the tower runs twice."
+        },
     )
     # Optimizer
     muon_learning_rate: float | None = field(
@@ -78,14 +107,44 @@ class LlaveTrainingArguments(TrainingArguments):
         unknown = sorted(set(self.freeze) - set(PARTS))
         if unknown:
             raise ValueError(f"freeze names {', '.join(unknown)}; the parts are {', '.join(PARTS)}.")
-        if self.mini_batch_size is not None and self.mini_batch_size < 1:
-            raise ValueError(f"mini_batch_size is {self.mini_batch_size}; give a positive number or leave it out.")
+        if set(self.freeze) == set(PARTS):
+            raise ValueError("freeze names all parts, which leaves nothing to train; leave one out.")
+        self._check_micro_batches()
         if self.gradient_accumulation_steps > 1:
             logger.warning(
                 f"gradient_accumulation_steps is {self.gradient_accumulation_steps}: it averages gradients and adds "
                 f"no negatives, each query still sees {self.negatives_per_query}. For more negatives raise "
                 "per_device_train_batch_size or use more devices."
             )
+
+    def _check_micro_batches(self) -> None:
+        for name in ("mini_batch_size", "mini_batch_num_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give a positive number or leave it out.")
+        if self.gradient_caching not in (True, False, "auto"):
+            raise ValueError(f"gradient_caching is {self.gradient_caching!r}; give true, false or auto.")
+        if self.vision_memory_gb < 0:
+            raise ValueError(f"vision_memory_gb is {self.vision_memory_gb}; give 0 to keep nothing, or more.")
+        if not self.caches_gradients:
+            return
+        if self.optim in _OPTIMIZERS_THAT_STEP_IN_BACKWARD:
+            raise ValueError(
+                f"optim {self.optim.value} changes weights within each backward, and gradient caching runs several a "
+                "step; choose another optimizer or gradient_caching: false."
+            )
+        if self.ddp_static_graph:
+            raise ValueError(
+                "ddp_static_graph promises the same graph each time, and micro-batches of texts and of pictures have "
+                "two; leave it out or set gradient_caching: false."
+            )
+
+    @property
+    def caches_gradients(self) -> bool:
+        """What `gradient_caching` comes to."""
+        if self.gradient_caching == "auto":
+            return self.mini_batch_size is not None or self.mini_batch_num_tokens is not None
+        return bool(self.gradient_caching)
 
     @property
     def negatives_per_query(self) -> int:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from llave_hf.data.pairs import PairDataset
+from dataclasses import dataclass
 
+from llave_hf.data.pairs import PairDataset
+from llave_hf.data.planning import KINDS, plan_micro_batches, token_fill
+
+from .arguments import LlaveTrainingArguments
+from .lockstep import tower_calls
 from .parts import count_parameters
 from .recipe import Recipe
 from .trainer import LlaveTrainer
@@ -11,14 +16,30 @@ from .trainer import LlaveTrainer
 SAMPLED_PAIRS = 64
 
 
+@dataclass(frozen=True)
+class SampledTokens:
+    """Lengths of the distinct samples of some pairs, spread evenly over the data.
+
+    Attributes:
+        pairs: How many pairs.
+        per_pair: Mean number of tokens of a query and its positive together.
+        kinds, lengths: Of each distinct sample.
+    """
+
+    pairs: int
+    per_pair: float
+    kinds: list[str]
+    lengths: list[int]
+
+
 def describe_run(recipe: Recipe, trainer: LlaveTrainer, dataset: PairDataset) -> str:
-    """A few lines for people: model, data, devices, negatives, tokens, steps."""
+    """A few lines for people: model, data, devices, negatives, micro-batches, tokens, steps."""
     args = trainer.args
     trained, frozen = count_parameters(trainer.model)
     pairs = args.per_device_train_batch_size * args.world_size
     steps_an_epoch = max(1, len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(args.num_train_epochs * steps_an_epoch)
-    tokens = tokens_per_pair(trainer, dataset)
+    sampled = sample_tokens(trainer, dataset)
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
     directions = "both directions" if len(args.directions) == 2 else args.directions[0].replace("_", " ")
     rows = {
@@ -28,17 +49,46 @@ def describe_run(recipe: Recipe, trainer: LlaveTrainer, dataset: PairDataset) ->
         "batch": f"{pairs:,} pairs, {args.per_device_train_batch_size:,} a device",
         "negatives": f"{args.negatives_per_query:,} per query" + (" and its own" if args.use_negatives else ""),
         "loss": f"temperature {args.temperature:g}, hardness strength {args.hardness_strength:g}, {directions}",
-        "tokens": f"about {tokens:,.0f} a pair, {tokens * pairs:,.0f} a step",
+        "tokens": f"about {sampled.per_pair:,.0f} a pair, {sampled.per_pair * pairs:,.0f} a step",
+        "memory": describe_micro_batches(args, sampled),
         "steps": f"{steps:,}, {steps_an_epoch:,} an epoch ({steps / steps_an_epoch:.2f} epochs)",
     }
     return "\n".join(f"  {name:<10} {text}" for name, text in rows.items())
 
 
-def tokens_per_pair(trainer: LlaveTrainer, dataset: PairDataset) -> float:
-    """Mean number of tokens of a query and its positive together, over pairs spread evenly over the data."""
+def describe_micro_batches(args: LlaveTrainingArguments, sampled: SampledTokens) -> str:
+    """How a device's pairs go through the model, as a plan of samples like the sampled ones says."""
+    count = len(sampled.lengths) * args.per_device_train_batch_size / sampled.pairs
+    places = [place * len(sampled.lengths) // round(count) for place in range(round(count))]
+    lengths = [sampled.lengths[place] for place in places]
+    groups = plan_micro_batches(
+        [sampled.kinds[place] for place in places],
+        lengths,
+        mini_batch_size=args.mini_batch_size,
+        mini_batch_num_tokens=args.mini_batch_num_tokens,
+    )
+    limits = []
+    if args.mini_batch_size is not None:
+        limits.append(f"{args.mini_batch_size:,} samples")
+    if args.mini_batch_num_tokens is not None:
+        limits.append(f"{args.mini_batch_num_tokens:,} tokens")
+    size = f" of at most {' and '.join(limits)}" if limits else ", one a kind"
+    largest = max(len(group) * max(lengths[place] for place in group) for group in groups)
+    graph = "the graph of one at a time" if args.caches_gradients else "the graph of all"
+    return (
+        f"about {len(groups):,} micro-batches a step and device{size}, {token_fill(groups, lengths):.0%} full, "
+        f"the largest {largest:,} tokens; holds {graph}"
+    )
+
+
+def sample_tokens(trainer: LlaveTrainer, dataset: PairDataset) -> SampledTokens:
+    """Prepares a few pairs and counts their tokens."""
     count = min(SAMPLED_PAIRS, len(dataset))
-    pairs = [dataset[index * len(dataset) // count] for index in range(count)]
-    batch = trainer.data_collator(pairs)
-    lengths = [int(n) for part in batch["micro_batches"] for n in part["attention_mask"].sum(1)]
+    batch = trainer.data_collator([dataset[index * len(dataset) // count] for index in range(count)])
+    kinds, lengths = [], []
+    for part in batch["micro_batches"]:
+        found = [int(length) for length in part["attention_mask"].sum(1)]
+        lengths += found
+        kinds += [KINDS[tower_calls(part)]] * len(found)
     used = [*batch["query_index"].tolist(), *batch["document_index"].tolist()]
-    return sum(lengths[index] for index in used) / count
+    return SampledTokens(count, sum(lengths[index] for index in used) / count, kinds, lengths)

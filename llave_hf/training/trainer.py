@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -23,8 +24,10 @@ from llave_hf.modeling_llave import LlaveModel
 from llave_hf.processing_llave import LlaveProcessor
 
 from .arguments import LlaveTrainingArguments
+from .cached_step import CachedStep
 from .optimizer import MuonWithAdamW
 from .parts import freeze_parts
+from .token_count import TokenCount
 
 if TYPE_CHECKING:
     from llave_hf.evaluation.benchmark import Benchmark
@@ -63,7 +66,9 @@ class LlaveTrainer(Trainer):
                 "process a GPU: accelerate launch -m llave_hf.train RECIPE."
             )
         freeze_parts(model, args.freeze)
-        kwargs.setdefault("data_collator", LlaveCollator(processing_class, mini_batch_size=args.mini_batch_size))
+        kwargs.setdefault(
+            "data_collator", LlaveCollator(processing_class, args.mini_batch_size, args.mini_batch_num_tokens)
+        )
         super().__init__(
             model=model,
             args=args,
@@ -82,6 +87,8 @@ class LlaveTrainer(Trainer):
         # The loss is a mean over this device's pairs: Trainer has to divide it by the accumulation steps. Left to
         # itself it would not, because LlaveModel.forward takes **kwargs.
         self.loss_is_scaled_for_ga = False
+        self._cached_step: CachedStep | None = None
+        self._tokens = TokenCount()
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of one task over all devices. Trainer's own would shuffle rows over tasks, and be sharded again."""
@@ -132,6 +139,13 @@ class LlaveTrainer(Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The hardness-weighted contrastive loss of this device's pairs (Trainer's own asks the model for a loss)."""
         distinct = model(micro_batches=inputs["micro_batches"]).embeddings  # (M, D)
+        loss, outputs = self._loss_of(distinct, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _loss_of(
+        self, distinct: torch.Tensor, inputs: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of the embeddings `(M, D)` of a batch's distinct samples, and those of its B pairs."""
         queries, documents = distinct[inputs["query_index"]], distinct[inputs["document_index"]]  # (B, D) each
         negatives: dict[str, torch.Tensor] = {}
         if self.args.use_negatives and "negative_index" in inputs:
@@ -144,9 +158,40 @@ class LlaveTrainer(Trainer):
         loss = self.contrastive_loss(
             queries, documents, query_ids=inputs["query_ids"], document_ids=inputs["document_ids"], **negatives
         )
-        if return_outputs:
-            return loss, {"query_embeddings": queries, "document_embeddings": documents}
-        return loss
+        return loss, {"query_embeddings": queries, "document_embeddings": documents}
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """One forward and backward, by gradient caching where the arguments ask for it.
+
+        Trainer's own holds the graph of the whole batch.
+        """
+        self._tokens.add(inputs["micro_batches"])
+        if not self.args.caches_gradients:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
+            self.optimizer.train()  # type: ignore[union-attr]
+        every = self.args.torch_empty_cache_steps
+        if every is not None and self.state.global_step % every == 0:
+            clear_device_cache()
+        if self._cached_step is None:
+            self._cached_step = CachedStep(self)
+        others = self._prepare_inputs({name: value for name, value in inputs.items() if name != "micro_batches"})
+        steps = self.current_gradient_accumulation_steps
+        return self._cached_step(
+            model, inputs["micro_batches"], lambda distinct: self._loss_of(distinct, others)[0] / steps
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds `token_fill` to what Trainer logs: real tokens / padded tokens on this process since the last time."""
+        if "loss" in logs and self._tokens:
+            logs["token_fill"] = self._tokens.take()
+        super().log(logs, start_time)
 
     def evaluate(
         self,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,25 +10,31 @@ from helpers import tiny_model
 from mmeb_rows import COLOURS
 from PIL import Image
 
-from llave_hf.data import LlaveCollator, MediaError, Pair, Sample, collator
-from llave_hf.data.collator import plan_micro_batches
+from llave_hf.data import LlaveCollator, MediaError, Pair, Sample
 
 
 class RecordingProcessor:
-    """Has a LlaveProcessor's signature, and makes one number of each sample; `calls` says what it was given."""
+    """Has a LlaveProcessor's signature, and makes of each sample the bytes of its text; `calls` says what it got."""
 
     num_frames, max_frames = None, 3
+    tokenizer = SimpleNamespace(pad_token_id=0)
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
     def __call__(
-        self, text: list[str], images: list[Any] | None, videos: list[Any] | None, return_tensors: str
+        self, text: list[str], images: Any = None, videos: Any = None, return_tensors: str = "pt"
     ) -> dict[str, torch.Tensor]:
         self.calls.append({"text": text, "images": images, "videos": videos})
         width = max(map(len, text))
         ids = torch.tensor([[*t.encode("ascii"), *[0] * (width - len(t))] for t in text]).reshape(len(text), width)
-        return {"input_ids": ids}
+        sizes = [image.size for row in images or () for image in row]
+        return {
+            "input_ids": ids,
+            "attention_mask": (ids > 0).long(),
+            **({"image_sizes": torch.tensor(sizes)} if sizes else {}),
+            **({"video_num_frames": torch.tensor([len(video) for video in videos])} if videos else {}),
+        }
 
 
 @pytest.fixture
@@ -49,28 +55,38 @@ def _decode(batch: dict[str, Any]) -> list[str]:
     return [bytes(row).rstrip(b"\0").decode() for part in batch["micro_batches"] for row in part["input_ids"].tolist()]
 
 
-def test_docstring_example() -> None:
-    assert doctest.testmod(collator) == doctest.TestResults(failed=0, attempted=5)
-
-
-@pytest.mark.parametrize("size", [None, 1, 2, 3, 100])
-def test_indices_lead_back_to_each_sample(pairs: list[Pair], size: int | None) -> None:
-    processor = RecordingProcessor()
-    batch = LlaveCollator(processor, size)(pairs)
-    given = [
-        Sample(text, tuple(Path(image.filename).name for image in images or ()))
-        for call in processor.calls
-        for text, images in zip(call["text"], call["images"] or [None] * len(call["text"]), strict=True)
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        *({"mini_batch_size": size} for size in (1, 2, 3, 100)),
+        *({"mini_batch_num_tokens": n} for n in (1, 30, 90)),
+    ],
+    ids=str,
+)
+def test_indices_lead_back_to_each_sample(pairs: list[Pair], limits: dict[str, int]) -> None:
+    # The four pictures are told apart by their text here; rows of equal text would be any of them.
+    named = [
+        Pair(p.query, Sample(p.positive.text + p.positive.images[0], p.positive.images, None, p.positive.media_root))
+        for p in pairs
     ]
-    named = [Sample(s.text, tuple(Path(i).name for i in s.images)) for p in pairs for s in (p.query, p.positive)]
-    indices = torch.stack([batch["query_index"], batch["document_index"]], dim=1).flatten().tolist()
-    assert [given[index] for index in indices] == named
-    for pair, row in zip(pairs, batch["negative_index"].tolist(), strict=True):
-        assert [given[i].images[0] for i in row if i >= 0] == [Path(s.images[0]).name for s in pair.negatives]
+    named = [
+        Pair(p.query, p.positive, tuple(n.positive for n in named[i + 1 : i + 1 + i % 3])) for i, p in enumerate(named)
+    ]
+    batch = LlaveCollator(RecordingProcessor(), **limits)(named)
+    texts = _decode(batch)
+    assert len(texts) == len({s for p in named for s in (p.query, p.positive, *p.negatives)}) == 10
+    assert [texts[i] for i in batch["query_index"]] == [p.query.text for p in named]
+    assert [texts[i] for i in batch["document_index"]] == [p.positive.text for p in named]
+    for pair, row in zip(named, batch["negative_index"].tolist(), strict=True):
+        assert [texts[i] for i in row if i >= 0] == [s.text for s in pair.negatives]
         assert row[len(pair.negatives) :] == [-1] * (2 - len(pair.negatives))
-    assert [len(text) for text in _decode(batch)] == [len(sample.text) for sample in given]
     for part in batch["micro_batches"]:
-        assert size is None or len(part["input_ids"]) <= size
+        assert part["attention_mask"].sum(1).tolist() == [
+            len(bytes(row).rstrip(b"\0")) for row in part["input_ids"].tolist()
+        ]
+        assert len(part["input_ids"]) <= limits.get("mini_batch_size", 100)
+        assert len(part["input_ids"]) == 1 or part["input_ids"].numel() <= limits.get("mini_batch_num_tokens", 10_000)
 
 
 def test_each_distinct_sample_is_encoded_once(pairs: list[Pair]) -> None:
@@ -78,7 +94,8 @@ def test_each_distinct_sample_is_encoded_once(pairs: list[Pair]) -> None:
     batch = LlaveCollator(processor)(pairs)
     distinct = {s for p in pairs for s in (p.query, p.positive, *p.negatives)}
     assert len(distinct) == 6 + 4
-    assert [len(call["text"]) for call in processor.calls] == [6, 4]  # texts, pictures
+    assert [len(call["text"]) for call in processor.calls] == [6, 1, 1, 1, 1]  # texts together, then each picture
+    assert [len(part["input_ids"]) for part in batch["micro_batches"]] == [6, 4]
     assert batch["document_index"][0] == batch["document_index"][4] == batch["negative_index"][5, 0] - 2
     assert batch["document_index"][1] == batch["negative_index"][4, 0]
     assert torch.equal(
@@ -96,28 +113,28 @@ def test_ids_are_the_keys(pairs: list[Pair]) -> None:
     assert {value.dtype for name, value in batch.items() if name != "micro_batches"} == {torch.int64}
 
 
-def test_kinds_do_not_mix_and_sizes_are_sorted(root: Path, pairs: list[Pair]) -> None:
+def test_kinds_do_not_mix_and_lengths_are_sorted(root: Path, pairs: list[Pair]) -> None:
     video = Sample("\nclip\n", (), "video/clip", str(root))
-    both = Sample("\nboth\n", ("images/red.png",), "video/clip", str(root))
-    processor = RecordingProcessor()
-    LlaveCollator(processor, 4)([*pairs, Pair(video, both)])
-    kinds = []
-    for call in processor.calls:
-        kinds += [(call["images"] is not None, call["videos"] is not None)]
-        assert call["text"] == sorted(call["text"], key=len)
-    assert kinds == [(False, False)] * 2 + [(True, False), (True, True)]
-    assert [len(call["text"]) for call in processor.calls] == [3, 3, 4, 2]
-    (clip, alone), (frames, given) = list(
-        zip(processor.calls[-1]["videos"], processor.calls[-1]["images"], strict=True)
-    )
-    assert alone is None
-    assert [image.size for image in given] == [(12, 10)]
-    assert len(clip) == len(frames) == RecordingProcessor.max_frames
+    both = Sample("\nboth, and more\n", ("images/red.png",), "video/clip", str(root))
+    batch = LlaveCollator(RecordingProcessor(), 4)([*pairs, Pair(video, both)])
+    found = [
+        (len(part["input_ids"]), len(part.get("image_sizes", ())), len(part.get("video_num_frames", ())))
+        for part in batch["micro_batches"]
+    ]
+    assert found == [(3, 0, 0), (3, 0, 0), (4, 4, 0), (2, 1, 2)]
+    assert batch["micro_batches"][-1]["video_num_frames"].tolist() == [RecordingProcessor.max_frames] * 2
+    lengths = [part["attention_mask"].sum(1).tolist() for part in batch["micro_batches"]]
+    assert lengths[0] + lengths[1] == sorted(lengths[0] + lengths[1])
+    assert lengths[3] == sorted(lengths[3])
 
 
-def test_parts_are_nearly_equal() -> None:
-    assert [len(g) for g in plan_micro_batches([Sample(str(i)) for i in range(33)], 32)] == [16, 17]
-    assert plan_micro_batches([], 4) == []
+def test_samples_over_the_budget_are_told_of(pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr("llave_hf.data.collator.logger.warning_once", messages.append)
+    LlaveCollator(RecordingProcessor(), mini_batch_num_tokens=13)(pairs)
+    assert not messages
+    LlaveCollator(RecordingProcessor(), mini_batch_num_tokens=9)(pairs)
+    assert "longer than mini_batch_num_tokens 9 and go through the model alone" in messages[0]
 
 
 def test_equal_pairs_give_equal_batches(pairs: list[Pair]) -> None:
@@ -137,9 +154,17 @@ def test_a_broken_file_is_named_with_source_and_row(root: Path, pairs: list[Pair
         LlaveCollator(RecordingProcessor())(pairs)
 
 
-def test_refuses_a_mini_batch_of_none() -> None:
-    with pytest.raises(ValueError, match="mini_batch_size is 0"):
-        LlaveCollator(RecordingProcessor(), 0)
+def test_a_sample_that_cannot_be_prepared_is_named_too(root: Path) -> None:
+    _, processor = tiny_model(processor={"max_length": 24})
+    rows = [Pair(Sample("cat"), Sample("", ("images/red.png",), None, str(root)), source="task", row=3)]
+    with pytest.raises(ValueError, match=r"^task, row 3: .*over max_length 24"):
+        LlaveCollator(processor)(rows)
+
+
+@pytest.mark.parametrize("name", ["mini_batch_size", "mini_batch_num_tokens"])
+def test_refuses_a_limit_of_none(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        LlaveCollator(RecordingProcessor(), **{name: 0})
 
 
 def test_with_the_real_processor_and_model(root: Path, pairs: list[Pair]) -> None:

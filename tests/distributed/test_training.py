@@ -44,14 +44,22 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data, and a run of two ranks over 14 steps (an epoch has 12) with a checkpoint after 7."""
+    """Data, and a run of two ranks over 14 steps (an epoch has 12) with a checkpoint after 7, by gradient caching."""
     root = write_training_data(tmp_path_factory.mktemp("runs"))
     # Adam divides by the root of the second moment: where gradients are all but zero, a larger epsilon keeps it from
     # making steps out of rounding, which differs between one rank and two.
-    recipe = write_recipe(root, per_device_train_batch_size=2, max_steps=14, save_steps=7, adam_epsilon=1e-3)
+    recipe = write_recipe(
+        root,
+        per_device_train_batch_size=2,
+        mini_batch_num_tokens=64,
+        max_steps=14,
+        save_steps=7,
+        adam_epsilon=1e-3,
+    )
     said = launch(recipe, 2, "--output_dir", str(root / "two"))
     assert "2 x cpu" in said
     assert "3 per query" in said
+    assert "holds the graph of one at a time" in said
     return root
 
 
@@ -73,8 +81,10 @@ def test_two_ranks_resumed_end_with_the_weights_of_an_unbroken_run(runs: Path) -
 
 
 def test_two_ranks_train_to_the_weights_of_one(runs: Path) -> None:
-    """As many pairs in a global batch, so as many negatives, the same steps: gathered negatives are one device's."""
-    launch(runs / "recipe.yaml", 1, "--output_dir", str(runs / "one"), "--per_device_train_batch_size", "4")
+    """As many pairs in a global batch, so as many negatives, the same steps: gathered negatives are one device's, and
+    micro-batches with cached gradients are one batch with one graph."""
+    alone = ["--per_device_train_batch_size", "4", "--gradient_caching", "false"]
+    launch(runs / "recipe.yaml", 1, "--output_dir", str(runs / "one"), *alone)
     one, two, start = weights(runs / "one"), weights(runs / "two"), weights(runs / "two" / "initial")
     assert all(torch.equal(tensor, weights(runs / "one" / "initial")[name]) for name, tensor in start.items())
     moved = max((one[name] - start[name]).abs().max().item() for name in one)

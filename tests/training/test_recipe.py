@@ -52,7 +52,14 @@ def test_a_key_that_does_not_exist_suggests_the_nearest(tmp_path: Path, place: s
         ({"freeze": ["tower"]}, "freeze names tower"),
         ({"batch_tasks": "all"}, "batch_tasks is 'all'"),
         ({"remove_unused_columns": True}, "remove_unused_columns is True"),
+        ({"freeze": ["vision_tower", "projector", "language_model"]}, "leaves nothing to train"),
         ({"mini_batch_size": 0}, "mini_batch_size is 0"),
+        ({"mini_batch_num_tokens": -5}, "mini_batch_num_tokens is -5"),
+        ({"mini_batch_num_tokens": "many"}, "mini_batch_num_tokens"),
+        ({"gradient_caching": "sometimes"}, "gradient_caching is 'sometimes'; give true, false or auto"),
+        ({"vision_memory_gb": -1}, "vision_memory_gb is -1"),
+        ({"mini_batch_size": 4, "optim": "galore_adamw_layerwise"}, "galore_adamw_layerwise changes weights within"),
+        ({"mini_batch_size": 4, "ddp_static_graph": True}, "ddp_static_graph"),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -98,3 +105,22 @@ def test_training_data_of_the_tests_is_what_the_loaders_read(tmp_path: Path) -> 
         "Caption",
         "Question",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "caches"),
+    [
+        ({}, False),
+        ({"mini_batch_size": 4}, True),
+        ({"mini_batch_num_tokens": 4096}, True),
+        ({"mini_batch_size": 4, "gradient_caching": False}, False),
+        ({"gradient_caching": True}, True),
+        ({"gradient_caching": "auto"}, False),
+    ],
+)
+def test_gradient_caching_follows_the_limits_unless_it_is_given(
+    tmp_path: Path, changes: dict[str, object], caches: bool
+) -> None:
+    assert load_recipe(write_recipe(tmp_path, **changes)).training.caches_gradients is caches
+    overrides = [text for key, value in changes.items() for text in (f"--{key}", str(value).lower())]
+    assert load_recipe(write_recipe(tmp_path), overrides).training.caches_gradients is caches

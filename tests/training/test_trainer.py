@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -83,9 +84,10 @@ def test_a_frozen_part_does_not_change_by_a_bit(data: Path, part: str) -> None:
     assert not [name for name in changed if name.startswith(prefix)]
 
 
-def test_resume_goes_on_to_the_same_weights_to_the_bit(data: Path) -> None:
+@pytest.mark.parametrize("limits", [{}, {"mini_batch_num_tokens": 100, "freeze": ["vision_tower"]}], ids=str)
+def test_resume_goes_on_to_the_same_weights_to_the_bit(data: Path, limits: dict[str, object]) -> None:
     """Across an epoch's end: 12 steps an epoch, 14 in all, broken after 7."""
-    whole = write_recipe(data, output_dir=str(data / "whole"), max_steps=14, save_steps=7)
+    whole = write_recipe(data, output_dir=str(data / "whole"), max_steps=14, save_steps=7, **limits)
     train(load_recipe(whole))
     broken = data / "broken"
     broken.mkdir()
@@ -124,6 +126,28 @@ def test_what_will_happen_is_said_first(data: Path, capsys: pytest.CaptureFixtur
     assert "48 pairs of 2 tasks, one in a batch" in said
     assert "1 x cpu, float32" in said
     assert "1, 12 an epoch" in said
+    assert "about 2 micro-batches a step and device, one a kind" in said
+    assert "holds the graph of all" in said
+
+
+def test_the_plan_of_micro_batches_is_said_and_how_full_they_are_is_logged(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(data, max_steps=2, save_strategy="no", mini_batch_num_tokens=120, mini_batch_size=3)
+    trainer = train(load_recipe(recipe))
+    said = capsys.readouterr().out
+    found = re.search(
+        r"about (\d) micro-batches a step and device of at most 3 samples and 120 tokens, (\d+)% full", said
+    )
+    assert found is not None, said
+    assert "holds the graph of one at a time" in said
+    fills = [entry["token_fill"] for entry in trainer.state.log_history if "token_fill" in entry]
+    assert len(fills) == 2
+    assert all(0.8 < fill <= 1 for fill in fills)
+    batch = list(trainer.get_train_dataloader())[1]
+    masks = [part["attention_mask"] for part in batch["micro_batches"]]
+    assert fills[1] == pytest.approx(sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks), abs=1e-3)
+    assert len(masks) == int(found[1])
 
 
 @pytest.mark.parametrize(

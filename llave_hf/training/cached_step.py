@@ -1,0 +1,109 @@
+"""Gradient caching as a step of LlaveTrainer: what accelerate, the engines and a frozen tower ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch import nn
+
+from .grad_cache import MicroBatch, cached_backward
+from .lockstep import order_parts
+from .parts import part_parameters
+from .tower_memory import TowerMemory
+
+if TYPE_CHECKING:
+    from .trainer import LlaveTrainer
+
+GIB = 2**30
+
+
+class CachedStep:
+    """Forward and backward of one batch, micro-batch by micro-batch.
+
+    DDP: gradients pile up on each rank and are exchanged in the backward of the last micro-batch, also those of
+    parameters that it does not use (`find_unused_parameters`, the default here; without it the last micro-batch must
+    use all of them).
+
+    FSDP: gradients are reduced and scattered in each backward. `no_sync` would hold whole gradients, which is what
+    sharding avoids, and accelerate's turns reduction on again when it ends, also inside another. DeepSpeed: its engine
+    steps where accelerate says that gradients are synchronised, so only the last micro-batch says so. Under both,
+    ranks run equally many micro-batches of each kind, with fillers of zero gradient, and a frozen tower runs twice.
+
+    Run in the tests: one process; DDP over gloo; torch's `fully_shard` over gloo. Not run: FSDP through accelerate
+    (which ignores it on the CPU), and DeepSpeed.
+
+    Args:
+        trainer: Whose model, processor and accelerator are used.
+    """
+
+    def __init__(self, trainer: LlaveTrainer) -> None:
+        self.trainer = trainer
+        self.accelerator = trainer.accelerator
+        kind = self.accelerator.distributed_type
+        self.deepspeed = kind == DistributedType.DEEPSPEED
+        model = trainer.model
+        # The method is FSDP2's: transformers can shard a model itself while loading it, unknown to accelerate.
+        self.sharded = self.deepspeed or kind == DistributedType.FSDP or hasattr(model, "set_requires_gradient_sync")
+        self.texts_train = any(parameter.requires_grad for parameter in part_parameters(model, "language_model"))
+        keeps = not self.sharded and not trainer.args.torch_compile
+        budget = trainer.args.vision_memory_gb * GIB if keeps else 0
+        self.tower = TowerMemory.of(model, budget)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        micro_batches: Sequence[MicroBatch],
+        loss_of: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """Adds the gradient of `loss_of` (embeddings `(M, D)` -> scalar) to the parameters'; returns the loss.
+
+        Args:
+            model: As Trainer wrapped it.
+            micro_batches: On the CPU; one at a time goes to the device.
+            loss_of: Already divided by the accumulation steps.
+        """
+        device = self.trainer.args.device
+
+        def embed(micro_batch: MicroBatch) -> torch.Tensor:
+            return model(micro_batches=[self.trainer._prepare_input(micro_batch)]).embeddings
+
+        parts = order_parts(
+            micro_batches,
+            self.trainer.processing_class,
+            sharded=self.sharded,
+            texts_train=self.texts_train,
+            device=device,
+        )
+        return cached_backward(
+            parts,
+            embed=embed,
+            loss_of=loss_of,
+            backward=self._backward,
+            device=device,
+            without_reduction=lambda: self._without_reduction(model),
+            tower=self.tower,
+        )
+
+    def _backward(self, scalar: torch.Tensor) -> None:
+        # DeepSpeed would divide by the accumulation steps once more.
+        options: dict[str, Any] = {"scale_wrt_gas": False} if self.deepspeed else {}
+        self.accelerator.backward(scalar, **options)
+
+    def _without_reduction(self, model: nn.Module) -> AbstractContextManager[Any]:
+        if self.deepspeed:
+            return self._unsynchronised()
+        return nullcontext() if self.sharded else self.accelerator.no_sync(model)
+
+    @contextmanager
+    def _unsynchronised(self) -> Iterator[None]:
+        state = self.accelerator.gradient_state
+        before = state.sync_gradients
+        state._set_sync_gradients(False)
+        try:
+            yield
+        finally:
+            state._set_sync_gradients(before)

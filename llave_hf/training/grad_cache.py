@@ -1,0 +1,119 @@
+"""Gradient caching: the exact gradient of one loss over more samples than fit into memory at once.
+
+A contrastive loss needs the embeddings of the whole batch, but only the embeddings (Gao et al., 2021, arXiv
+2101.06983). So, for micro-batches x and parameters θ, dL/dθ = Σ_x (dL/dE_x)(dE_x/dθ) is taken in three passes:
+
+1. the embeddings E of all micro-batches, without graph, the state of the random generators kept with each;
+2. the loss of all embeddings and dL/dE;
+3. each micro-batch again, with graph and the same random numbers, and backward with its rows of dL/dE.
+
+At most one micro-batch holds its graph, so memory does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .tower_memory import TowerMemory
+
+MicroBatch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch in the order in which micro-batches are run.
+
+    Attributes:
+        inputs: What the processor gave.
+        place: Its number in the batch, which decides where its rows stand; None for a filler, which is run so that
+            the ranks keep step and whose gradient is zero.
+    """
+
+    inputs: MicroBatch
+    place: int | None
+
+
+class RandomState:
+    """The state of torch's generators on the CPU and on one other device, at the time it is made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cpu = torch.get_rng_state()
+        self._module = None if device.type == "cpu" else torch.get_device_module(device)
+        self._state = None if self._module is None else self._module.get_rng_state(device)
+        self._device = device
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        if self._module is not None:
+            self._module.set_rng_state(self._state, self._device)
+
+
+def cached_backward(
+    parts: Sequence[Part],
+    *,
+    embed: Callable[[MicroBatch], torch.Tensor],
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
+    backward: Callable[[torch.Tensor], None],
+    device: torch.device,
+    without_reduction: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    tower: TowerMemory | None = None,
+) -> torch.Tensor:
+    """Adds the gradient of a loss over all micro-batches to the parameters' gradients.
+
+    Args:
+        parts: At least one with a place; the places are 0, 1, ...
+        embed: Embeddings `(b, D)` of a micro-batch; is called twice for each.
+        loss_of: The loss of the embeddings `(M, D)` of all micro-batches in order of place. Parameters of its own get
+            their gradients here, without what `backward` adds.
+        backward: Runs backward from a scalar; may scale it (mixed precision).
+        device: Where `embed` runs.
+        without_reduction: Entered for all parts but the last, forward and backward: gradients that ranks exchange are
+            exchanged once.
+        tower: Keeps the features of a frozen vision tower from the first pass to the third.
+
+    Returns:
+        The loss, without graph.
+    """
+    tower = tower or TowerMemory.none()
+    states: list[RandomState] = []
+    rows: list[torch.Tensor] = []
+    with torch.no_grad():
+        for number, part in enumerate(parts):
+            states.append(RandomState(device))
+            with tower.recording(number):
+                rows.append(embed(part.inputs))
+    loss, gradients = _gradients_of_embeddings(parts, rows, loss_of)
+    for number, (part, state, gradient) in enumerate(zip(parts, states, gradients, strict=True)):
+        last = number == len(parts) - 1
+        state.restore()
+        with nullcontext() if last else without_reduction(), tower.replaying(number):
+            embeddings = embed(part.inputs)
+            # Texts leave no graph where the language model is frozen.
+            if last or embeddings.requires_grad:
+                backward((embeddings * gradient).sum())
+            del embeddings
+    return loss
+
+
+def _gradients_of_embeddings(
+    parts: Sequence[Part], rows: Sequence[torch.Tensor], loss_of: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The loss, and dL/dE for the rows of each part; zeros for a filler."""
+    counted = sorted((part.place, number) for number, part in enumerate(parts) if part.place is not None)  # by place
+    embeddings = torch.cat([rows[number] for _, number in counted]).requires_grad_()
+    with torch.enable_grad():
+        loss = loss_of(embeddings)
+    loss.backward()  # the embeddings are leaves here; so are parameters of the loss, such as its temperature
+    whole = embeddings.grad
+    if whole is None:
+        raise RuntimeError("the loss does not depend on the embeddings, so there is nothing to train.")
+    gradients = [torch.zeros_like(part) for part in rows]
+    sizes = [len(rows[number]) for _, number in counted]
+    for (_, number), gradient in zip(counted, whole.split(sizes), strict=True):
+        gradients[number] = gradient
+    return loss.detach(), gradients

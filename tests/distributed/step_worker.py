@@ -1,0 +1,162 @@
+"""One rank of the training step's distributed tests, started by torchrun. Exits non-zero with the first difference.
+
+The reference is always one process with the whole batch and one graph.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist  # noqa: TID251  # starts the group that is under test
+from torch.distributed.device_mesh import init_device_mesh  # noqa: TID251
+from torch.distributed.fsdp import fully_shard  # noqa: TID251
+from torch.distributed.tensor import DTensor  # noqa: TID251
+from torch.nn.parallel import DistributedDataParallel
+
+TESTS = Path(__file__).absolute().parents[1]
+sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "training")]
+
+from step_helpers import furthest, gradients_of, make_pairs, make_trainer, run_steps  # noqa: E402
+
+from llave_hf import distributed  # noqa: E402
+from llave_hf.data.samples import Pair  # noqa: E402
+from llave_hf.training.trainer import LlaveTrainer  # noqa: E402
+
+TOLERANCE = {True: 1e-10, False: 1e-5}
+LOSS = ("directions", "use_negatives", "hardness_mode", "freeze")
+CASES: dict[str, dict[str, Any]] = {
+    "no caching": {},
+    "one sample at a time": {"mini_batch_size": 1},
+    "a budget of tokens": {"mini_batch_num_tokens": 120},
+    "a kind at a time": {"gradient_caching": True},
+    "one direction": {"mini_batch_size": 2, "directions": ["query_to_doc"]},
+    "negatives": {"mini_batch_num_tokens": 150, "use_negatives": True, "hardness_mode": "all_negatives"},
+    "checkpointed": {"mini_batch_size": 2, "checkpointed": True},
+    "frozen tower": {"mini_batch_size": 2, "freeze": ["vision_tower"]},
+    "frozen language model": {"mini_batch_size": 2, "freeze": ["language_model"]},
+}
+# Of rank 0 and of the others: alike, pictures on one side only, and either way round.
+MIXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "alike": (("mixed",), ("mixed",)),
+    "texts on rank 0": (("text",), ("mixed", "video")),
+    "texts on the others": (("image", "text"), ("text",)),
+}
+PAIRS = 5  # of a rank
+
+
+def rows_of(root: Path, mix: str, world: int, step: int, *, negatives: bool = False) -> list[list[Pair]]:
+    """Each rank's pairs. (Among their negatives are pictures.)"""
+    first, others = MIXES[mix]
+    made = []
+    for rank in range(world):
+        kinds = first if rank == 0 else others
+        rows = make_pairs(root, PAIRS * (step * world + rank + 1), kinds=kinds, negatives=negatives)
+        made.append(rows[-PAIRS:])
+    return made
+
+
+def whole_batches(trainer: LlaveTrainer, ranks: Sequence[Sequence[list[Pair]]]) -> dict[str, torch.Tensor]:
+    """Gradients of the mean over accumulation steps; `ranks` holds each step's batches, by rank."""
+    _, gradients = run_steps(trainer, [[pair for rows in step for pair in rows] for step in ranks])
+    return gradients
+
+
+def compare_gradients(root: Path, name: str, mix: str, accumulated: int, double: bool) -> float:
+    rank, world = distributed.rank(), distributed.world_size()
+    options = CASES[name]
+    plain = {key: options[key] for key in LOSS if key in options}
+    negatives = options.get("use_negatives", False)
+    steps = [rows_of(root, mix, world, step, negatives=negatives) for step in range(accumulated)]
+    expected = whole_batches(make_trainer(root, double=double, gather_across_devices=False, **plain), steps)
+    trainer = make_trainer(root, double=double, **options)
+    assert trainer.args.world_size == world
+    model = DistributedDataParallel(trainer.model, find_unused_parameters=True)
+    _, found = run_steps(trainer, [step[rank] for step in steps], model=model)
+    assert found.keys() == expected.keys()
+    apart = furthest(found, expected)
+    assert apart < TOLERANCE[double], (name, mix, accumulated, double, apart)
+    return apart
+
+
+def compare_weights(root: Path, double: bool, steps: int = 5) -> float:
+    """After several steps of an optimizer, with micro-batches that differ from rank to rank."""
+    rank, world = distributed.rank(), distributed.world_size()
+    alone = make_trainer(root, double=double, gather_across_devices=False)
+    together = make_trainer(root, double=double, mini_batch_num_tokens=100)
+    model = DistributedDataParallel(together.model, find_unused_parameters=True)
+    start = {name: tensor.clone() for name, tensor in alone.model.state_dict().items()}
+    # Adam divides by the root of the second moment: a larger epsilon keeps it from making steps out of rounding.
+    optimizers = [torch.optim.AdamW(trainer.model.parameters(), lr=1e-2, eps=1e-3) for trainer in (alone, together)]
+    for step in range(steps):
+        mix = list(MIXES)[step % len(MIXES)]
+        batches = rows_of(root, mix, world, step)
+        run_steps(alone, [[pair for rows in batches for pair in rows]])
+        run_steps(together, [batches[rank]], model=model)
+        for optimizer in optimizers:
+            optimizer.step()
+    expected, found = alone.model.state_dict(), together.model.state_dict()
+    moved = max((expected[name] - start[name]).abs().max().item() for name in start)
+    assert moved > 1e-2
+    apart = furthest(found, expected)
+    assert apart < TOLERANCE[double], (double, apart)
+    return apart
+
+
+def compare_sharded(root: Path, name: str, mix: str, accumulated: int) -> float:
+    """torch's `fully_shard`, in float64: each rank runs as many micro-batches of each kind."""
+    rank, world = distributed.rank(), distributed.world_size()
+    options = CASES[name]
+    plain = {key: options[key] for key in LOSS if key in options}
+    negatives = options.get("use_negatives", False)
+    steps = [rows_of(root, mix, world, step, negatives=negatives) for step in range(accumulated)]
+    expected = whole_batches(make_trainer(root, double=True, gather_across_devices=False, **plain), steps)
+    trainer = make_trainer(root, double=True, **options)
+    mesh = init_device_mesh("cpu", (world,))
+    model = trainer.model
+    for layer in (*model.backbone.language_model.layers, *model.backbone.vision_tower.encoder.layers):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    assert isinstance(next(model.parameters()), DTensor)
+    batches = [step[rank] for step in steps]
+    trainer.current_gradient_accumulation_steps = len(batches)
+    for batch in batches:
+        trainer.training_step(model, trainer.data_collator(batch))
+    found = {key: gradient.full_tensor() for key, gradient in gradients_of(model).items()}
+    apart = furthest(found, expected)
+    assert apart < TOLERANCE[True], (name, mix, accumulated, apart)
+    return apart
+
+
+def main() -> None:
+    root, what = Path(sys.argv[1]), sys.argv[2]
+    dist.init_process_group("gloo")
+    worst: dict[str, float] = {}
+    if what == "gradients":
+        for double in (True, False):
+            worst["float64" if double else "float32"] = max(
+                compare_gradients(root, name, mix, accumulated, double)
+                for name in CASES
+                for mix in MIXES
+                for accumulated in ((1, 2) if double else (1,))
+            )
+    elif what == "weights":
+        worst = {"float64" if double else "float32": compare_weights(root, double) for double in (True, False)}
+    else:
+        worst["sharded"] = max(
+            compare_sharded(root, name, mix, accumulated)
+            for name in ("one sample at a time", "a budget of tokens", "negatives", "frozen language model")
+            for mix in MIXES
+            for accumulated in (1, 2)
+        )
+    if dist.get_rank() == 0:
+        sys.stdout.write(f"world {dist.get_world_size()}, {what}: {worst}\n")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

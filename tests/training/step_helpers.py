@@ -1,0 +1,145 @@
+"""One training step, its gradients, and batches with everything in them; for one process and for several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from helpers import picture, tiny_model
+from torch import nn
+
+from llave_hf import LlaveModel
+from llave_hf.data.samples import Pair, Sample
+from llave_hf.training.arguments import LlaveTrainingArguments
+from llave_hf.training.trainer import LlaveTrainer
+
+TEXT = "a dog in the snow near an old house that nobody has seen for years"
+SIZES = [(28, 28), (60, 30), (20, 70), (33, 33), (56, 56)]
+
+
+def write_media(root: Path) -> Path:
+    """Five pictures of different shapes, so of different lengths, and a video as a folder of frames."""
+    (root / "clip").mkdir(parents=True)
+    for number, size in enumerate(SIZES):
+        picture(*size, seed=number).save(root / f"{number}.png")
+    for number in range(3):
+        picture(28, 28, seed=10 + number).save(root / "clip" / f"{number}.png")
+    return root
+
+
+def make_pairs(root: Path, count: int, *, kinds: Sequence[str] = ("mixed",), negatives: bool = False) -> list[Pair]:
+    """Pairs of texts of many lengths; a row's kind is `kinds[row % len(kinds)]`.
+
+    `text`: text to text. `image`: text to picture. `video`: text to video. `mixed`: in turn text to picture, picture
+    and text to text, text to text, and the same picture again.
+    """
+
+    def text(row: int, salt: int) -> str:
+        words = TEXT.split()
+        return " ".join(words[: 1 + (5 * row + salt) % len(words)]) + f" {row} {salt}"
+
+    def image(row: int) -> Sample:
+        return Sample("\nthe image\n", (f"{row % len(SIZES)}.png",), None, str(root))
+
+    pairs = []
+    for row in range(count):
+        query, document = Sample(text(row, 0)), Sample(text(row, 7))
+        kind = kinds[row % len(kinds)]
+        if kind == "image" or (kind == "mixed" and row % 4 in (0, 3)):
+            document = image(row // 2)
+        elif kind == "mixed" and row % 4 == 1:
+            query = Sample("\nwhat is it?\n", (f"{row % len(SIZES)}.png",), None, str(root))
+        elif kind == "video":
+            document = Sample(f"\nclip {row}\n", (), "clip", str(root))
+        others = (Sample(text(row, 3)), image(row + 1))[: row % 3] if negatives else ()
+        pairs.append(Pair(query, document, others, "task", row))
+    return pairs
+
+
+def make_trainer(
+    root: Path, *, double: bool = False, dropout: float = 0.0, checkpointed: bool = False, **changes: Any
+) -> LlaveTrainer:
+    """A trainer of the tiny model, without data; always the same weights.
+
+    Args:
+        root: Where pictures and output lie.
+        double: Whether in float64.
+        dropout: Of the language model's attention.
+        checkpointed: Whether layers forget their activations until backward.
+        **changes: Of the arguments.
+    """
+    model, processor = tiny_model()
+    for layer in model.backbone.language_model.layers:
+        layer.self_attn.attention_dropout = dropout
+    if checkpointed:
+        model.gradient_checkpointing_enable()
+    return trainer_of(to_double(model) if double else model, processor, root, **changes)
+
+
+def trainer_of(model: nn.Module, processor: Any, root: Path, **changes: Any) -> LlaveTrainer:
+    options = {
+        "per_device_train_batch_size": 4,
+        "temperature": 0.1,
+        "hardness_strength": 3.0,
+        "use_cpu": True,
+        "report_to": "none",
+        **changes,
+    }
+    arguments = LlaveTrainingArguments(output_dir=str(root / "out"), **options)
+    return LlaveTrainer(model, arguments, processing_class=processor)
+
+
+def to_double(model: LlaveModel) -> LlaveModel:
+    """In float64 throughout: Qwen2's norms go through float32 otherwise."""
+
+    def norm(self: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = MethodType(norm, module)
+    return model.double()
+
+
+def run_steps(
+    trainer: LlaveTrainer, batches: Iterable[list[Pair]], *, model: nn.Module | None = None
+) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Accumulates the batches' gradients as Trainer's loop does; the losses, and the gradients by name."""
+    model = model or trainer.model
+    batches = list(batches)
+    trainer.model.zero_grad()
+    trainer.current_gradient_accumulation_steps = len(batches)
+    losses = []
+    for number, pairs in enumerate(batches):
+        last = number == len(batches) - 1
+        trainer.accelerator.gradient_state._set_sync_gradients(last)
+        batch = trainer.data_collator(pairs)
+        if last:
+            losses.append(trainer.training_step(model, batch).item())
+        else:
+            with trainer.accelerator.no_sync(model):
+                losses.append(trainer.training_step(model, batch).item())
+    return losses, gradients_of(trainer.model)
+
+
+def gradients_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def furthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The largest relative error of a tensor: |found - expected| / |expected|, in norms; a missing tensor is zero.
+
+    Tensors with less than a tenth of the largest norm are measured by that: some gradients are nothing but rounding
+    (those of a key's bias, which softmax does not see).
+    """
+    assert found.keys() <= expected.keys()
+    norms = {name: tensor.norm().item() for name, tensor in expected.items()}
+    floor = max(norms.values()) / 10
+    assert floor > 0
+    zero = torch.zeros((), device=next(iter(expected.values())).device)
+    return max(
+        (found.get(name, zero) - tensor).norm().item() / max(norms[name], floor) for name, tensor in expected.items()
+    )
