@@ -47,7 +47,7 @@ def test_embeddings_loss_and_gradients(key: str) -> None:
     loss = HardnessWeightedContrastiveLoss(temperature=1 / scale, hardness_strength=alpha)(query, positive)
     loss.backward()
     expected = CASE["results"][key]
-    assert float(loss) == pytest.approx(expected["loss"], abs=1e-4)
+    assert loss.item() == pytest.approx(expected["loss"], abs=1e-4)
 
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     norms = {ours(name): norm for name, norm in expected["grad_norms"].items() if not name.startswith("lm_head")}
