@@ -72,6 +72,7 @@ def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -
     folder = Path(recipe.training.output_dir)
     trainer.save_model()
     trainer.save_state()
+    trainer.watch.finish(trainer.state.global_step, folder)
     if trainer.is_world_process_zero():
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.raw, sort_keys=False), encoding="utf-8")
     if benchmark is not None:

@@ -34,6 +34,7 @@ class LlaveCollator:
         mini_batch_size: Samples in a micro-batch at most; None: no limit.
         mini_batch_num_tokens: Visual and text tokens in a micro-batch at most, padding included; None: no limit. With
             neither limit, there is one micro-batch a kind.
+        tasks: Names of the tasks, in the order of their numbers in `task_ids`.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class LlaveCollator:
         processor: LlaveProcessor,
         mini_batch_size: int | None = None,
         mini_batch_num_tokens: int | None = None,
+        tasks: Sequence[str] = (),
     ) -> None:
         self.processor = processor
+        self.tasks = {name: number for number, name in enumerate(tasks)}
         self.limits = {"mini_batch_size": mini_batch_size, "mini_batch_num_tokens": mini_batch_num_tokens}
         plan_micro_batches([], [], **self.limits)  # refuses limits that are none
 
@@ -53,6 +56,7 @@ class LlaveCollator:
             `micro_batches`: what the processor gives, as dictionaries, padded on the right; M distinct samples in all.
             `query_index, document_index`: `(B,)`, the row of each in the concatenation of all micro-batches.
             `query_ids, document_ids`: `(B,)`, `Sample.key()`.
+            `task_ids`: `(B,)`, where the collator knows the tasks.
             `negative_index, negative_ids`: `(B, K)`, where a pair has negatives; the index is -1, and the id 0, past
             the last negative of a pair. They are absent where no pair has any.
 
@@ -84,6 +88,8 @@ class LlaveCollator:
             "query_ids": torch.tensor([key[sample] for sample in queries]),
             "document_ids": torch.tensor([key[sample] for sample in documents]),
         }
+        if self.tasks:
+            batch["task_ids"] = torch.tensor([self.tasks[pair.source] for pair in pairs])
         most = max(len(pair.negatives) for pair in pairs)
         if most:
             batch["negative_index"] = _padded([[row[s] for s in pair.negatives] for pair in pairs], most, -1)

@@ -8,90 +8,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from .columns import ColumnError, SideColumns, negative_columns, side_columns
+from .columns import ColumnError, negative_columns, side_columns
 from .samples import Pair, Sample, sample_from
 from .sources import Subset, open_source, parse_specs
+from .tasks import PairDataset, SourceSlice, TaskRows
 from .validation import NEGATIVES, check_columns, check_media, check_side
-
-
-@dataclass(frozen=True)
-class SourceSlice:
-    """One task: the rows `start:stop` of a `PairDataset`.
-
-    Attributes:
-        name: Name of the subset.
-        weight: How often a row of it is drawn, beside a row of another task.
-    """
-
-    name: str
-    start: int
-    stop: int
-    weight: float = 1.0
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class TaskRows:
-    """The rows of one task, checked, in Arrow."""
-
-    name: str
-    weight: float
-    media_root: str | None
-    rows: np.ndarray  # (n,) number of each row in its subset
-    query: SideColumns
-    positive: SideColumns
-    negatives: SideColumns | None
-    negative_offsets: np.ndarray  # (n + 1,); row i has the negatives offsets[i]:offsets[i + 1]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def pair(self, index: int) -> Pair:
-        """Row `index` of the task."""
-        negatives: tuple[Sample, ...] = ()
-        if self.negatives is not None:
-            own = range(int(self.negative_offsets[index]), int(self.negative_offsets[index + 1]))
-            negatives = tuple(self.negatives.sample(i, self.media_root) for i in own)
-        return Pair(
-            self.query.sample(index, self.media_root),
-            self.positive.sample(index, self.media_root),
-            negatives,
-            self.name,
-            int(self.rows[index]),
-        )
-
-
-class PairDataset(torch.utils.data.Dataset[Pair]):
-    """Pairs of several tasks, one task after the other. Map-style; rows stay in Arrow until they are asked for.
-
-    Attributes:
-        sources: Name, rows and weight of each task, in order.
-    """
-
-    def __init__(self, tasks: Sequence[TaskRows]) -> None:
-        self._tasks = tuple(tasks)
-        self._starts = np.cumsum([0, *map(len, self._tasks)])
-        self.sources = tuple(
-            SourceSlice(task.name, int(start), int(start) + len(task), task.weight)
-            for task, start in zip(self._tasks, self._starts, strict=False)
-        )
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, index: int) -> Pair:
-        if not 0 <= index < len(self):
-            raise IndexError(f"row {index} of a PairDataset of {len(self)} rows")
-        task = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._tasks[task].pair(index - int(self._starts[task]))
 
 
 def load_pairs(
@@ -205,4 +130,4 @@ def _task_names(subsets: Sequence[Subset]) -> list[str]:
     return names
 
 
-__all__ = ["Pair", "PairDataset", "Sample", "SourceSlice", "load_pairs", "sample_from"]
+__all__ = ["Pair", "PairDataset", "Sample", "SourceSlice", "TaskRows", "load_pairs", "sample_from"]

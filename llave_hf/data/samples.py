@@ -33,7 +33,8 @@ class Sample:
     def key(self) -> int:
         """A hash of the content as a signed 64-bit number, the same in every process and on every machine."""
         digest = hashlib.blake2b(digest_size=8)
-        for field in (self.text, self.video, self.media_root, *self.images):
+        root = self.media_root if self.images or self.video else None  # a text is the same wherever it stands
+        for field in (self.text, self.video, root, *self.images):
             # The length in front keeps ("ab", "c") and ("a", "bc") apart; None is not "".
             encoded = b"" if field is None else field.encode("utf-8", "surrogatepass")
             digest.update(b"-" if field is None else b"%d:" % len(encoded))

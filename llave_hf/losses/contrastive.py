@@ -1,75 +1,116 @@
 """LLaVE's loss: contrastive learning in which hard negatives weigh more (arXiv 2503.04812, Eq. 5 to 8).
 
-In shapes: B local rows, W ranks, N = B * W, K explicit negatives a query, D dimensions.
+In shapes: B local rows, W ranks, N = B * W, K explicit negatives a query, D dimensions, E dimensions of a teacher.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from llave_hf import distributed
-
-from .hardness import SelfHardness
-from .negatives import usable_negatives
-from .tiles import MAX_EXPONENT, PairTiles
+from .assembly import anchor_shares, assemble
+from .blocks import MAX_EXPONENT, exponent_dtype
+from .effective import LossStatistics
+from .gathering import gather_columns
+from .hardness import Hardness
+from .inputs import PairInputs, check
+from .matryoshka import truncated, truncations
+from .measure import measure
+from .negatives import NegativeRules
+from .own import own_logits
+from .temperature import Temperature
+from .tiles import PairTiles
+from .weighted import WeightedContrast
 
 DIRECTIONS = ("query_to_doc", "doc_to_query")
-NORM_TOLERANCE = 0.02  # bfloat16 vectors are unit vectors to about 0.4 %
 
 
 class HardnessWeightedContrastiveLoss(nn.Module):
-    """Cross entropy of s/τ for the positive against s/τ + α·sg(s) for every negative, over the pairs of all ranks.
+    """Cross entropy of s/τ for the positive against s/τ + α·sg(h) for every negative, over the pairs of all ranks.
 
     Returns the mean over *local* rows. Averaged over ranks, as DDP averages gradients, it is the loss of one process
     on the concatenated batch, with no factor of the world size. Exact without holding B x N logits, see `tiles.py`.
 
     Args:
-        temperature: τ; 0.02 in the paper (the published code's `logit_scale` is 1/τ = 50).
+        temperature: τ; 0.02 in the paper (the published code's `logit_scale` is 1/τ = 50). Several, one for each task:
+            a pair's is that of its query's task (`task_ids`).
         hardness_strength: α; 9 in the paper. 0 gives InfoNCE.
-        hardness_mode: Which negatives are weighted, see [`SelfHardness`].
+        hardness_mode: Which negatives are weighted, see [`Hardness`].
         directions: Both, averaged, is the published code; `("query_to_doc",)` is the paper's Eq. 8.
         gather_across_devices: Whether the documents of all ranks are candidates.
-        tile_size: Rows and columns of similarities that are held at once. Changes memory and speed only.
+        tile_size: Rows of similarities that are held at once, of twice as many columns. Changes memory and speed only.
+        hardness_source: h: `"self"` (s, the paper), `"teacher"`, `"ema"` or `"column"`, see [`Hardness`].
+        max_weight: The largest weight e^(αh), or None.
+        learn_temperature: Whether log τ is a parameter, see [`Temperature`].
+        false_negative_margin: m: a pair with s > s_positive + m, of the anchor's own positive, does not count.
+        teacher_margin: The same in the similarities of a teacher, whose vectors are given to forward.
+        share_negatives: Whether explicit negatives are negatives of all queries over ranks, not only of their own.
+        count_duplicates_once: Whether content that is repeated in the batch (equal ids) counts once: as a negative,
+            and pairs in the mean. The loss is then that of the batch without its duplicates.
+        matryoshka_dims: Sum of the losses of vectors that are cut to so many dimensions and normalised again.
+        matryoshka_weights: A factor for each; 1 by default.
+        track_effective_negatives: Whether `statistics` has (Σw)²/Σw² (about 1 % of the time).
+        keep_tiles_mib: Memory for exponentials that forward keeps for backward, which saves one of four products.
+
+    `statistics` describes the last forward of a training step, see [`LossStatistics`].
     """
+
+    statistics: LossStatistics | None = None
 
     def __init__(
         self,
-        temperature: float = 0.02,
+        temperature: float | Sequence[float] = 0.02,
         hardness_strength: float = 9.0,
         hardness_mode: str = "in_batch_negatives",
         directions: Sequence[str] = DIRECTIONS,
         gather_across_devices: bool = True,
         tile_size: int = 1024,
+        *,
+        hardness_source: str = "self",
+        max_weight: float | None = None,
+        learn_temperature: bool = False,
+        false_negative_margin: float | None = None,
+        teacher_margin: float | None = None,
+        share_negatives: bool = False,
+        count_duplicates_once: bool = False,
+        matryoshka_dims: Sequence[int] = (),
+        matryoshka_weights: Sequence[float] | None = None,
+        track_effective_negatives: bool = False,
+        keep_tiles_mib: float = 16.0,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; it must be positive (LLaVE: 0.02).")
         unknown = [direction for direction in directions if direction not in DIRECTIONS]
         if unknown or not directions or len(set(directions)) < len(directions):
             raise ValueError(f"directions is {list(directions)!r}; give one or both of {', '.join(DIRECTIONS)}.")
         if tile_size < 1:
             raise ValueError(f"tile_size is {tile_size}; it must be positive.")
-        self.hardness = SelfHardness(hardness_strength, hardness_mode)
-        self.temperature = temperature
+        if keep_tiles_mib < 0:
+            raise ValueError(f"keep_tiles_mib is {keep_tiles_mib}; it must not be negative.")
+        self.hardness = Hardness(hardness_strength, hardness_mode, hardness_source, max_weight)
+        self.temperatures = Temperature(temperature, learn_temperature)
+        self.rules = NegativeRules(false_negative_margin, teacher_margin, count_duplicates_once, share_negatives)
         self.directions = tuple(directions)
         self.gather_across_devices = gather_across_devices
         self.tile_size = tile_size
-        if self.scale + hardness_strength > MAX_EXPONENT:
-            raise ValueError(
-                f"1/temperature + hardness_strength is {self.scale + hardness_strength:g}, over {MAX_EXPONENT:g}, "
-                "where exponentials overflow; raise temperature or lower hardness_strength."
-            )
+        self.matryoshka = truncations(matryoshka_dims, matryoshka_weights)
+        self.track_effective_negatives = track_effective_negatives
+        self.keep_bytes = int(keep_tiles_mib * 2**20)
+        if hardness_source != "column":
+            self._check_exponent(1 / min(self.temperatures.values) + hardness_strength)
+
+    @property
+    def temperature(self) -> float | tuple[float, ...]:
+        """τ, or one for each task."""
+        values = self.temperatures.values
+        return values if self.temperatures.per_task else values[0]
 
     @property
     def scale(self) -> float:
-        """1 / temperature."""
-        return 1.0 / self.temperature
+        """1 / temperature; with several, the largest."""
+        return 1.0 / min(self.temperatures.values)
 
     def forward(
         self,
@@ -80,172 +121,129 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         document_ids: torch.Tensor | None = None,
         negative_ids: torch.Tensor | None = None,
         negative_mask: torch.Tensor | None = None,
+        *,
+        labels: torch.Tensor | None = None,
+        task_ids: torch.Tensor | None = None,
+        hardness_strength: float | torch.Tensor | None = None,
+        document_hardness: torch.Tensor | None = None,
+        negative_hardness: torch.Tensor | None = None,
+        teacher_query_embeddings: torch.Tensor | None = None,
+        teacher_document_embeddings: torch.Tensor | None = None,
+        teacher_negative_embeddings: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss of B pairs.
 
         Args:
             query_embeddings, document_embeddings: `(B, D)`, L2-normalised; row i of one belongs to row i of the other.
-            negative_embeddings: `(B, K, D)`, each a negative of its own query only.
+            negative_embeddings: `(B, K, D)`, negatives of their own query, or of all with `share_negatives`.
             query_ids, document_ids: `(B,)` integers, equal where the content is equal: pairs with the same query or
                 the same document are no negatives.
-            negative_ids: `(B, K)` integers; a negative that equals its row's document does not count.
+            negative_ids: `(B, K)` integers; a negative that equals a row's document does not count for it.
             negative_mask: `(B, K)`, False where a row has fewer negatives.
+            labels: `(B,)` integers: pairs with equal labels are no negatives. Below 0: unknown.
+            task_ids: `(B,)` integers that choose each row's temperature.
+            hardness_strength: α of this call, one number or `(B,)`, instead of the constructor's.
+            document_hardness, negative_hardness: `(B,)`, `(B, K)` h of `hardness_source="column"`: what a document
+                is worth as a negative of others.
+            teacher_query_embeddings, teacher_document_embeddings, teacher_negative_embeddings: `(B, E)`, `(B, E)`,
+                `(B, K, E)`, L2-normalised vectors of the teacher or the moving-average copy.
 
         Raises:
-            ValueError: Shapes do not fit together, or vectors are not normalised.
+            ValueError: Shapes do not fit together, vectors are not normalised, or the settings need more.
         """
-        _check_shapes(query_embeddings, document_embeddings, negative_embeddings)
+        vectors = {
+            "queries": query_embeddings,
+            "documents": document_embeddings,
+            "negatives": negative_embeddings,
+            "teacher_queries": teacher_query_embeddings,
+            "teacher_documents": teacher_document_embeddings,
+            "teacher_negatives": teacher_negative_embeddings,
+        }
         # bf16 moves the loss by up to 0.045: logits of ±59 need more than its eight bits.
-        queries, documents = (_at_least_float32(x) for x in (query_embeddings, document_embeddings))
-        own = None
-        if negative_embeddings is not None and "query_to_doc" in self.directions:
-            present = negative_mask
-            if present is None:
-                present = torch.ones(negative_embeddings.shape[:2], dtype=torch.bool, device=queries.device)
-            own = self._own_negatives(
-                queries,
-                _at_least_float32(negative_embeddings),
-                usable_negatives(negative_ids, document_ids, present.bool()),
-            )
-        settings = _Settings(
-            scale=self.scale,
-            strength=self.hardness.in_batch_strength,
-            directions=self.directions,
-            gather=self.gather_across_devices,
+        dtype = torch.promote_types(query_embeddings.dtype, torch.float32)
+        inputs = PairInputs(
+            **{name: None if x is None else x.to(dtype) for name, x in vectors.items()},  # type: ignore[arg-type]
+            query_ids=query_ids,
+            document_ids=document_ids,
+            negative_ids=negative_ids,
+            negative_mask=negative_mask,
+            labels=labels,
+            document_hardness=document_hardness,
+            negative_hardness=negative_hardness,
+        )
+        check(inputs, self.hardness, self.rules)
+        if "query_to_doc" not in self.directions:
+            inputs = replace(inputs, negatives=None)
+        scale = self.temperatures.scales(inputs.size, task_ids, like=inputs.queries)
+        strength = self._strength(hardness_strength, inputs)
+        self._check_exponent(self._bound(scale, strength, inputs))
+        parts = self.matryoshka or ((inputs.queries.shape[1], 1.0),)
+        with torch.autocast(inputs.queries.device.type, enabled=False):  # its products would be bf16's
+            losses = [
+                weight * self._loss(truncated(inputs, dims), scale, strength, record=place == 0)
+                for place, (dims, weight) in enumerate(parts)
+            ]
+        return torch.stack(losses).sum()
+
+    def _loss(self, inputs: PairInputs, scale: torch.Tensor, strength: torch.Tensor, record: bool) -> torch.Tensor:
+        columns = gather_columns(inputs, self.gather_across_devices, self.rules)
+        rows, blocks = assemble(inputs, columns, scale, strength, self.hardness, self.rules)
+        differentiable = torch.is_grad_enabled()
+        tiles = PairTiles(
+            rows=rows,
+            blocks=blocks,
             tile_size=self.tile_size,
+            dtype=exponent_dtype(self._bound(scale, strength, inputs), inputs.queries.dtype),
+            directions=("query_to_doc" in self.directions, "doc_to_query" in self.directions),
+            keep_bytes=self.keep_bytes if differentiable else 0,
         )
-        return _WeightedContrast.apply(queries, documents, own, query_ids, document_ids, settings)
+        own = None
+        if inputs.negatives is not None:
+            own = own_logits(inputs, columns, scale, strength, self.hardness, self.rules)
+        loss = WeightedContrast.apply(
+            inputs.queries,
+            inputs.documents,
+            inputs.negatives if self.rules.share_negatives else None,
+            own,
+            scale,
+            tiles,
+            anchor_shares(columns, self.rules, inputs.size),
+            self.gather_across_devices,
+        )
+        if record and differentiable:
+            self.statistics = measure(tiles, strength, self.gather_across_devices, self.track_effective_negatives)
+        return loss
 
-    def _own_negatives(self, queries: torch.Tensor, negatives: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
-        """Weighted logits `(B, K)` of explicit negatives, -inf where one does not count."""
-        similarities = torch.einsum("bd,bkd->bk", queries, negatives)
-        weights = self.hardness.explicit_strength * similarities.detach()
-        return (similarities * self.scale + weights).masked_fill(~usable, -torch.inf)
+    def _strength(self, given: float | torch.Tensor | None, inputs: PairInputs) -> torch.Tensor:
+        """α of each row `(B,)`."""
+        value = self.hardness.strength if given is None else given
+        like = inputs.queries
+        strength = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
+        if strength.ndim > 0 and strength.shape != (inputs.size,):
+            raise ValueError(
+                f"hardness_strength has shape {tuple(strength.shape)}; give a number or ({inputs.size},) of them."
+            )
+        if strength.numel() and not bool((strength >= 0).all()):
+            raise ValueError(f"hardness_strength is {float(strength.min()):g}; it must not be negative.")
+        return strength.expand(inputs.size)
 
-
-@dataclass(frozen=True)
-class _Settings:
-    scale: float
-    strength: float
-    directions: tuple[str, ...]
-    gather: bool
-    tile_size: int
-
-
-class _WeightedContrast(torch.autograd.Function):
-    """The loss and its gradient over tiles.
-
-    Each rank owns a strip: its queries against all documents. Only documents are gathered; column sums (N numbers) are
-    summed over ranks; the queries' gradient is complete at home and the documents' is summed and scattered. The
-    gradient is that of the sum of all ranks' losses, each scaled by the `grad_output` of *this* rank, which is the
-    same on every rank as long as every rank scales its loss alike.
-    """
+    def _bound(self, scale: torch.Tensor, strength: torch.Tensor, inputs: PairInputs) -> float:
+        """No logit is larger."""
+        if not inputs.size:
+            return 0.0
+        weight = float(strength.max())
+        if self.hardness.source == "column":
+            given = [x for x in (inputs.document_hardness, inputs.negative_hardness) if x is not None and x.numel()]
+            weight *= max((float(x.abs().max()) for x in given), default=0.0)
+        return float(scale.detach().max()) + weight
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        queries: torch.Tensor,
-        documents: torch.Tensor,
-        own: torch.Tensor | None,
-        query_ids: torch.Tensor | None,
-        document_ids: torch.Tensor | None,
-        settings: _Settings,
-    ) -> torch.Tensor:
-        tiles = _strip(queries, documents, query_ids, document_ids, settings)
-        size, offset = len(queries), tiles.row_offset
-        positives = (queries * documents).sum(1) * settings.scale  # (B,)
-        row_sums, column_sums = tiles.sums()
-        if settings.gather:
-            column_sums = distributed.all_reduce_sum(column_sums)
-        positives = positives.to(row_sums.dtype)
-        # softplus(log S - p) = -log(e^p / (e^p + S)); exact where S is zero (no negative counts: the loss is 0).
-        row_logs = row_sums.log()
-        if own is not None:
-            row_logs = torch.logaddexp(row_logs, own.to(row_logs.dtype).logsumexp(1))
-        column_logs = column_sums[offset : offset + size].log()
-        by_direction = {"query_to_doc": row_logs, "doc_to_query": column_logs}
-        margins = {name: by_direction[name] - positives for name in settings.directions}  # (B,) each
-        loss = torch.stack([F.softplus(margin, threshold=1e9) for margin in margins.values()]).mean()
-        ctx.settings, ctx.tiles, ctx.margins, ctx.own = settings, tiles, margins, own
-        ctx.positives = positives
-        return loss.to(queries.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        settings, tiles = ctx.settings, ctx.tiles
-        size, offset, dtype = len(tiles.queries), tiles.row_offset, tiles.queries.dtype
-        share = grad_output.to(ctx.positives.dtype) / (size * len(settings.directions))
-        inverse: dict[str, torch.Tensor] = {}  # share / (e^p + S), from margins: nothing overflows
-        at_positives = torch.zeros_like(ctx.positives)
-        for name, margin in ctx.margins.items():
-            inverse[name] = share * torch.exp(-ctx.positives - F.softplus(margin, threshold=1e9))
-            at_positives -= share * torch.sigmoid(margin)
-        none = torch.zeros_like(ctx.positives)
-        rows, columns = inverse.get("query_to_doc", none), inverse.get("doc_to_query", none)
-        if settings.gather:
-            columns = distributed.all_gather(columns)
-        to_queries, to_all_documents = tiles.gradients(rows * settings.scale, columns * settings.scale)
-        to_documents = distributed.reduce_scatter_sum(to_all_documents) if settings.gather else to_all_documents
-        at_positives = (at_positives * settings.scale).to(dtype)[:, None]
-        to_queries += at_positives * tiles.documents[offset : offset + size]
-        to_documents = to_documents + at_positives * tiles.queries
-        to_own = None
-        if ctx.own is not None:
-            to_own = (torch.exp(ctx.own.to(rows.dtype)) * rows[:, None]).to(ctx.own.dtype)
-        return to_queries, to_documents, to_own, None, None, None
-
-
-def _strip(
-    queries: torch.Tensor,
-    documents: torch.Tensor,
-    query_ids: torch.Tensor | None,
-    document_ids: torch.Tensor | None,
-    settings: _Settings,
-) -> PairTiles:
-    """This rank's queries against the documents of all ranks."""
-    gathered = [documents, query_ids, document_ids]
-    row_offset = 0
-    if settings.gather:
-        gathered = [None if x is None else distributed.all_gather(x) for x in gathered]
-        row_offset = distributed.rank() * len(queries)
-    all_documents, all_query_ids, all_document_ids = gathered
-    assert all_documents is not None
-    return PairTiles(
-        queries=queries.detach(),
-        documents=all_documents.detach(),
-        sharpness=settings.scale + settings.strength,
-        row_offset=row_offset,
-        query_ids=query_ids,
-        document_ids=document_ids,
-        all_query_ids=all_query_ids,
-        all_document_ids=all_document_ids,
-        tile_size=settings.tile_size,
-    )
-
-
-def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _check_shapes(queries: torch.Tensor, documents: torch.Tensor, negatives: torch.Tensor | None) -> None:
-    if queries.ndim != 2 or queries.shape != documents.shape:
-        raise ValueError(
-            f"query_embeddings are {tuple(queries.shape)} and document_embeddings {tuple(documents.shape)}; both must "
-            "be (B, D), a document for each query."
-        )
-    if negatives is not None and (negatives.ndim != 3 or negatives.shape[::2] != queries.shape):
-        raise ValueError(
-            f"negative_embeddings are {tuple(negatives.shape)}; with queries {tuple(queries.shape)} they must be "
-            "(B, K, D)."
-        )
-    for name, vectors in (("query", queries), ("document", documents), ("negative", negatives)):
-        if vectors is not None and vectors.numel():
-            norms = vectors.detach().float().norm(dim=-1)
-            if not bool(((norms - 1).abs() < NORM_TOLERANCE).all()):
-                raise ValueError(
-                    f"{name}_embeddings have norms from {norms.min():.3g} to {norms.max():.3g}; they must be "
-                    "L2-normalised and finite."
-                )
+    def _check_exponent(bound: float) -> None:
+        if not bound <= MAX_EXPONENT:
+            raise ValueError(
+                f"1/temperature + hardness_strength is {bound:g}, over {MAX_EXPONENT:g}, where exponentials overflow; "
+                "raise temperature or lower hardness_strength (times the largest hardness in a column)."
+            )
 
 
 __all__ = ["DIRECTIONS", "HardnessWeightedContrastiveLoss"]

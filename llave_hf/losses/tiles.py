@@ -1,105 +1,159 @@
 """Log-sum-exp over all pairs of a batch, both ways, without ever holding all pairs.
 
-With Q `(B, D)` this rank's queries and C `(N, D)` the documents of all ranks, the similarities s = Q Cᵀ are made tile
-by tile. Forward, one pass of tiles gives
+With Q `(B, D)` this rank's queries, C `(N, D)` the documents of all ranks and similarities s = Q Cᵀ, logits of
+negatives are l_ij = s_ij/τ_i + log w_ij. Forward, one pass of tiles gives
 
-    S_i = Σ_{j counts} exp(s_ij (1/τ + α))   for each row i     (this rank's queries)
-    T_j = Σ_{i counts} exp(s_ij (1/τ + α))   for each column j  (all documents; summed over ranks by the caller)
+    S_i = Σ_j c_j e_ij    for each row i     (this rank's queries)
+    T_j = Σ_i r_i e_ij    for each column j  (all documents; summed over ranks by the caller)
 
-and backward a second pass the gradients, from row and column factors u, v:
+with e = exp(l) where a pair counts and 0 elsewhere, and backward a second pass the gradients, from row and column
+factors u, v:
 
-    g_ij = exp(s_ij (1/τ + α)) (u_i + v_j) / τ,   dQ = g C,   dC = gᵀ Q.
+    g_ij = e_ij (u_i c_j + r_i v_j),   G = g C,   dC = gᵀ (Q/τ);   dQ = G/τ,  d(1/τ_i) = q_i·G_i.
 
-The weight exp(α sg(s)) is a constant to the optimizer, hence 1/τ and not 1/τ + α in g. Vectors are unit vectors, so
-the logits lie within ±(1/τ + α) = ±59 and plain exponentials in float32 need no running maximum; where the bound
-passes `SAFE_EXPONENT` the exponentials are float64's.
+The weight is a constant to the optimizer, hence 1/τ and not 1/τ + α in the gradient. Counts r, c are 1, or less where
+content is repeated. Explicit negatives that are shared with all queries are further blocks of columns, without T.
+Vectors are unit vectors, so logits lie within ±(1/τ + α) = ±59 and plain exponentials in float32 need no running
+maximum; where the bound passes `SAFE_EXPONENT` the exponentials are float64's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from .negatives import same_content
+from .blocks import Block, Rows, Tile, make_tile
 
-SAFE_EXPONENT = 70.0  # exp(70) * 2^20 rows is far from float32's largest number
-MAX_EXPONENT = 650.0  # the same for float64
+FACTOR_ROWS = 512  # half a tile: their memory would be a second tile
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class PairTiles:
-    """All pairs of some queries with some documents, one tile at a time.
+    """All pairs of some queries with some columns, one tile at a time.
 
     Args:
-        queries: `(B, D)`.
-        documents: `(N, D)`.
-        sharpness: 1/τ + α.
-        row_offset: Column of the positive of row 0; row i's is `row_offset + i`.
-        query_ids, document_ids: `(B,)` content hashes of the rows, or None.
-        all_query_ids, all_document_ids: `(N,)` of the columns, or None.
-        tile_size: Rows and columns of a tile.
+        rows: Queries.
+        blocks: Columns; the first are the documents.
+        tile_size: Rows of a tile, which has twice as many columns.
+        dtype: What exponentials are kept in.
+        directions: Whether rows, and whether columns, are anchors.
+        keep_bytes: Memory for exponentials that `sums` keeps for `gradients`, which then need no product for them.
     """
 
-    queries: torch.Tensor
-    documents: torch.Tensor
-    sharpness: float
-    row_offset: int
-    query_ids: torch.Tensor | None
-    document_ids: torch.Tensor | None
-    all_query_ids: torch.Tensor | None
-    all_document_ids: torch.Tensor | None
+    rows: Rows
+    blocks: tuple[Block, ...]
     tile_size: int
+    dtype: torch.dtype
+    directions: tuple[bool, bool]
+    keep_bytes: int = 0
+    left_out: torch.Tensor = field(init=False)  # pairs of the first block that rows, and that columns, leave out
+    _kept: dict[tuple[int, int, int], Tile] = field(default_factory=dict)
 
     def sums(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """S `(B,)` and T `(N,)` over the negatives that count; positives are left out of both."""
-        dtype = exponent_dtype(self.sharpness, self.queries.dtype)
-        rows = torch.zeros(len(self.queries), dtype=dtype, device=self.queries.device)
-        columns = torch.zeros(len(self.documents), dtype=dtype, device=self.queries.device)
-        for row, column, exponentials in self._tiles(dtype):
-            rows[row] += exponentials.sum(1)
-            columns[column] += exponentials.sum(0)
-        return rows, columns
+        """S `(B,)` and T `(N,)`; positives are left out of both. Counts `left_out`, keeps what may be kept."""
+        device = self.rows.vectors.device
+        row_sums = torch.zeros(len(self.rows.vectors), dtype=self.dtype, device=device)
+        column_sums = torch.zeros(len(self.blocks[0].vectors), dtype=self.dtype, device=device)
+        self.left_out = torch.zeros(2, dtype=torch.long, device=device)
+        self._kept = {}
+        for tile in self._tiles(first_pass=True):
+            if self.directions[0]:
+                counts = tile.block.counts
+                e = _without(tile.exponentials, tile.out_of_rows)
+                row_sums[tile.row] += e.sum(1) if counts is None else e @ counts[tile.column].to(self.dtype)
+            if self.directions[1] and tile.block.anchors:
+                counts = self.rows.counts
+                e = _without(tile.exponentials, tile.out_of_columns)
+                column_sums[tile.column] += e.sum(0) if counts is None else counts[tile.row].to(self.dtype) @ e
+        return row_sums, column_sums
 
-    def gradients(self, row_factors: torch.Tensor, column_factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`Σ_j e_ij (u_i + v_j) C_j` `(B, D)` and `Σ_i e_ij (u_i + v_j) Q_i` `(N, D)`."""
-        dtype = exponent_dtype(self.sharpness, self.queries.dtype)
-        to_queries, to_documents = torch.zeros_like(self.queries), torch.zeros_like(self.documents)
-        for row, column, exponentials in self._tiles(dtype):
-            weights = exponentials.mul_(row_factors[row, None] + column_factors[None, column])
-            weights = weights.to(self.queries.dtype)
-            to_queries[row].addmm_(weights, self.documents[column])
-            to_documents[column].addmm_(weights.T, self.queries[row])
-        return to_queries, to_documents
+    def gradients(
+        self, row_factors: torch.Tensor, column_factors: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """From u `(B,)` and v `(N,)`: G `(B, D)`, still without 1/τ, and dC `(N, D)` of each block."""
+        vectors = self.rows.vectors
+        to_queries = torch.zeros_like(vectors)
+        to_columns = [
+            torch.zeros(block.vectors.shape, dtype=vectors.dtype, device=vectors.device) for block in self.blocks
+        ]
+        room = _Room(vectors, self.dtype)
+        strip, scaled = None, vectors
+        for tile in self._tiles(first_pass=False):
+            if tile.row != strip:
+                strip, scaled = tile.row, vectors[tile.row] * self.rows.scale[tile.row, None]
+            for part in slices(len(tile.exponentials), FACTOR_ROWS):
+                tile.exponentials[part].mul_(self._factors(tile, part, row_factors, column_factors, room))
+            weights = tile.exponentials.to(vectors.dtype)
+            to_queries[tile.row].addmm_(weights, tile.block.vectors[tile.column])
+            to_columns[self.blocks.index(tile.block)][tile.column].addmm_(weights.T, scaled)
+        return to_queries, to_columns
 
-    def _tiles(self, dtype: torch.dtype) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-        for row_start in range(0, len(self.queries), self.tile_size):
-            row = slice(row_start, min(row_start + self.tile_size, len(self.queries)))
-            for column_start in range(0, len(self.documents), self.tile_size):
-                column = slice(column_start, min(column_start + self.tile_size, len(self.documents)))
-                tile = (self.queries[row] @ self.documents[column].T).to(dtype).mul_(self.sharpness).exp_()
-                self._leave_out(tile, row, column)
-                yield row, column, tile
+    def _factors(
+        self, tile: Tile, part: slice, rows: torch.Tensor, columns: torch.Tensor, room: _Room
+    ) -> torch.Tensor:
+        """u_i c_j + r_i v_j of some of a tile's rows, each where the pair counts for its anchor; may be broadcast."""
+        by_row = rows[tile.row][part, None]
+        if tile.block.counts is not None:
+            by_row = by_row * tile.block.counts[None, tile.column].to(self.dtype)
+        by_row = _without(by_row, None if tile.out_of_rows is None else tile.out_of_rows[part])
+        if not (self.directions[1] and tile.block.anchors):
+            return by_row
+        by_column = columns[None, tile.column]
+        if self.rows.counts is not None:
+            by_column = by_column * self.rows.counts[tile.row][part, None].to(self.dtype)
+        by_column = _without(by_column, None if tile.out_of_columns is None else tile.out_of_columns[part])
+        shape = tile.exponentials[part].shape
+        return torch.add(by_row, by_column, out=room.take(shape[0], shape[1]))
 
-    def _leave_out(self, tile: torch.Tensor, row: slice, column: slice) -> None:
-        """Zeroes the positives and the pairs that do not count."""
-        mask = same_content(
-            _part(self.query_ids, row),
-            _part(self.document_ids, row),
-            _part(self.all_query_ids, column),
-            _part(self.all_document_ids, column),
-        )
-        if mask is not None:
-            tile.masked_fill_(mask, 0)
-        shift = self.row_offset + row.start - column.start
-        tile.diagonal(shift).zero_()
+    def _tiles(self, first_pass: bool) -> Iterator[Tile]:
+        """Every tile, by rows. Whoever gets one may change it, unless it is the first pass, which keeps some."""
+        room, kept_bytes = _Room(self.rows.vectors, self.rows.vectors.dtype), 0
+        for row in slices(len(self.rows.vectors), self.tile_size):
+            for number, block in enumerate(self.blocks):
+                left = None
+                for column in slices(len(block.vectors), 2 * self.tile_size):
+                    place = (number, row.start, column.start)
+                    tile = None if first_pass else self._kept.pop(place, None)
+                    if tile is None:
+                        left = block.left_factor(self.rows, row) if left is None else left
+                        shape = (row.stop - row.start, column.stop - column.start)
+                        size = shape[0] * shape[1] * self.dtype.itemsize
+                        keep = first_pass and kept_bytes + size <= self.keep_bytes
+                        tile = make_tile(
+                            self.rows,
+                            block,
+                            row,
+                            column,
+                            left,
+                            self.dtype,
+                            out=None if keep else room.take(*shape),
+                            left_out=self.left_out if first_pass and number == 0 else None,
+                        )
+                        if keep:
+                            kept_bytes += size
+                            self._kept[place] = tile
+                    yield tile
 
 
-def exponent_dtype(sharpness: float, dtype: torch.dtype) -> torch.dtype:
-    """What exponentials of logits up to `sharpness` are kept in."""
-    return torch.float64 if dtype == torch.float64 or sharpness > SAFE_EXPONENT else torch.float32
+class _Room:
+    """Memory that one tile after another is written to."""
+
+    def __init__(self, like: torch.Tensor, dtype: torch.dtype) -> None:
+        self.memory = torch.empty(0, dtype=dtype, device=like.device)
+
+    def take(self, rows: int, columns: int) -> torch.Tensor:
+        """`(rows, columns)`, not initialised."""
+        if self.memory.numel() < rows * columns:
+            self.memory = self.memory.new_empty(rows * columns)
+        return self.memory[: rows * columns].view(rows, columns)
 
 
-def _part(ids: torch.Tensor | None, where: slice) -> torch.Tensor | None:
-    return None if ids is None else ids[where]
+def slices(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _without(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Zero where the mask is true; `values` are left as they are."""
+    return values if mask is None else torch.where(mask, values.new_zeros(()), values)

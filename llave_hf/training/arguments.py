@@ -55,9 +55,38 @@ class LlaveTrainingArguments(TrainingArguments):
     use_negatives: bool = field(
         default=False, metadata={"help": "Whether rows' own negatives (neg_text, neg_image_path) join the loss."}
     )
+    max_hardness_weight: float | None = field(
+        default=None, metadata={"help": "Cap of a negative's weight e^(alpha * s). None: no cap."}
+    )
+    false_negative_margin: float | None = field(
+        default=None,
+        metadata={"help": "Leave out negatives that score above their positive by more than this. None: none."},
+    )
+    count_duplicates_once: bool = field(
+        default=False,
+        metadata={"help": "Whether a document that stands twice in a batch is one negative of the others, not two."},
+    )
+    share_negatives: bool = field(
+        default=False, metadata={"help": "Whether rows' own negatives are negatives of every query, on all devices."}
+    )
+    matryoshka_dims: list[int] = field(
+        default_factory=list, metadata={"help": "The loss is also that of the first so many numbers of each vector."}
+    )
     # Batches
     batch_tasks: str = field(
         default="one", metadata={"help": "'one' task in each global batch, or 'mixed': any row beside any other."}
+    )
+    batch_mix: dict[str, float] | None = field(
+        default=None, metadata={"help": "Shares of the tasks in each global batch, with batch_tasks: mixed."}
+    )
+    sampling_temperature: float = field(
+        default=1.0, metadata={"help": "T: a task of n rows is drawn in proportion to its weight * n^(1/T)."}
+    )
+    avoid_repeats: bool = field(
+        default=True, metadata={"help": "Plan global batches so that no query or document stands in one twice."}
+    )
+    balance_tokens: bool = field(
+        default=True, metadata={"help": "Deal the rows of a global batch so that ranks get about as many tokens."}
     )
     mini_batch_size: int | None = field(
         default=None, metadata={"help": "Most samples that go through the model at once. None: no limit."}
@@ -79,6 +108,10 @@ class LlaveTrainingArguments(TrainingArguments):
             "help": "GiB for features of a frozen vision tower between the two forwards of gradient caching; beyond "
             "it, and with FSDP, DeepSpeed or torch_compile, the tower runs twice."
         },
+    )
+    # Telemetry
+    telemetry_every: int = field(
+        default=1, metadata={"help": "Look at the cosines of every k-th step, see telemetry.json. 0: never."}
     )
     # Optimizer
     muon_learning_rate: float | None = field(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache
 from torch import nn
@@ -28,6 +29,7 @@ from .cached_step import CachedStep
 from .optimizer import MuonWithAdamW
 from .parts import freeze_parts
 from .token_count import TokenCount
+from .watch import Watch
 
 if TYPE_CHECKING:
     from llave_hf.evaluation.benchmark import Benchmark
@@ -66,8 +68,9 @@ class LlaveTrainer(Trainer):
                 "process a GPU: accelerate launch -m llave_hf.train RECIPE."
             )
         freeze_parts(model, args.freeze)
+        tasks = [source.name for source in train_dataset.sources] if train_dataset is not None else []
         kwargs.setdefault(
-            "data_collator", LlaveCollator(processing_class, args.mini_batch_size, args.mini_batch_num_tokens)
+            "data_collator", LlaveCollator(processing_class, args.mini_batch_size, args.mini_batch_num_tokens, tasks)
         )
         super().__init__(
             model=model,
@@ -83,12 +86,18 @@ class LlaveTrainer(Trainer):
             hardness_mode=args.hardness_mode,
             directions=tuple(args.directions),
             gather_across_devices=args.gather_across_devices,
+            max_weight=args.max_hardness_weight,
+            false_negative_margin=args.false_negative_margin,
+            count_duplicates_once=args.count_duplicates_once,
+            share_negatives=args.share_negatives,
+            matryoshka_dims=tuple(args.matryoshka_dims),
         )
         # The loss is a mean over this device's pairs: Trainer has to divide it by the accumulation steps. Left to
         # itself it would not, because LlaveModel.forward takes **kwargs.
         self.loss_is_scaled_for_ga = False
         self._cached_step: CachedStep | None = None
         self._tokens = TokenCount()
+        self.watch = Watch(args, tasks)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of one task over all devices. Trainer's own would shuffle rows over tasks, and be sharded again."""
@@ -101,6 +110,10 @@ class LlaveTrainer(Trainer):
             world_size=self.args.world_size,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             batch_tasks=self.args.batch_tasks,
+            batch_mix=self.args.batch_mix,
+            sampling_temperature=self.args.sampling_temperature,
+            contents=self.train_dataset.contents() if self.args.avoid_repeats else None,
+            tokens=self._token_estimates(),
         )
         return EpochDataLoader(
             self.train_dataset,
@@ -111,6 +124,12 @@ class LlaveTrainer(Trainer):
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
+
+    def _token_estimates(self) -> np.ndarray | None:
+        """Of each row, where there are ranks to balance."""
+        if not self.args.balance_tokens or self.args.world_size == 1:
+            return None
+        return self.train_dataset.token_estimates(use_negatives=self.args.use_negatives)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """Muon beside AdamW where `muon_learning_rate` asks for it (Trainer's `optim` has no such choice)."""
@@ -158,6 +177,10 @@ class LlaveTrainer(Trainer):
         loss = self.contrastive_loss(
             queries, documents, query_ids=inputs["query_ids"], document_ids=inputs["document_ids"], **negatives
         )
+        if self.model.training:
+            statistics = self.contrastive_loss.statistics
+            share = statistics.masked_share if statistics is not None else None
+            self.watch.observe(queries, documents, inputs, negatives, share)
         return loss, {"query_embeddings": queries, "document_embeddings": documents}
 
     def training_step(
@@ -188,10 +211,21 @@ class LlaveTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds `token_fill` to what Trainer logs: real tokens / padded tokens on this process since the last time."""
-        if "loss" in logs and self._tokens:
-            logs["token_fill"] = self._tokens.take()
+        """Adds to what Trainer logs: telemetry, and `token_fill`, real tokens / padded tokens on this process."""
+        if "loss" in logs:
+            logs |= self.watch.logs(self.state.global_step)
+            if self._tokens:
+                logs["token_fill"] = self._tokens.take()
         super().log(logs, start_time)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """And what else each rank has to go on from: Trainer calls it for every checkpoint."""
+        super()._save_rng_state(output_dir)
+        self.watch.save_state(output_dir)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        self.watch.load_state(checkpoint)
 
     def evaluate(
         self,

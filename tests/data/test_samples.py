@@ -50,12 +50,17 @@ def test_key_tells_contents_apart() -> None:
         Sample("", ("b", "a")),
         Sample("", (), "ab"),
         Sample("", (), ""),
-        Sample("", (), None, "ab"),
+        Sample("", ("ab",), None, "ab"),
         Sample("1:a"),
         Sample("\ud800"),  # a lone surrogate, as broken JSON holds
     ]
     for one, other in itertools.combinations(different, 2):
         assert one.key() != other.key(), (one, other)
+
+
+def test_a_text_is_the_same_wherever_it_stands() -> None:
+    assert Sample("yes", media_root="here").key() == Sample("yes", media_root="there").key() == Sample("yes").key()
+    assert Sample("yes", ("a.png",), None, "here").key() != Sample("yes", ("a.png",), None, "there").key()
 
 
 def test_samples_survive_pickling() -> None:

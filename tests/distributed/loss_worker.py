@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 sys.path[:0] = [str(folder) for folder in Path(__file__).parents[1:3]]
 
+from loss_features import FEATURES, VECTORS, batch, definition
 from loss_reference import CASES, TOLERANCE, dense, tensors, unit
 
 from llave_hf import distributed
@@ -60,6 +61,53 @@ def check_masks_over_ranks(rank: int, world: int) -> None:
         torch.testing.assert_close(leaf.grad / world, whole.grad[rows], atol=1e-10, rtol=0)
 
 
+def check_features(rank: int, world: int) -> None:
+    """Each option: the mean over ranks, gradients of vectors and of temperatures are those of the whole batch."""
+    for name, (settings, given) in FEATURES.items():
+        whole = batch(5 * world, given)
+        rows = slice(5 * rank, 5 * rank + 5)
+        part = {key: value.detach()[rows].clone() for key, value in whole.items()}
+        leaves = {key: part[key].requires_grad_() for key in VECTORS if key in part}
+        loss = HardnessWeightedContrastiveLoss(**settings, tile_size=3, keep_tiles_mib=0.0003)
+        value = loss(**part)
+        value.backward()
+        parameter = loss.temperatures.log_temperature
+        temperatures = None if parameter is None else parameter.detach().double().exp().requires_grad_()
+        expected = definition(whole, settings, temperatures)
+        expected.backward()
+        check = {"atol": 1e-9, "rtol": 1e-9, "msg": lambda text, name=name: f"{name}: {text}"}
+        torch.testing.assert_close(distributed.all_reduce_sum(value) / world, expected.detach(), **check)
+        for key, leaf in leaves.items():
+            zero = torch.zeros_like(leaf)
+            ours, theirs = (zero if x is None else x for x in (leaf.grad, whole[key].grad))
+            theirs = theirs[rows] if len(theirs) > 5 else theirs
+            torch.testing.assert_close(ours / world, theirs, **check)
+        if parameter is not None:
+            by_log = (temperatures.grad * temperatures.detach()).to(parameter.dtype)
+            torch.testing.assert_close(parameter.grad, by_log, **{**check, "rtol": 1e-5})
+
+
+def check_duplicates_and_statistics(rank: int, world: int) -> None:
+    """Duplicates are counted, and statistics measured, over the batch of all ranks."""
+    queries, documents = unit(6 * world, 5).detach(), unit(6 * world, 5, seed=1).detach()
+    ids = torch.arange(6 * world) % (5 * world)
+    queries, documents = queries[ids], documents[ids]
+    rows = slice(6 * rank, 6 * rank + 6)
+    own = [x[rows].clone().requires_grad_() for x in (queries, documents)]
+    loss = HardnessWeightedContrastiveLoss(0.1, count_duplicates_once=True, track_effective_negatives=True)
+    value = loss(*own, query_ids=ids[rows], document_ids=ids[rows])
+    clean = HardnessWeightedContrastiveLoss(0.1, gather_across_devices=False)
+    expected = clean(queries[: 5 * world], documents[: 5 * world])
+    torch.testing.assert_close(distributed.all_reduce_sum(value) / world, expected, atol=1e-10, rtol=0)
+    whole = HardnessWeightedContrastiveLoss(
+        0.1, count_duplicates_once=True, track_effective_negatives=True, gather_across_devices=False
+    )
+    whole(queries.requires_grad_(), documents, query_ids=ids, document_ids=ids)
+    for field in ("negatives", "masked_share", "effective_negatives", "hardness_strength"):
+        one, other = (getattr(x.statistics, field) for x in (loss, whole))
+        assert abs(one - other) <= 1e-9 * abs(other), (field, one, other)
+
+
 def check_gather(rank: int, world: int) -> None:
     """Rows in rank order; what each rank wants of a row comes back summed."""
     rows = torch.full((2, 3), float(rank), requires_grad=True)
@@ -87,6 +135,8 @@ def main() -> None:
     rank, world = dist.get_rank(), dist.get_world_size()
     count = check_published_cases(rank, world)
     check_masks_over_ranks(rank, world)
+    check_features(rank, world)
+    check_duplicates_and_statistics(rank, world)
     check_gather(rank, world)
     check_unequal_batches(rank)
     if rank == 0:

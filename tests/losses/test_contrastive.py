@@ -210,8 +210,8 @@ class _LargestTensor(TorchDispatchMode):
 def test_no_tensor_is_as_large_as_all_pairs() -> None:
     queries, documents = unit(1024, 16, dtype=torch.float32), unit(1024, 16, seed=1, dtype=torch.float32)
     with _LargestTensor() as largest:
-        Loss(tile_size=128)(queries, documents, document_ids=torch.arange(1024)).backward()
-    assert largest.elements <= 128 * 128
+        Loss(tile_size=128)(queries, documents, document_ids=torch.arange(1024) // 2).backward()
+    assert largest.elements <= 128 * 256  # one tile
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""Explicit negatives as negatives of their own query: logits (B, K), which hold no pair of different rows."""
+
+from __future__ import annotations
+
+import torch
+
+from .assembly import content_counts
+from .gathering import Columns
+from .hardness import Hardness, log_weights
+from .inputs import PairInputs
+from .negatives import NegativeRules, first_seen, usable_negatives
+
+
+def own_logits(
+    inputs: PairInputs,
+    columns: Columns,
+    scale: torch.Tensor,
+    strength: torch.Tensor,
+    hardness: Hardness,
+    rules: NegativeRules,
+) -> torch.Tensor:
+    """s/τ + log w `(B, K)` of each row's explicit negatives, -inf where one does not count; differentiable."""
+    assert inputs.negatives is not None
+    similarities = torch.einsum("bd,bkd->bk", inputs.queries, inputs.negatives)
+    logits = similarities * scale[:, None]
+    with torch.no_grad():
+        teacher = None
+        if inputs.teacher_negatives is not None and inputs.teacher_queries is not None:
+            teacher = torch.einsum("be,bke->bk", inputs.teacher_queries, inputs.teacher_negatives).to(logits.dtype)
+        extra = torch.zeros_like(logits)
+        if hardness.weighs_explicit:
+            by_source = {"self": similarities.detach(), "column": inputs.negative_hardness}
+            values = by_source.get(hardness.source, teacher)
+            assert values is not None
+            extra += log_weights(strength[:, None], values.to(logits.dtype), hardness.log_cap)
+        usable = _usable(inputs, columns, similarities, teacher, rules)
+        counts = content_counts(columns, rules)[1]
+        if counts is not None and counts.shape[1] > 1:  # shared negatives: one of them is this row's own
+            extra += counts[columns.offset : columns.offset + inputs.size, 1:].log().to(extra.dtype)
+        elif rules.count_duplicates_once and inputs.negative_ids is not None:
+            usable = first_seen(inputs.negative_ids, columns.integers["document_ids"], usable)
+    return (logits + extra).masked_fill(~usable, -torch.inf)
+
+
+def _usable(
+    inputs: PairInputs,
+    columns: Columns,
+    similarities: torch.Tensor,
+    teacher: torch.Tensor | None,
+    rules: NegativeRules,
+) -> torch.Tensor:
+    """`(B, K)` negatives that are there, are not the row's document, and pass no margin."""
+    usable = usable_negatives(inputs.negative_ids, inputs.document_ids, inputs.present)
+    own = slice(columns.offset, columns.offset + inputs.size)
+    for margin, values, positives in (
+        (rules.false_negative_margin, similarities, columns.positives),
+        (rules.teacher_margin, teacher, columns.teacher_positives),
+    ):
+        if margin is not None and positives is not None and values is not None:
+            usable = usable & (values <= positives[own, None] + margin)
+    return usable
