@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-lowest lint format typecheck bench clean
+.PHONY: help install quickstart test test-fast test-lowest lint format typecheck certificate bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ format: $(STAMP)  ## mend style
 
 typecheck: $(STAMP)  ## check types
 	$(BIN)/mypy
+
+certificate: $(STAMP)  ## print how nearly 2 and 4 ranks do what one process does
+	$(BIN)/python tests/certificate.py
 
 bench: $(STAMP)  ## measure speed side by side with other libraries
 	for script in tests/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

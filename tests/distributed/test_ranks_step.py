@@ -13,9 +13,23 @@ from packaging.version import Version
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
+from mutations import MUTATIONS
 from step_helpers import write_media
 
 pytestmark = pytest.mark.distributed
+
+
+def run(root: Path, world: int, what: str) -> subprocess.CompletedProcess[str]:
+    worker = Path(__file__).with_name("step_worker.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
+    return subprocess.run(
+        [*command, str(worker), str(write_media(root)), what],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=480,
+        check=False,
+    )
 
 
 @pytest.mark.slow
@@ -35,16 +49,14 @@ pytestmark = pytest.mark.distributed
     ],
 )
 def test_ranks_have_the_gradients_of_one(tmp_path: Path, world: int, what: str) -> None:
-    root = write_media(tmp_path / "root")
-    worker = Path(__file__).with_name("step_worker.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
-    done = subprocess.run(
-        [*command, str(worker), str(root), what],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=480,
-        check=False,
-    )
+    done = run(tmp_path / "root", world, what)
     assert done.returncode == 0, done.stderr[-4000:]
     assert f"world {world}, {what}: " in done.stdout, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", sorted(MUTATIONS))
+def test_a_planted_mistake_is_seen(tmp_path: Path, mutation: str) -> None:
+    done = run(tmp_path / "root", 2, mutation)
+    assert done.returncode != 0
+    assert "AssertionError: ('false negatives left out', 'alike', 1, True," in done.stderr, done.stderr[-4000:]

@@ -1,0 +1,56 @@
+"""Mistakes that distributed contrastive losses are known for, planted one at a time.
+
+Each must turn the comparison with one process red: a check that none of them trips would prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from llave_hf import distributed
+from llave_hf.losses import contrastive, gathering, negatives
+
+
+def dropped_gradient() -> None:
+    """Documents get the gradient of their own rank's queries only: the gather is not differentiable."""
+
+    def own_part(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.chunk(distributed.world_size())[distributed.rank()].clone()
+
+    distributed.reduce_scatter_sum = own_part
+
+
+def shifted_labels() -> None:
+    """Every rank takes the first rank's documents for its own: the offset of the labels is forgotten."""
+    before = gathering.gather_columns
+
+    def shifted(*arguments: Any) -> gathering.Columns:
+        columns = before(*arguments)
+        return gathering.Columns(**{**vars(columns), "offset": 0})
+
+    contrastive.gather_columns = shifted
+
+
+def world_size_factor() -> None:
+    """The loss is multiplied by the number of ranks, as if gradients were averaged once too often."""
+    before = contrastive.HardnessWeightedContrastiveLoss.forward
+
+    def multiplied(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        return before(self, *arguments, **options) * distributed.world_size()
+
+    contrastive.HardnessWeightedContrastiveLoss.forward = multiplied
+
+
+def mask_after_weight() -> None:
+    """A pair that is no negative keeps its place in the sum, weighted: the mask comes too late to take it out."""
+    negatives.PairMask.out_by_margin = lambda *_: (None, None)
+    negatives.PairMask.out_for_both = lambda *_: None
+
+
+MUTATIONS: dict[str, Callable[[], None]] = {
+    function.__name__: function
+    for function in (dropped_gradient, shifted_labels, world_size_factor, mask_after_weight)
+}
