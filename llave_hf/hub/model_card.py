@@ -59,7 +59,7 @@ def write_model_card(folder: str | os.PathLike[str], *, force: bool = False) -> 
         raise UserError(f"{card} was not written by llave_hf; move it away, or overwrite it with --force.")
     recipe = _recipe(root)
     results = _json(root / "eval" / "results.json")
-    variables = {**_model(root), **_training(root, recipe), **_results(root, results)}
+    variables = {**_model(root), **_training(root, recipe), **_telemetry(root), **_results(root, results)}
     variables |= {"name": root.resolve().name, "model_id": root.resolve().name, "marker": MARKER}
     variables["front_matter"] = _front_matter(root, recipe, results)
     card.write_text(render(variables), encoding="utf-8")
@@ -119,6 +119,29 @@ def _training(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         "base_model": _hub_id(recipe.get("model")),
         "from_scratch": "from_scratch" in recipe,
         "training_plot": "assets/training.png" if drawn else None,
+    }
+
+
+def _telemetry(root: Path) -> dict[str, Any]:
+    """How far positives lie from the hardest negatives at the end of training, the paper's Figure 1 and Table 1."""
+    found = _json(root / "telemetry.json").get("latest", {})
+    if not found:
+        return {}
+    numbers = {
+        "mean cosine of positives": found["positive"],
+        "of each query's five hardest negatives": found["hard"],
+        "of its five easiest": found["easy"],
+        "overlap of positives and hardest negatives": found["overlap"],
+        "positives above hardest negatives (AUC)": found["auc"],
+        "effective number of negatives": found["effective_negatives"],
+    }
+    plot = root / "telemetry_similarities.png"
+    if plot.exists():
+        (root / "assets").mkdir(exist_ok=True)
+        shutil.copyfile(plot, root / "assets" / "similarities.png")
+    return {
+        "separation": [(name, f"{value:.2f}") for name, value in numbers.items() if value is not None],
+        "separation_plot": "assets/similarities.png" if plot.exists() else None,
     }
 
 

@@ -59,3 +59,13 @@ def test_it_can_be_off(tmp_path: Path) -> None:
     assert trainer.watch.telemetry is None
     assert not (tmp_path / "out" / "telemetry.json").exists()
     assert not any("gap_hard" in log for log in trainer.state.log_history)
+
+
+def test_the_card_shows_it(tmp_path: Path) -> None:
+    run(write_training_data(tmp_path), "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    latest = json.loads((tmp_path / "out" / "telemetry.json").read_text())["latest"]
+    assert f"| overlap of positives and hardest negatives | {latest['overlap']:.2f} |" in card
+    assert f"| effective number of negatives | {latest['effective_negatives']:.2f} |" in card
+    assert "](assets/similarities.png)" in card
+    assert (tmp_path / "out" / "assets" / "similarities.png").exists()
