@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .backbone_llave import Backbone, Marks, refuse_unknown_inputs, required, text_positions
-from .geometry_llave import num_image_tokens, num_video_tokens
+from .geometry_llave import num_image_tokens, num_video_tokens, swapped
 from .media_llave import Clip, to_rgb
 from .pixels_llave import TileMaker
 from .prompt_llave import PromptStyle
@@ -153,8 +153,7 @@ def processor_settings(
     return {
         "image_size": vision.image_size,
         "patch_size": vision.patch_size,
-        # transformers writes (height, width)
-        "image_grid_pinpoints": [[width, height] for height, width in config.image_grid_pinpoints],
+        "image_grid_pinpoints": swapped(config.image_grid_pinpoints),
         **statistics,
     }
 

@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoProcessor, PreTrainedConfig
 
 from .errors import UserError
 from .hub.fingerprint_samples import fingerprint_samples
+from .initialisation import refuse_used_folder
 from .llava_qwen import LlavaQwenConfig, LlavaQwenModel, LlavaQwenProcessor
 from .llava_qwen.parity import TOLERANCE, RowParity, compare, parity_table
 from .llava_qwen.reference import read_reference
@@ -93,8 +94,7 @@ def convert(
         UserError: The checkpoint cannot be followed (each case says why), or `folder` is in use.
     """
     target = Path(folder)
-    if target.is_dir() and any(target.iterdir()):
-        raise UserError(f"{target} is not empty; name a new folder.")
+    refuse_used_folder(target)
     fields, _ = PreTrainedConfig.get_config_dict(source, **hub)
     if fields.get("model_type") != LlavaQwenConfig.model_type:
         raise UserError(

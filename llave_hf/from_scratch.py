@@ -10,6 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import LlavaOnevisionConfig, PreTrainedTokenizerFast, set_seed
 
 from .configuration_llave import LlaveConfig
+from .geometry_llave import swapped
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
 
@@ -97,7 +98,7 @@ def build_from_scratch(
         text_config={"model_type": "qwen2", "vocab_size": len(tokenizer), "pad_token_id": 0, **text_config},
         image_token_index=image_id,
         video_token_index=video_id,
-        image_grid_pinpoints=[[height, width] for width, height in made.image_grid_pinpoints],
+        image_grid_pinpoints=swapped(made.image_grid_pinpoints),
     )
     set_seed(seed)
     config = LlaveConfig(

@@ -13,6 +13,11 @@ from collections.abc import Sequence
 MAX_TILES_IN_TOKENS = 9
 
 
+def swapped(pinpoints: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Grids of (width, height) as (height, width), which is how transformers writes them; and back."""
+    return [[second, first] for first, second in pinpoints]
+
+
 def select_grid(width: int, height: int, pinpoints: Sequence[Sequence[int]]) -> tuple[int, int]:
     """The (width, height) of `pinpoints`, in pixels, that keeps most of an image and wastes least."""
     best, best_effective, least_wasted = (0, 0), -1, math.inf

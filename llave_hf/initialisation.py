@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .geometry_llave import swapped
 from .hub.fingerprint import write_fingerprint
-from .hub_arguments import split_hub_arguments
+from .hub_arguments_llave import split_hub_arguments
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
 
@@ -58,8 +59,7 @@ def match_processor(model: LlaveModel, processor: LlaveProcessor) -> None:
         return
     model.config.video_newline = processor.video_newline
     model.config.unpad_rounding = processor.unpad_rounding
-    # transformers writes (height, width)
-    grids = [[height, width] for width, height in processor.image_grid_pinpoints]
+    grids = swapped(processor.image_grid_pinpoints)
     model.config.backbone_config.image_grid_pinpoints = grids
     model.backbone.config.image_grid_pinpoints = grids
 

@@ -20,6 +20,7 @@ from transformers.utils import find_adapter_config_file
 
 from .backbones_llave import backbone_of
 from .configuration_llave import LlaveConfig, opens_as_llave
+from .hub_arguments_llave import HUB_ARGUMENTS
 from .sentence_transformer_layout_llave import write_sentence_transformer_layout
 
 
@@ -177,15 +178,7 @@ class LlaveModel(PreTrainedModel):
 
 
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-_HUB_KWARGS = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "token",
-    "revision",
-    "subfolder",
-    "trust_remote_code",
-)
+_HUB_KWARGS = (*HUB_ARGUMENTS, "trust_remote_code")
 
 
 def _refuse_pickles(folder: str | os.PathLike[str] | None) -> None:

@@ -25,6 +25,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from .backbones_llave import backbone_of
 from .configuration_llave import opens_as_llave
+from .hub_arguments_llave import split_hub_arguments
 from .media_llave import MAX_FRAMES, SAMPLING_FPS, Clip, load_clip, load_image, to_rgb
 from .prompt_llave import ChatSample, PromptBuilder, sample_from_messages
 
@@ -34,7 +35,6 @@ _TEXT_KWARGS = {"padding", "truncation", "max_length", "padding_side", "pad_to_m
 _VIDEO_KWARGS = {"num_frames", "max_frames", "sampling_fps"}
 # Say how a template is rendered; the embedding prompt is always the same. sentence-transformers passes some of them.
 _RENDER_KWARGS = {"add_generation_prompt", "continue_final_message", "load_audio_from_video", "task"}
-_HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class LlaveProcessor(ProcessorMixin):
@@ -120,7 +120,7 @@ class LlaveProcessor(ProcessorMixin):
             pretrained_model_name_or_path: A folder or a Hub id.
             **kwargs: Settings to change, and `revision`, `token`, ... of the Hub.
         """
-        hub = {key: kwargs[key] for key in _HUB_KWARGS if key in kwargs}
+        hub, _ = split_hub_arguments(kwargs)
         saved, _ = cls.get_processor_dict(pretrained_model_name_or_path, **hub)
         if saved.get("processor_class") == "LlaveProcessor":
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -137,9 +137,7 @@ class LlaveProcessor(ProcessorMixin):
             pretrained_model_name_or_path: A folder or a Hub id.
             **kwargs: Settings of [`LlaveProcessor`] to choose, and `revision`, `token`, ... of the Hub.
         """
-        hub = {key: kwargs.pop(key) for key in _HUB_KWARGS if key in kwargs}
-        kwargs = {key: value for key, value in kwargs.items() if not key.startswith("_")}
-        kwargs.pop("trust_remote_code", None)  # a backbone is one of transformers' own classes
+        hub, chosen = split_hub_arguments(kwargs)
         config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
         backbone = backbone_of(config.model_type, str(pretrained_model_name_or_path))
         image_fields, _ = ImageProcessingMixin.get_image_processor_dict(pretrained_model_name_or_path, **hub)
@@ -149,7 +147,7 @@ class LlaveProcessor(ProcessorMixin):
             video_fields = image_fields
         settings = backbone.processor_settings(config, image_fields, video_fields)
         tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, config=config, **hub)
-        return cls(tokenizer, backbone=config.model_type, **{**settings, **kwargs})
+        return cls(tokenizer, backbone=config.model_type, **{**settings, **chosen})
 
     def __call__(
         self,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from .configuration_llave import LlaveConfig
-from .geometry_llave import reduced_size, select_grid, unpadded_size
+from .geometry_llave import reduced_size, select_grid, swapped, unpadded_size
 
 
 def image_features(
@@ -114,8 +114,7 @@ def _pack_image(
     config = backbone.config
     side = math.isqrt(whole.shape[0])
     tile_pixels = config.vision_config.image_size
-    pinpoints = [(w, h) for h, w in config.image_grid_pinpoints]  # transformers writes (height, width)
-    grid_width, grid_height = select_grid(width, height, pinpoints)
+    grid_width, grid_height = select_grid(width, height, swapped(config.image_grid_pinpoints))
     columns, rows = grid_width // tile_pixels, grid_height // tile_pixels
     token_map = grid.reshape(rows, columns, side, side, -1)
     token_map = token_map.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)  # (D, rows * P, columns * P)

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from llave_hf.errors import UserError
+from llave_hf.geometry_llave import swapped
 from llave_hf.initialisation import refuse_used_folder
 from llave_hf.modeling_llave import LlaveModel
 from llave_hf.processing_llave import LlaveProcessor
@@ -80,7 +81,7 @@ def stock_processor(processor: LlaveProcessor) -> LlavaOnevisionProcessor:
     values = {"size": size, "image_mean": processor.image_mean, "image_std": processor.image_std}
     return LlavaOnevisionProcessor(
         image_processor=LlavaOnevisionImageProcessor(
-            image_grid_pinpoints=[[height, width] for width, height in processor.image_grid_pinpoints], **values
+            image_grid_pinpoints=swapped(processor.image_grid_pinpoints), **values
         ),
         tokenizer=processor.tokenizer,
         video_processor=LlavaOnevisionVideoProcessor(**values),

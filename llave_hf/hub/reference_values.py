@@ -107,10 +107,4 @@ def similarity(model: PreTrainedModel, processor: Any, reference: Reference, pic
 
 def card_inputs(processor: Any, text: str, picture: Any) -> Any:
     """A picture and a text as the cards' snippets join them, with a space, where training has a newline."""
-    inputs = processor(text=[""], images=[picture])
-    ids = inputs["input_ids"][0]
-    after = int((ids == processor.image_token_id).nonzero()[-1]) + 1
-    words = torch.tensor(processor.tokenizer(" " + text, add_special_tokens=False)["input_ids"])
-    inputs["input_ids"] = torch.cat((ids[:after], words, ids[after:]))[None]
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    return inputs
+    return processor(text=[f"<image> {text}"], images=[picture], placeholder="<image>")

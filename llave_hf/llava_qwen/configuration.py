@@ -14,6 +14,7 @@ from transformers import LlavaOnevisionConfig, PreTrainedConfig, Qwen2Config
 
 from llave_hf.configuration_llave import LlaveConfig
 from llave_hf.errors import UserError
+from llave_hf.geometry_llave import swapped
 
 from .vision_towers import VisionTower
 
@@ -98,8 +99,7 @@ def to_llave_config(config: LlavaQwenConfig, tower: VisionTower, image_id: int, 
         text_config=text_config.to_dict(),
         image_token_index=image_id,
         video_token_index=video_id,
-        # transformers writes (height, width)
-        image_grid_pinpoints=[[height, width] for width, height in grids(config, tower.image_size)],
+        image_grid_pinpoints=swapped(grids(config, tower.image_size)),
         tie_word_embeddings=bool(config.fields.get("tie_word_embeddings", False)),
     )
     return LlaveConfig(

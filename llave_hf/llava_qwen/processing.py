@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
 
 from llave_hf.backbone_llava_onevision_llave import IMAGE_TOKEN, VIDEO_TOKEN
 from llave_hf.errors import UserError
-from llave_hf.hub_arguments import split_hub_arguments
+from llave_hf.hub_arguments_llave import split_hub_arguments
 from llave_hf.processing_llave import LlaveProcessor
 
 from .configuration import LlavaQwenConfig, grids

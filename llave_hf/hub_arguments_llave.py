@@ -1,4 +1,4 @@
-"""Arguments of `from_pretrained` that say where files come from."""
+"""Arguments of `from_pretrained` that say where files come from. Self-contained: the file travels with a model."""
 
 from __future__ import annotations
 
