@@ -1,0 +1,19 @@
+"""`llave card`: README.md and its plots in the model's folder."""
+
+from __future__ import annotations
+
+import argparse
+
+from .command import Commands, add_command
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "card", run, "write the card of a model folder")
+    parser.add_argument("model", metavar="MODEL", help="a folder that training left")
+    parser.add_argument("--force", action="store_true", help="overwrite a README.md that was not written by llave")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from llave_hf.hub.model_card import write_model_card
+
+    print(f"Written: {write_model_card(arguments.model, force=arguments.force)}")
