@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModel, AutoProcessor
@@ -11,7 +12,7 @@ from transformers import AutoModel, AutoProcessor
 from .errors import UserError
 from .hub.fingerprint import write_fingerprint
 from .hub.fingerprint_samples import fingerprint_samples
-from .initialisation import refuse_used_folder
+from .initialisation import match_processor, refuse_used_folder
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
 
@@ -29,14 +30,10 @@ def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str
     Raises:
         UserError: `peft` is not installed, the adapter or its base is none of ours, or `folder` is in use.
     """
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError as error:
-        raise UserError("adapters need peft; pip install 'llave-hf[peft]'.") from error
     target = Path(folder)
     refuse_used_folder(target)
     try:
-        config = PeftConfig.from_pretrained(os.fspath(adapter))
+        config = _peft().PeftConfig.from_pretrained(os.fspath(adapter))
     except (ValueError, OSError) as error:
         raise UserError(f"{adapter} holds no adapter_config.json; name the folder of a PEFT adapter.") from error
     base = config.base_model_name_or_path
@@ -45,15 +42,45 @@ def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str
     model = AutoModel.from_pretrained(base)
     if not isinstance(model, LlaveModel):
         model = LlaveModel.from_pretrained(base)
+    dtype = model.dtype
     processor = _processor(adapter, base)
-    with_adapter = PeftModel.from_pretrained(model, os.fspath(adapter)).eval()
+    match_processor(model, processor)
+    with_adapter = _with_adapter(model, adapter)
     before = _vectors(with_adapter, processor)
-    merged = with_adapter.merge_and_unload()
-    merged.save_pretrained(target)
+    whole = cast_parameters(with_adapter.merge_and_unload(), dtype)
+    whole.save_pretrained(target)
     processor.save_pretrained(target)
-    write_fingerprint(target, model=merged, processor=processor)
-    difference = float((_vectors(merged, processor) - before).abs().max())
+    write_fingerprint(target, model=whole, processor=processor)
+    difference = float((_vectors(whole, processor) - before).abs().max())
     return f"Written: {target}, {base} with {adapter} merged in; vectors differ by at most {difference:.1e}"
+
+
+def merged(model: LlaveModel, adapter: str | os.PathLike[str]) -> LlaveModel:
+    """A model with an adapter merged into its weights, in place and in float32; not quantised.
+
+    Raises:
+        UserError: `peft` is not installed.
+    """
+    return _with_adapter(model, adapter).merge_and_unload()
+
+
+def cast_parameters(model: LlaveModel, dtype: torch.dtype) -> LlaveModel:
+    """Casts a model's parameters in place. Not its buffers: rotary frequencies are float32 in every model."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def _with_adapter(model: LlaveModel, adapter: str | os.PathLike[str]) -> Any:
+    return _peft().PeftModel.from_pretrained(model.float(), os.fspath(adapter)).eval()
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError("adapters need peft; pip install 'llave-hf[peft]'.") from error
+    return peft
 
 
 def _processor(adapter: str | os.PathLike[str], base: str) -> LlaveProcessor:

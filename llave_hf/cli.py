@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if rest:
         arguments.overrides = rest
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # each names every request
+        logging.getLogger(client).setLevel(logging.WARNING)
     if arguments.debug:
         os.environ["LLAVE_DEBUG"] = "1"
     with user_errors():

@@ -62,8 +62,8 @@ class ContentKeys:
             first = self._first_of_size.setdefault(size, path)
             if first == path:
                 return path
-            self._by_digest.setdefault((size, _file_digest(first)), first)
-            return self._by_digest.setdefault((size, _file_digest(path)), path)
+            self._by_digest.setdefault((size, file_digest(first)), first)
+            return self._by_digest.setdefault((size, file_digest(path)), path)
         except OSError:  # whoever opens it says better what is wrong
             return path
 
@@ -76,7 +76,8 @@ def _digest(content: Any) -> bytes:
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
-def _file_digest(path: str) -> bytes:
+def file_digest(path: str | os.PathLike[str]) -> bytes:
+    """A digest of a file's bytes."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     with open(path, "rb") as file:
         while block := file.read(_READ_BYTES):

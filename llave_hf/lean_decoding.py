@@ -38,7 +38,7 @@ class LeanDecoding:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._lock = _LOCKS.setdefault(model, threading.Lock())
-        self._decoder = _decoder(model)
+        self._decoder = decoder_of(model)
         self._stops = _visual_tokens(model)
         self._thread = threading.get_ident()
         self._prefix: torch.Tensor | None = None  # (P,)
@@ -87,7 +87,7 @@ class LeanDecoding:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if threading.get_ident() != self._thread or not isinstance(mask := kwargs.get("attention_mask"), torch.Tensor):
             return None
-        self._last = _last_tokens(mask)
+        self._last = last_tokens(mask)
         self._shape = mask.shape
         if not self._trimmed or self._prefix is None:
             return None
@@ -130,7 +130,7 @@ def common_prefix(rows: Iterable[torch.Tensor], stops: Iterable[int] = ()) -> to
     return prefix[: int(at[0])] if len(at) else prefix
 
 
-def _decoder(model: PreTrainedModel) -> Any:
+def decoder_of(model: PreTrainedModel) -> Any:
     """The language model, where it is a stack of layers with full attention and a feed-forward block each."""
     decoder = getattr(getattr(model, "backbone", None), "language_model", None)
     layers = getattr(decoder, "layers", None)
@@ -147,7 +147,7 @@ def _visual_tokens(model: PreTrainedModel) -> list[int]:
     return [token for name in names if (token := getattr(config, name, None)) is not None]
 
 
-def _last_tokens(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def last_tokens(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     columns = mask.shape[1] - 1 - mask.flip(1).to(torch.int).argmax(1)
     return torch.arange(mask.shape[0], device=mask.device), columns
 

@@ -12,23 +12,29 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from accelerate import PartialState
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from .data.pairs import PairDataset, load_pairs
+from .data.pairs import load_pairs
+from .data.stream_tasks import TrainingPairs, stream_pairs
 from .errors import UserError, user_errors
 from .from_scratch import build_from_scratch
 from .initialisation import match_processor
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
+from .training.finished_model import save_finished
+from .training.quantization import mark_quantized, quantization_config
 from .training.recipe import DataArguments, ModelArguments, Recipe, load_recipe
 from .training.summary import describe_run
 from .training.trainer import LlaveTrainer
+from .training.whole_folders import clear_leftovers, whole_folder
 
 if TYPE_CHECKING:
     from .evaluation import Benchmark
@@ -68,24 +74,21 @@ def train(recipe: Recipe) -> LlaveTrainer:
 
 
 def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -> None:
-    """Saves the model folder, the recipe and the log; evaluates; writes fingerprint and card."""
+    """Saves the model folder, the recipe and the log; evaluates; writes fingerprint and card; publishes if asked."""
     folder = Path(recipe.training.output_dir)
-    trainer.save_model()
+    whole = replace(recipe.model, quantization=None)
+    save_finished(trainer, partial(open_model, whole, recipe.training.output_dir, trainer.processing_class))
     trainer.save_state()
     trainer.watch.finish(trainer.state.global_step, folder)
     if trainer.is_world_process_zero():
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.raw, sort_keys=False), encoding="utf-8")
+        told = {key: value for key, value in recipe.raw.items() if key != "hub_token"}
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
     if benchmark is not None:
         trainer.evaluate(benchmark, output_dir=folder / "eval")
-    if trainer.is_world_process_zero():
-        from .hub.fingerprint import write_fingerprint
-        from .hub.model_card import write_model_card
-
-        # Sharded weights are whole only in the folder, and this process computes without the others.
-        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-        write_fingerprint(folder, model=None if sharded else trainer.model, processor=trainer.processing_class)
-        write_model_card(folder)
+    trainer.describe()
     trainer.accelerator.end_training()  # without it, a resumed run of two ranks aborts at exit
+    if recipe.training.push_to_hub:
+        trainer.publish()
 
 
 def find_checkpoint(recipe: Recipe) -> str | None:
@@ -96,19 +99,24 @@ def find_checkpoint(recipe: Recipe) -> str | None:
     """
     folder = Path(recipe.training.output_dir)
     wanted = recipe.training.resume_from_checkpoint
-    if isinstance(wanted, str) and wanted.lower() not in ("true", "false"):
-        return wanted
-    if wanted and str(wanted).lower() == "true":
-        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        if last is None:
-            logger.warning(f"{folder} holds no checkpoint to go on from; training starts at the beginning.")
-        return last
-    if (folder / "config.json").exists() or (folder.is_dir() and get_last_checkpoint(str(folder))):
+    going_on = bool(wanted) and str(wanted).lower() != "false"
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if not going_on and (last or (folder / "config.json").exists()):
         raise UserError(
             f"output_dir {folder} already holds a model or checkpoints; go on with --resume_from_checkpoint, or "
             "choose another folder with --output_dir."
         )
-    return None
+    if PartialState().is_main_process:
+        clear_leftovers(folder)
+    PartialState().wait_for_everyone()
+    if not going_on:
+        return None
+    if str(wanted).lower() != "true":
+        return str(wanted)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last is None:
+        logger.warning(f"{folder} holds no checkpoint to go on from; training starts at the beginning.")
+    return last
 
 
 def load_eval_benchmark(data: DataArguments) -> Benchmark | None:
@@ -122,9 +130,10 @@ def load_eval_benchmark(data: DataArguments) -> Benchmark | None:
     return benchmark
 
 
-def load_training_pairs(data: DataArguments, *, use_negatives: bool) -> PairDataset:
+def load_training_pairs(data: DataArguments, *, use_negatives: bool) -> TrainingPairs:
     """The pairs that a recipe names."""
-    return load_pairs(
+    opened = stream_pairs if data.streaming else load_pairs
+    return opened(
         data.train_data,
         media_root=data.media_root,
         subsets=data.train_subsets,
@@ -134,7 +143,7 @@ def load_training_pairs(data: DataArguments, *, use_negatives: bool) -> PairData
     )
 
 
-def training_texts(dataset: PairDataset) -> Iterator[str]:
+def training_texts(dataset: TrainingPairs) -> Iterator[str]:
     """The texts of all queries and positives."""
     for index in range(len(dataset)):
         pair = dataset[index]
@@ -143,31 +152,48 @@ def training_texts(dataset: PairDataset) -> Iterator[str]:
 
 
 def load_model(
-    arguments: ModelArguments, dataset: PairDataset, output_dir: str, seed: int
+    arguments: ModelArguments, dataset: TrainingPairs, output_dir: str, seed: int
 ) -> tuple[LlaveModel, LlaveProcessor]:
     """The model and processor that a recipe names, or builds from random weights.
 
     A model from scratch is built by one process and saved in the output folder: all ranks, and a resumed run, read
     the same tokenizer and the same initial weights.
     """
-    hub = {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
-    source: str | Path
-    if arguments.model is not None:
-        source = arguments.model
-    else:
-        source = Path(output_dir) / "initial"
-        if PartialState().is_main_process and not (source / "processor_config.json").exists():
+    source = model_source(arguments, output_dir)
+    if arguments.model is None:
+        if PartialState().is_main_process and not Path(source, "processor_config.json").exists():
             options = {"processor": arguments.processor, "seed": seed, **(arguments.from_scratch or {})}
             model, processor = build_from_scratch(training_texts(dataset), **options)
-            model.save_pretrained(source)
-            processor.save_pretrained(source)
+            with whole_folder(Path(source)) as staged:
+                model.save_pretrained(staged)
+                processor.save_pretrained(staged)
         PartialState().wait_for_everyone()
-    loading = {"attn_implementation": arguments.attn_implementation} if arguments.attn_implementation else {}
-    model = LlaveModel.from_pretrained(source, **hub, **loading)
     overrides = arguments.processor if arguments.model is not None else {}
-    processor = LlaveProcessor.from_pretrained(source, **hub, **overrides)
+    processor = LlaveProcessor.from_pretrained(source, **_hub(arguments), **overrides)
+    return open_model(arguments, output_dir, processor), processor
+
+
+def open_model(arguments: ModelArguments, output_dir: str, processor: LlaveProcessor) -> LlaveModel:
+    """The model that a recipe names or, in `output_dir`, has built."""
+    loading: dict[str, Any] = {"dtype": arguments.dtype}
+    if arguments.attn_implementation:
+        loading["attn_implementation"] = arguments.attn_implementation
+    if arguments.quantization is not None:
+        loading["quantization_config"] = quantization_config(arguments.quantization)
+    model = LlaveModel.from_pretrained(model_source(arguments, output_dir), **_hub(arguments), **loading)
+    if arguments.quantization is not None:
+        mark_quantized(model)
     match_processor(model, processor)
-    return model, processor
+    return model
+
+
+def model_source(arguments: ModelArguments, output_dir: str) -> str | Path:
+    """Where a run's weights come from."""
+    return arguments.model if arguments.model is not None else Path(output_dir) / "initial"
+
+
+def _hub(arguments: ModelArguments) -> dict[str, Any]:
+    return {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
 
 
 if __name__ == "__main__":

@@ -60,10 +60,10 @@ def test_options_reach_the_evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path:
         raise ValueError("far enough")
 
     monkeypatch.setattr(evaluation, "evaluate_benchmark", record)
-    command = "evaluate M --benchmark mmeb --output O --data D --batch_size 7 --subsets X Y"
+    command = "evaluate M --benchmark mmeb --output O --data D --batch_size 7 --subsets X Y --cache C"
     with pytest.raises(SystemExit):
         cli.main(command.split())
-    options = {"output_dir": "O", "data": "D", "batch_size": 7, "subsets": ["X", "Y"]}
+    options = {"output_dir": "O", "data": "D", "batch_size": 7, "subsets": ["X", "Y"], "cache": "C"}
     assert seen == options | {"positional": ("M", "mmeb")}
 
 

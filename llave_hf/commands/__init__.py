@@ -3,8 +3,40 @@
 `run` imports what it needs itself, so that `llave --help` stays quick.
 """
 
-from . import card, convert, doctor, evaluate, export, init, merge, mine, verify
+from . import (
+    app,
+    card,
+    compare,
+    convert,
+    doctor,
+    evaluate,
+    export,
+    index,
+    init,
+    merge,
+    mine,
+    push,
+    search,
+    sweep,
+    verify,
+)
 
-COMMANDS = (evaluate, card, convert, init, export, merge, mine, doctor, verify)  # in the order of `llave --help`
+COMMANDS = (
+    evaluate,
+    compare,
+    card,
+    convert,
+    init,
+    export,
+    merge,
+    mine,
+    index,
+    search,
+    app,
+    doctor,
+    sweep,
+    verify,
+    push,
+)  # in the order of `llave --help`
 
 __all__ = ["COMMANDS"]

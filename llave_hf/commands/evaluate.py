@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import sys
+
+from llave_hf.errors import UserError
 
 from .command import Commands, add_command
 
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "evaluate", run, "score a model on a benchmark")
-    parser.add_argument("model", metavar="MODEL", help="a model folder or Hub id")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options, also those of `python -m llave_hf.evaluate`."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model folder or Hub id")
     parser.add_argument(
         "--benchmark", required=True, metavar="FILE|NAME", help="a YAML file, or a bundled name (mmeb)"
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the results are written")
+    parser.add_argument("--output", metavar="DIR", help="where the results are written")
     parser.add_argument(
         "--data", metavar="DIR", help="the folder of the benchmark's rows and pictures, if not the file's own"
     )
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="inputs encoded at once (default: 32)")
     parser.add_argument("--subsets", nargs="+", metavar="NAME", help="evaluate only these subsets")
+    cache = "keep vectors here, by content and model: a stopped run goes on, other benchmarks reuse them (default: no)"
+    parser.add_argument("--cache", metavar="DIR", help=cache)
+    parser.add_argument(
+        "--self_test", action="store_true", help="no model: check that encoders that know nothing score chance"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.self_test:
+        _self_test(arguments)
+        return
+    for name, value in (("MODEL", arguments.model), ("--output DIR", arguments.output)):
+        if value is None:
+            raise UserError(f"{name} is missing: say what to evaluate and where to write (or give --self_test).")
+    from llave_hf import distributed
     from llave_hf.evaluation import evaluate_benchmark
     from llave_hf.evaluation.report import markdown_report
 
@@ -32,6 +52,27 @@ def run(arguments: argparse.Namespace) -> None:
         data=arguments.data,
         batch_size=arguments.batch_size,
         subsets=arguments.subsets,
+        cache=arguments.cache,
     )
-    print(markdown_report(results.to_dict()))
-    print(f"Written to {arguments.output}: results.json, results.md, results.png")
+    if distributed.rank() == 0:
+        print(markdown_report(results.to_dict()))
+        print(f"Written to {arguments.output}: results.json, results.md, results.png, per_query.safetensors")
+
+
+def _self_test(arguments: argparse.Namespace) -> None:
+    from llave_hf import distributed
+    from llave_hf.evaluation.benchmark import load_benchmark
+    from llave_hf.evaluation.collection import collect_inputs
+    from llave_hf.evaluation.rows import RowReader
+    from llave_hf.evaluation.self_test import self_test, self_test_table
+
+    benchmark = load_benchmark(arguments.benchmark, arguments.data).select(arguments.subsets)
+    inputs, tasks = collect_inputs(benchmark, RowReader(benchmark))
+    tests = self_test(tasks, len(inputs))
+    failed = [test.task for test in tests if not test.passed]
+    if distributed.rank() == 0:
+        print(self_test_table(tests))
+        verdict = f"FAILED on {', '.join(failed)}" if failed else "passed, the constant one exactly"
+        print(f"Encoders that know nothing score chance, in %: {verdict}.")
+    if failed:
+        sys.exit(1)

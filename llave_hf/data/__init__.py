@@ -1,4 +1,5 @@
-"""From rows to batches: `load_pairs` → `PairDataset` → `TaskBatchSampler` → `LlaveCollator`."""
+"""From rows to batches: `load_pairs` → `PairDataset` → `TaskBatchSampler` → `LlaveCollator`; or, of data larger than
+memory, `stream_pairs` → `StreamedPairs` → `StreamedBatches` → `LlaveCollator`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from .collator import LlaveCollator
 from .media import load_sample, open_image, open_video, resolve_media_path
 from .pairs import Pair, PairDataset, Sample, SourceSlice, load_pairs, sample_from
 from .sampler import TaskBatchSampler
+from .stream_tasks import StreamedPairs, stream_pairs
+from .streaming import StreamedBatches
 
 __all__ = [
     "LlaveCollator",
@@ -16,6 +19,8 @@ __all__ = [
     "PairDataset",
     "Sample",
     "SourceSlice",
+    "StreamedBatches",
+    "StreamedPairs",
     "TaskBatchSampler",
     "load_pairs",
     "load_sample",
@@ -23,4 +28,5 @@ __all__ = [
     "open_video",
     "resolve_media_path",
     "sample_from",
+    "stream_pairs",
 ]

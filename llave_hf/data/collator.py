@@ -11,6 +11,7 @@ from transformers.utils import logging
 from llave_hf.media_llave import MediaError
 from llave_hf.rows import Features, Row, join_rows, split_rows
 
+from .judgements import hardness_of
 from .media import load_sample
 from .planning import plan_micro_batches
 from .samples import Pair, Sample
@@ -35,6 +36,7 @@ class LlaveCollator:
         mini_batch_num_tokens: Visual and text tokens in a micro-batch at most, padding included; None: no limit. With
             neither limit, there is one micro-batch a kind.
         tasks: Names of the tasks, in the order of their numbers in `task_ids`.
+        hardness_columns: Which of `pos_hardness` and `neg_hardness` each row has to have.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class LlaveCollator:
         mini_batch_size: int | None = None,
         mini_batch_num_tokens: int | None = None,
         tasks: Sequence[str] = (),
+        hardness_columns: Sequence[str] = (),
     ) -> None:
         self.processor = processor
         self.tasks = {name: number for number, name in enumerate(tasks)}
+        self.hardness_columns = tuple(hardness_columns)
         self.limits = {"mini_batch_size": mini_batch_size, "mini_batch_num_tokens": mini_batch_num_tokens}
         plan_micro_batches([], [], **self.limits)  # refuses limits that are none
 
@@ -57,6 +61,8 @@ class LlaveCollator:
             `query_index, document_index`: `(B,)`, the row of each in the concatenation of all micro-batches.
             `query_ids, document_ids`: `(B,)`, `Sample.key()`.
             `task_ids`: `(B,)`, where the collator knows the tasks.
+            `labels`: `(B,)`, -1 where a row has none.
+            `document_hardness, negative_hardness`: `(B,)` and `(B, K)` where they are asked for.
             `negative_index, negative_ids`: `(B, K)`, where a pair has negatives; the index is -1, and the id 0, past
             the last negative of a pair. They are absent where no pair has any.
 
@@ -64,12 +70,11 @@ class LlaveCollator:
             MediaError: A file cannot be used; the message names the source and the row.
             ValueError: A sample cannot be prepared, likewise.
         """
-        owners: dict[Sample, Pair] = {}
-        for pair in pairs:
-            for sample in (pair.query, pair.positive, *pair.negatives):
-                owners.setdefault(sample, pair)
-        samples = list(owners)
-        prepared = self._prepare(owners)
+        return self.join(pairs, self.prepare(pairs))
+
+    def join(self, pairs: Sequence[Pair], prepared: dict[Sample, Row]) -> dict[str, Any]:
+        """One batch, from what [`prepare`] gave for these pairs; takes what it uses out of it."""
+        samples = list(_owners(pairs))
         lengths = [len(prepared[sample]) for sample in samples]
         self._tell_of_long_samples(max(lengths))
         groups = plan_micro_batches([kind_of(sample) for sample in samples], lengths, **self.limits)
@@ -88,29 +93,47 @@ class LlaveCollator:
             "query_ids": torch.tensor([key[sample] for sample in queries]),
             "document_ids": torch.tensor([key[sample] for sample in documents]),
         }
+        batch["labels"] = torch.tensor([pair.label for pair in pairs])
         if self.tasks:
             batch["task_ids"] = torch.tensor([self.tasks[pair.source] for pair in pairs])
         most = max(len(pair.negatives) for pair in pairs)
         if most:
             batch["negative_index"] = _padded([[row[s] for s in pair.negatives] for pair in pairs], most, -1)
             batch["negative_ids"] = _padded([[key[s] for s in pair.negatives] for pair in pairs], most, 0)
-        return batch
+        return batch | hardness_of(pairs, self.hardness_columns, most)
 
-    def _prepare(self, owners: dict[Sample, Pair]) -> dict[Sample, Row]:
-        """Each sample as the model takes it, without padding; texts go through the tokenizer together."""
-        texts = [sample for sample in owners if kind_of(sample) == "text"]
-        prepared: dict[Sample, Row] = {}
-        if texts:
-            encoded = self.processor(text=[sample.text for sample in texts], return_tensors="pt")
-            prepared = dict(zip(texts, split_rows(encoded, range(len(texts))), strict=True))
+    def prepare(
+        self, pairs: Sequence[Pair], failures: dict[Sample, ValueError | OSError] | None = None
+    ) -> dict[Sample, Row]:
+        """Each distinct sample as the model takes it, without padding; texts go through the tokenizer together.
+
+        Args:
+            pairs: Whose samples.
+            failures: Is given the samples that cannot be prepared, and why. None: the first one is raised.
+        """
+        owners = _owners(pairs)
+        prepared = self._prepare_texts([sample for sample in owners if kind_of(sample) == "text"])
         for sample, pair in owners.items():
-            if sample not in prepared:
-                try:
-                    prepared[sample] = split_rows(self._encode(sample), [0])[0]
-                except ValueError as error:
+            if sample in prepared:
+                continue
+            try:
+                prepared[sample] = split_rows(self._encode(sample), [0])[0]
+            except (ValueError, OSError) as error:
+                if failures is None:
                     kind = MediaError if isinstance(error, MediaError) else ValueError
                     raise kind(f"{pair.source}, row {pair.row}: {error}") from error
+                failures[sample] = error
         return prepared
+
+    def _prepare_texts(self, texts: Sequence[Sample]) -> dict[Sample, Row]:
+        """All, or none where one of them fails: alone, it is found and named."""
+        if not texts:
+            return {}
+        try:
+            encoded = self.processor(text=[sample.text for sample in texts], return_tensors="pt")
+        except ValueError:
+            return {}
+        return dict(zip(texts, split_rows(encoded, range(len(texts))), strict=True))
 
     def _encode(self, sample: Sample) -> Features:
         loaded = load_sample(sample, self.processor.num_frames, self.processor.max_frames)
@@ -135,6 +158,15 @@ def kind_of(sample: Sample) -> str:
     if sample.video is not None:
         return "video"
     return "image" if sample.images else "text"
+
+
+def _owners(pairs: Sequence[Pair]) -> dict[Sample, Pair]:
+    """The distinct samples of pairs, each with the first that has it."""
+    owners: dict[Sample, Pair] = {}
+    for pair in pairs:
+        for sample in (pair.query, pair.positive, *pair.negatives):
+            owners.setdefault(sample, pair)
+    return owners
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> torch.Tensor:

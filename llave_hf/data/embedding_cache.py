@@ -1,19 +1,21 @@
-"""Vectors of many samples, kept on disk piece by piece, so that a stopped run goes on."""
+"""Vectors of many samples, kept on disk by content and model, so that a stopped run goes on."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
+from llave_hf.model_identity import ModelIdentity, path_revision
+
+from .content_digests import ContentDigests
 from .media import resolve_media_path
 from .samples import Sample
+from .vector_store import VectorStore
 
 PIECE = 2048  # samples
 
@@ -37,10 +39,10 @@ class EmbeddingCache:
         show_progress: bool = True,
     ) -> None:
         self.encoder = encoder
-        self.folder = folder
-        self.identity = identity
         self.batch_size = batch_size
         self.show_progress = show_progress
+        self._store = None if folder is None else VectorStore(folder, identity)
+        self._digests = ContentDigests()
 
     def encode(self, samples: Sequence[Sample], what: str) -> np.ndarray:
         """Vectors `(n, D)` float32, L2-normalised.
@@ -49,6 +51,8 @@ class EmbeddingCache:
             samples: Distinct samples.
             what: Names the progress bar.
         """
+        if self._store is not None:
+            self._store.refresh()
         starts = range(0, len(samples), PIECE)
         pieces = [
             self._piece(samples[start : start + PIECE])
@@ -57,23 +61,25 @@ class EmbeddingCache:
         return np.concatenate(pieces)
 
     def _piece(self, samples: Sequence[Sample]) -> np.ndarray:
-        path = None
-        if self.folder is not None:
-            digest = hashlib.sha256(self.identity.encode())
-            for sample in samples:
-                digest.update(sample.key().to_bytes(8, "little", signed=True))
-            path = self.folder / f"{digest.hexdigest()[:32]}.safetensors"
-            if path.exists():
-                return load_file(path)["vectors"]
+        if self._store is None:
+            return self._made(samples)
+        keys = self._digests.keys(samples)
+        places = self._store.find(keys)
+        known, wanted = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
+        parts = [(known[positions], vectors) for positions, vectors in self._store.read(places[known])]
+        if len(wanted):
+            made = self._made([samples[number] for number in wanted.tolist()])
+            self._store.add(keys[wanted], made)
+            parts.append((wanted, made))
+        piece = np.empty((len(samples), parts[0][1].shape[1]), dtype=np.float32)
+        for numbers, vectors in parts:
+            piece[numbers] = vectors
+        return piece
+
+    def _made(self, samples: Sequence[Sample]) -> np.ndarray:
         options = {} if self.batch_size is None else {"batch_size": self.batch_size}
         vectors = np.asarray(self.encoder.encode([as_input(s) for s in samples], **options), dtype=np.float32)
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"vectors": vectors}, unfinished)
-            unfinished.rename(path)  # whole or not at all
-        return vectors
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def as_input(sample: Sample) -> str | dict[str, Any]:
@@ -90,9 +96,5 @@ def as_input(sample: Sample) -> str | dict[str, Any]:
 
 
 def model_identity(model: str | os.PathLike[str]) -> str:
-    """What changes when a model does: for a folder its weight files' names, sizes and times, else the Hub id."""
-    root = Path(model)
-    if not root.is_dir():
-        return os.fspath(model)
-    files = sorted(path for path in root.glob("*") if path.suffix in (".safetensors", ".json", ".jinja"))
-    return "\n".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+    """What changes when a folder's or a Hub id's model, or what computes its vectors, does."""
+    return ModelIdentity(path_revision(model), None, None).vectors()

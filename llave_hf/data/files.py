@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,32 +64,60 @@ def read_rows(files: Iterable[Path]) -> tuple[pa.Table, list[int]]:
         ) from error
 
 
-def _read_file(path: Path) -> pa.Table:
-    if path.suffix == ".parquet":
-        try:
-            return pq.read_table(path, partitioning=None)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path} cannot be read as parquet ({error}); the file is broken: replace it.") from error
-    records = _read_json_lines(path) if path.suffix == ".jsonl" else _read_json(path)
+@contextlib.contextmanager
+def parquet_errors(file: str | Path) -> Iterator[None]:
+    """Names the file in what goes wrong while it is read.
+
+    Raises:
+        ValueError: It cannot be read as parquet.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        what = "check the connection" if "://" in str(file) else "the file is broken: replace it"
+        raise ValueError(f"{file} cannot be read as parquet ({error}); {what}.") from error
+
+
+def json_records(lines: Iterable[bytes], file: str | Path, first_line: int = 1) -> Iterator[Any]:
+    """What the lines of a JSONL file hold; blank ones hold nothing.
+
+    Raises:
+        ValueError: A line is no JSON; the message names it.
+    """
+    for number, line in enumerate(lines, start=first_line):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:  # no JSON, or no UTF-8
+                raise ValueError(f"{file}, line {number} is no JSON ({error}); correct it.") from error
+
+
+def table_of_records(records: Iterable[Any], file: str | Path, first_row: int = 0) -> pa.Table:
+    """Rows as an Arrow table, where a row may lack columns.
+
+    Raises:
+        ValueError: A record is no object, or a column mixes types.
+    """
     columns: dict[str, list[Any]] = {}
     for number, record in enumerate(records):
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, row {number} is a {type(record).__name__}; each row must be an object.")
+            found = type(record).__name__
+            raise ValueError(f"{file}, row {first_row + number} is a {found}; each row must be an object.")
         for name in record.keys() - columns.keys():
             columns[name] = [None] * number
         for name, values in columns.items():
             values.append(record.get(name))
-    return pa.table({name: _column(values, name, path) for name, values in columns.items()})
+    return pa.table({name: _column(values, name, file) for name, values in columns.items()})
 
 
-def _read_json_lines(path: Path) -> Iterable[Any]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{path}, line {number} is no JSON ({error}); correct it.") from error
+def _read_file(path: Path) -> pa.Table:
+    if path.suffix == ".parquet":
+        with parquet_errors(path):
+            return pq.read_table(path, partitioning=None)
+    if path.suffix == ".jsonl":
+        with path.open("rb") as lines:
+            return table_of_records(json_records(lines, path), path)
+    return table_of_records(_read_json(path), path)
 
 
 def _read_json(path: Path) -> list[Any]:
@@ -101,10 +130,10 @@ def _read_json(path: Path) -> list[Any]:
     return content
 
 
-def _column(values: list[Any], name: str, path: Path) -> pa.Array:
+def _column(values: list[Any], name: str, file: str | Path) -> pa.Array:
     if any(isinstance(value, list) for value in values):  # a path here, a list of paths there
         values = [[value] if isinstance(value, str) else value for value in values]
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"{path}, column {name!r} mixes types ({error}); use one type in all rows.") from error
+        raise ValueError(f"{file}, column {name!r} mixes types ({error}); use one type in all rows.") from error

@@ -98,7 +98,7 @@ def _write(folder: Path, subset: Subset, task: TaskRows, mined: MinedTask, mark:
     originals = subset.table.take(task.rows)
     unfinished = folder / f"{ROWS_FILE}.tmp"
     with unfinished.open("w", encoding="utf-8") as file:
-        for index, columns in enumerate(mined_columns(task, mined.negatives)):
+        for index, columns in enumerate(mined_columns(task, mined.negatives, mined.scores)):
             row = {**originals.slice(index, 1).to_pylist()[0], **columns}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     unfinished.rename(folder / ROWS_FILE)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from .embedding_cache import EmbeddingCache
+from .judgements import NEGATIVE_HARDNESS
 from .nearest import nearest
 from .pairs import TaskRows
-from .samples import Sample
+from .samples import Pair, Sample
 
 REASONS = {
     "positive": "is a positive of the query",
@@ -71,6 +72,7 @@ class MinedTask:
 
     Attributes:
         negatives: For each row, numbers of rows whose positive is a negative of it, the hardest first.
+        scores: For each row, the cosines of its query with all its negatives, those that it came with first.
         dropped: How many candidates among the `rank_max` nearest were left out, by reason.
     """
 
@@ -78,6 +80,7 @@ class MinedTask:
     negatives: list[list[int]]
     queries: int
     documents: int
+    scores: list[list[float]] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
     def report(self, wanted: int) -> str:
@@ -115,17 +118,36 @@ def mine_task(task: TaskRows, cache: EmbeddingCache, options: MiningOptions) -> 
     scores, numbers = nearest(query_vectors, document_vectors, count, options.index)
     same = {sample: number for number, sample in enumerate(documents.samples)}
     mined = MinedTask(task.name, [], len(queries.samples), len(documents.samples))
+    own = _own_scores(task, pairs, queries.number, query_vectors, cache)
     chosen: dict[tuple[int, int], list[int]] = {}
-    for query, document in zip(queries.number, documents.number, strict=True):
+    for query, document, own_scores in zip(queries.number, documents.number, own, strict=True):
         key = int(query), int(document)
         if key not in chosen:
             positive_score = float(query_vectors[query] @ document_vectors[document])
             itself = same.get(queries.samples[query], -1)
             candidates = zip(scores[query].tolist(), numbers[query].tolist(), strict=True)
-            taken = _select(list(candidates), positives[query], itself, positive_score, options, mined.dropped)
-            chosen[key] = [documents.row[number] for number in taken]
-        mined.negatives.append(chosen[key])
+            chosen[key] = _select(list(candidates), positives[query], itself, positive_score, options, mined.dropped)
+        taken = chosen[key]
+        mined.negatives.append([documents.row[number] for number in taken])
+        mined.scores.append([*own_scores, *(document_vectors[taken] @ query_vectors[query]).tolist()])
     return mined
+
+
+def _own_scores(
+    task: TaskRows,
+    pairs: Sequence[Pair],
+    query_number: np.ndarray,
+    query_vectors: np.ndarray,
+    cache: EmbeddingCache,
+) -> list[list[float]]:
+    """Cosines of each row's query with the negatives that the row came with."""
+    distinct = _distinct([negative for pair in pairs for negative in pair.negatives])
+    if not distinct.samples:
+        return [[] for _ in pairs]
+    vectors = cache.encode(distinct.samples, f"{task.name}: the rows' own negatives")[distinct.number]
+    counts = np.array([len(pair.negatives) for pair in pairs])
+    scores = (vectors * query_vectors[np.repeat(query_number, counts)]).sum(1)
+    return [part.tolist() for part in np.split(scores, np.cumsum(counts)[:-1])]
 
 
 def _select(
@@ -185,19 +207,25 @@ def _distinct(samples: Sequence[Sample]) -> _Distinct:
     return _Distinct(list(numbers), number, rows)
 
 
-def mined_columns(task: TaskRows, negatives: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
-    """MMEB's columns `neg_text`, `neg_image_path` and `neg_video_path` of each row, a list entry a negative.
+def mined_columns(
+    task: TaskRows, negatives: Sequence[Sequence[int]], scores: Sequence[Sequence[float]]
+) -> list[dict[str, Any]]:
+    """MMEB's columns `neg_text`, `neg_image_path` and `neg_video_path` of each row, a list entry a negative, and
+    `neg_hardness`, the score of each.
 
     The row's own negatives stay, before the mined ones.
     """
-    columns = []
-    for index, chosen in enumerate(negatives):
+    columns: list[dict[str, Any]] = []
+    for index, (chosen, said) in enumerate(zip(negatives, scores, strict=True)):
         entries = [_raw(task.positive, number) for number in chosen]
         if task.negatives is not None:
             own = range(int(task.negative_offsets[index]), int(task.negative_offsets[index + 1]))
             entries = [_raw(task.negatives, number) for number in own] + entries
         texts, images, videos = ([entry[part] for entry in entries] for part in range(3))
-        columns.append({"neg_text": texts, "neg_image_path": images, "neg_video_path": videos})
+        hardness = [round(score, 6) for score in said]
+        columns.append(
+            {"neg_text": texts, "neg_image_path": images, "neg_video_path": videos, NEGATIVE_HARDNESS: hardness}
+        )
     if all(len(images) <= 1 for row in columns for images in row["neg_image_path"]):
         for row in columns:  # one path each: MMEB's plain form
             row["neg_image_path"] = [images[0] if images else "" for images in row["neg_image_path"]]

@@ -2,6 +2,7 @@
 
 A row has `qry, qry_image_path, pos_text, pos_image_path` and, if it likes, `neg_text, neg_image_path` and a
 `*_video_path` for each role. A picture's path may be a list of paths; `<|image_1|>` in the text marks each picture.
+`label`, `pos_hardness` and `neg_hardness` are read where they are, see `judgements.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from .columns import ColumnError, negative_columns, side_columns
+from .judgements import read_judgements
 from .samples import Pair, Sample, sample_from
-from .sources import Subset, open_source, parse_specs
+from .source_specs import parse_specs
+from .sources import Subset, SubsetFiles, open_source
 from .tasks import PairDataset, SourceSlice, TaskRows
 from .validation import NEGATIVES, check_columns, check_media, check_side
 
@@ -77,17 +81,40 @@ def open_tasks(
     opened = [subset for spec in parse_specs(train_data, **defaults) for subset in open_source(spec)]
     return [
         (subset, _task_rows(subset, name, use_negatives, check_files, seed))
-        for subset, name in zip(opened, _task_names(opened), strict=True)
+        for subset, name in zip(opened, task_names(opened), strict=True)
     ]
 
 
 def _task_rows(subset: Subset, name: str, use_negatives: bool, check_files: bool, seed: int) -> TaskRows:
-    where = f"{subset.name!r} ({subset.files[0][0]})"
-    if len(subset.table) == 0:
-        raise ValueError(f"{where} has no row; leave it out.")
-    check_columns(subset.table.column_names, where)
-    rows = _capped(len(subset.table), subset.spec.max_samples, (seed, zlib.crc32(subset.name.encode())))
-    table = subset.table.take(rows) if len(rows) < len(subset.table) else subset.table
+    kept = capped_rows(subset, len(subset.table), seed)
+    check_columns(subset.table.column_names, subset.where())
+    table = subset.table if kept is None else subset.table.take(pa.array(kept))
+    rows = np.arange(len(table)) if kept is None else kept
+    return checked_rows(subset, table, rows, name, use_negatives=use_negatives, check_files=check_files)
+
+
+def checked_rows(
+    subset: SubsetFiles,
+    table: pa.Table,
+    rows: np.ndarray,
+    name: str,
+    *,
+    use_negatives: bool,
+    check_files: bool,
+) -> TaskRows:
+    """Rows of a subset as rows of a task.
+
+    Args:
+        subset: Where they stand.
+        table: The rows, whose columns are looked at already.
+        rows: `(n,)` number of each in the subset.
+        name: Of the task.
+        use_negatives, check_files: See [`load_pairs`].
+
+    Raises:
+        ValueError: A column holds what it must not, or a row is empty or wrongly marked.
+        MediaError: A file is missing or leaves `media_root`.
+    """
 
     def locate(index: int) -> str:
         return subset.locate(int(rows[index]))
@@ -98,8 +125,10 @@ def _task_rows(subset: Subset, name: str, use_negatives: bool, check_files: bool
         negatives, offsets = None, np.zeros(len(rows) + 1, dtype=np.int64)
         if use_negatives and not set(NEGATIVES).isdisjoint(table.column_names):
             negatives, offsets = negative_columns(table, *NEGATIVES)
+        judgements = read_judgements(table, name, offsets if negatives is not None else None)
     except ColumnError as error:
-        raise ValueError(f"{where if error.row is None else locate(error.row)}: {error}") from error
+        where = subset.where(int(rows[0])) if error.row is None else locate(error.row)
+        raise ValueError(f"{where}: {error}") from error
 
     def locate_negative(index: int) -> str:
         return locate(int(np.searchsorted(offsets, index, side="right")) - 1)
@@ -110,17 +139,26 @@ def _task_rows(subset: Subset, name: str, use_negatives: bool, check_files: bool
     for side, role, locate_entry in sides:
         check_side(side, role, locate_entry)
     check_media([(side, locate_entry) for side, _, locate_entry in sides], subset.spec.media_root, check_files)
-    return TaskRows(name, subset.spec.weight, subset.spec.media_root, rows, query, positive, negatives, offsets)
+    sides_of_rows = query, positive, negatives, offsets, judgements
+    return TaskRows(name, subset.spec.weight, subset.spec.media_root, rows, *sides_of_rows)
 
 
-def _capped(size: int, limit: int | None, seed: tuple[int, int]) -> np.ndarray:
-    """Which rows to keep, in the order of the file."""
+def capped_rows(subset: SubsetFiles, size: int, seed: int) -> np.ndarray | None:
+    """Which of a subset's rows to keep, in the order of the file: `(n,)`; None keeps all.
+
+    Raises:
+        ValueError: There is no row.
+    """
+    if size == 0:
+        raise ValueError(f"{subset.where()} has no row; leave it out.")
+    limit = subset.spec.max_samples
     if limit is None or size <= limit:
-        return np.arange(size)
-    return np.sort(np.random.default_rng(seed).permutation(size)[:limit])
+        return None
+    order = np.random.default_rng((seed, zlib.crc32(subset.name.encode())))
+    return np.sort(order.permutation(size)[:limit])
 
 
-def _task_names(subsets: Sequence[Subset]) -> list[str]:
+def task_names(subsets: Sequence[SubsetFiles]) -> list[str]:
     """Names of subsets; where two sources have a subset of one name, the source's name goes before it."""
     plain = [subset.name for subset in subsets]
     names = [n if plain.count(n) == 1 else f"{s.spec.path}/{n}" for s, n in zip(subsets, plain, strict=True)]

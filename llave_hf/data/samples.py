@@ -49,6 +49,9 @@ class Pair:
     Attributes:
         source: Name of the task, i.e. of the subset.
         row: Number of the row in its subset, from 0, as the file has it (before any cap).
+        label: Equal where the rows' labels are; -1: the row has none.
+        hardness: What the data say the positive is worth as a negative of other queries, or None.
+        negative_hardness: The same of each negative, or None.
     """
 
     query: Sample
@@ -56,6 +59,9 @@ class Pair:
     negatives: tuple[Sample, ...] = ()
     source: str = ""
     row: int = -1
+    label: int = -1
+    hardness: float | None = None
+    negative_hardness: tuple[float, ...] | None = None
 
 
 def sample_from(

@@ -2,94 +2,63 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from .files import DATA_SUFFIXES, data_files, pick_split, read_rows
+from .source_specs import SourceSpec, suggest
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
-class SourceSpec:
-    """One entry of `train_data`.
-
-    Attributes:
-        path: A Hub id; a folder with one subfolder a subset, or with the files of one subset; a folder written by
-            `Dataset.save_to_disk`; a .parquet, .jsonl or .json file.
-        subsets: Names of the subsets to read; None reads all.
-        split: None reads `original` (MMEB's), else `train`, else the only one there is.
-        weight: How often a row of this source is drawn, beside a row of another.
-        max_samples: At most so many rows of each subset.
-        media_root: What paths of pictures are relative to; None is the folder of the source itself.
-        revision: Of a Hub data set.
-    """
-
-    path: str
-    subsets: Sequence[str] | None = None
-    split: str | None = None
-    weight: float = 1.0
-    max_samples: int | None = None
-    media_root: str | None = None
-    revision: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(f"weight of {self.path!r} is {self.weight}; it must be above 0: leave the source out.")
-        if self.max_samples is not None and self.max_samples < 1:
-            raise ValueError(f"max_samples of {self.path!r} is {self.max_samples}; it must be at least 1, or absent.")
-
-
-@dataclass(frozen=True)
-class Subset:
-    """The rows of one subset as its files have them: one task."""
+class SubsetFiles:
+    """Where the rows of one subset stand: one task."""
 
     name: str
-    table: pa.Table
     files: tuple[tuple[str, int], ...]  # where the rows come from, and how many from each
     spec: SourceSpec
 
+    def where(self, row: int = 0) -> str:
+        """The subset and the file that holds a row, for messages."""
+        return f"{self.name!r} ({self._place(row)[0]})"
+
     def locate(self, row: int) -> str:
         """Where a row stands, for messages."""
+        file, first = self._place(row)
+        inside = f", its row {row - first}" if first else ""
+        return f"row {row} of {self.name!r} ({file}{inside})"
+
+    def _place(self, row: int) -> tuple[str, int]:
         first, file = 0, ""
         for name, count in self.files:
             file = name
             if row < first + count:
                 break
             first += count
-        inside = f", its row {row - first}" if first else ""
-        return f"row {row} of {self.name!r} ({file}{inside})"
+        return file, first
 
 
-def parse_specs(
-    train_data: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]], **defaults: Any
-) -> list[SourceSpec]:
-    """`train_data` as a list of specifications; `defaults` hold where an entry does not say otherwise.
+@dataclass(frozen=True)
+class Subset(SubsetFiles):
+    """The rows of one subset as its files have them."""
 
-    Raises:
-        ValueError: A key does not exist (the message names the nearest), `path` is absent, or there is no entry.
-    """
-    entries = [train_data] if isinstance(train_data, (str, os.PathLike, Mapping)) else list(train_data)
-    if not entries:
-        raise ValueError("train_data is empty; give a Hub id, a folder or a file.")
-    known = [field.name for field in fields(SourceSpec)]
-    specs = []
-    for entry in entries:
-        given = dict(entry) if isinstance(entry, Mapping) else {"path": os.fspath(entry)}
-        for key in given:
-            if key not in known:
-                raise ValueError(f"train_data has no key {key!r}{suggest(key, known)}; there are {', '.join(known)}.")
-        if not given.get("path"):
-            raise ValueError(f"an entry of train_data has no `path` ({given}); give a Hub id, a folder or a file.")
-        specs.append(SourceSpec(**{**defaults, **given}))
-    return specs
+    table: pa.Table
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files of a subset that lie here, and the folder that they were found in."""
+
+    name: str
+    files: tuple[Path, ...]
+    root: Path
 
 
 def open_source(spec: SourceSpec) -> list[Subset]:
@@ -98,22 +67,81 @@ def open_source(spec: SourceSpec) -> list[Subset]:
     Raises:
         ValueError: It does not exist or cannot be read, or a subset or the split is not there.
     """
+    if is_saved(spec):
+        name, saved = open_saved(spec)
+        files = ((spec.path, len(saved)),)
+        return [Subset(name, files, with_media_root(spec, spec.path), _arrow(saved))]
+    found = find_files(spec)
+    return _open_hub(spec) if found is None else [_read_files(spec, subset) for subset in found]
+
+
+def is_saved(spec: SourceSpec) -> bool:
+    """Whether a source is a folder that `Dataset.save_to_disk` wrote."""
+    return any((Path(spec.path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def find_files(spec: SourceSpec) -> list[FoundFiles] | None:
+    """The files of each subset of a source that lies here; None where it can only be a Hub id.
+
+    Raises:
+        ValueError: It does not exist, or a subset or the split is not there.
+    """
     path = Path(spec.path)
     if path.is_file():
-        return _open_file(spec, path)
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return _open_saved(spec, path)
+        if path.suffix not in DATA_SUFFIXES:
+            raise ValueError(f"train_data {spec.path!r} is no {', '.join(DATA_SUFFIXES)} file; convert it.")
+        _choose_subsets(spec, [path.stem])
+        return [FoundFiles(path.stem, (path,), path.parent)]
     if path.is_dir():
-        return _open_folder(spec, path)
+        return _find_in_folder(spec, path)
     if path.suffix in DATA_SUFFIXES or not _HUB_ID.fullmatch(spec.path):
         raise ValueError(f"train_data {spec.path!r} does not exist; give a Hub id, a folder or a file.")
-    return _open_hub(spec)
+    return None
 
 
-def suggest(name: str, known: Sequence[str]) -> str:
-    """A question that names the nearest of the known names, or nothing."""
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def open_saved(spec: SourceSpec) -> tuple[str, Any]:
+    """The name of the subset in a folder saved by datasets, and its rows, mapped into memory."""
+    import datasets
+
+    path = Path(spec.path)
+    saved = datasets.load_from_disk(str(path))
+    name = path.resolve().name
+    _choose_subsets(spec, [name])
+    if isinstance(saved, datasets.DatasetDict):
+        saved = saved[pick_split(saved, spec.split, str(path))]
+    return name, saved
+
+
+@contextlib.contextmanager
+def hub_errors(spec: SourceSpec) -> Iterator[None]:
+    """Says what to do where the Hub cannot be read.
+
+    Raises:
+        ValueError: Nothing was found, or there is no connection.
+    """
+    try:
+        yield
+    except OSError as error:  # the Hub's errors, no connection, data set not found: all of them are OSErrors
+        raise ValueError(
+            f"train_data {spec.path!r} is no folder or file here, and could not be read from the Hub "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); check the name and the connection, or download "
+            "the data and give its folder."
+        ) from error
+
+
+def hub_splits(spec: SourceSpec) -> Iterator[tuple[str, str]]:
+    """Each subset of a Hub data set that is asked for, and its split."""
+    import datasets
+
+    available = datasets.get_dataset_config_names(spec.path, revision=spec.revision)
+    for name in _choose_subsets(spec, available):
+        splits = datasets.get_dataset_split_names(spec.path, name, revision=spec.revision)
+        yield name, pick_split(splits, spec.split, f"{spec.path}/{name}")
+
+
+def with_media_root(spec: SourceSpec, root: str | Path) -> SourceSpec:
+    """The specification, with the source's own folder where it names no other."""
+    return replace(spec, media_root=spec.media_root or str(root))
 
 
 def _choose_subsets(spec: SourceSpec, available: Sequence[str]) -> list[str]:
@@ -127,20 +155,13 @@ def _choose_subsets(spec: SourceSpec, available: Sequence[str]) -> list[str]:
     return list(spec.subsets)
 
 
-def _from_files(spec: SourceSpec, name: str, files: Sequence[Path], root: Path) -> Subset:
-    table, rows = read_rows(files)
-    spec = replace(spec, media_root=spec.media_root or str(root))
-    return Subset(name, table, tuple(zip(map(str, files), rows, strict=True)), spec)
+def _read_files(spec: SourceSpec, found: FoundFiles) -> Subset:
+    table, rows = read_rows(found.files)
+    files = tuple(zip(map(str, found.files), rows, strict=True))
+    return Subset(found.name, files, with_media_root(spec, found.root), table)
 
 
-def _open_file(spec: SourceSpec, path: Path) -> list[Subset]:
-    if path.suffix not in DATA_SUFFIXES:
-        raise ValueError(f"train_data {spec.path!r} is no {', '.join(DATA_SUFFIXES)} file; convert it.")
-    _choose_subsets(spec, [path.stem])
-    return [_from_files(spec, path.stem, [path], path.parent)]
-
-
-def _open_folder(spec: SourceSpec, path: Path) -> list[Subset]:
+def _find_in_folder(spec: SourceSpec, path: Path) -> list[FoundFiles]:
     own = data_files(path)
     folders = sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     available = {child.name: splits for child in folders if (splits := data_files(child))}
@@ -156,42 +177,21 @@ def _open_folder(spec: SourceSpec, path: Path) -> list[Subset]:
         )
     if own:
         available = {path.resolve().name: own}
-    subsets = []
+    found = []
     for name in _choose_subsets(spec, list(available)):
-        splits = available[name]
-        split = pick_split(splits, spec.split, f"{spec.path!r}, subset {name!r}")
-        subsets.append(_from_files(spec, name, splits[split], path))
-    return subsets
-
-
-def _open_saved(spec: SourceSpec, path: Path) -> list[Subset]:
-    import datasets
-
-    saved = datasets.load_from_disk(str(path))
-    _choose_subsets(spec, [path.resolve().name])
-    if isinstance(saved, datasets.DatasetDict):
-        saved = saved[pick_split(saved, spec.split, str(path))]
-    spec = replace(spec, media_root=spec.media_root or str(path))
-    return [Subset(path.resolve().name, _arrow(saved), ((str(path), len(saved)),), spec)]
+        split = pick_split(available[name], spec.split, f"{spec.path!r}, subset {name!r}")
+        found.append(FoundFiles(name, tuple(available[name][split]), path))
+    return found
 
 
 def _open_hub(spec: SourceSpec) -> list[Subset]:
     import datasets
 
     subsets = []
-    try:
-        available = datasets.get_dataset_config_names(spec.path, revision=spec.revision)
-        for name in _choose_subsets(spec, available):
-            splits = datasets.get_dataset_split_names(spec.path, name, revision=spec.revision)
-            split = pick_split(splits, spec.split, f"{spec.path}/{name}")
+    with hub_errors(spec):
+        for name, split in hub_splits(spec):
             rows = datasets.load_dataset(spec.path, name, split=split, revision=spec.revision)
-            subsets.append(Subset(name, _arrow(rows), ((f"{spec.path}/{name}, {split}", len(rows)),), spec))
-    except OSError as error:  # the Hub's errors, no connection, data set not found: all of them are OSErrors
-        raise ValueError(
-            f"train_data {spec.path!r} is no folder or file here, and could not be read from the Hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); check the name and the connection, or download "
-            "the data and give its folder."
-        ) from error
+            subsets.append(Subset(name, ((f"{spec.path}/{name}, {split}", len(rows)),), spec, _arrow(rows)))
     return subsets
 
 

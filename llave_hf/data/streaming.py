@@ -1,164 +1,114 @@
-"""Batches from sources too large to index: shards are read one after the other and shuffled in a buffer.
+"""Batches from data that are not in memory: shards are read in random order, and their rows drawn from a buffer.
 
-Every rank reads the same stream and takes its own rows of each global batch, so ranks need not speak to each other.
+Every rank reads the same stream and takes its own rows of each global batch, so ranks need not speak to each other,
+and the plan follows from (seed, epoch, data, size N of the global batch) alone, as that of indexed rows does.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import torch
 
+from .global_batches import GlobalBatches
+from .ranks import deal_to_ranks
 from .samples import Pair
-from .tasks import TaskRows
+from .stream_tasks import StreamedPairs, StreamedRow
+from .stream_windows import Window, mixed, planned_batches
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class StreamedTask:
-    """One task whose rows come in chunks.
+class StreamedBatches(GlobalBatches[list[Pair]]):
+    """Batches for one rank, as lists of B pairs; see [`GlobalBatches`] for what is drawn.
 
-    Attributes:
-        name: Of the task.
-        chunks: Opens the stream; the same rows in the same order each time.
-        weight: How often it is drawn, beside another task, as long as both last.
-    """
+    It is a batch sampler whose entries are the pairs themselves: it runs in the main process whatever the number of
+    workers, which open pictures, and batches that a resumed run passes over are neither collated nor opened.
 
-    name: str
-    chunks: Callable[[], Iterator[TaskRows]]
-    weight: float = 1.0
-
-
-class StreamedBatches(torch.utils.data.IterableDataset[list[Pair]]):
-    """Batches of B pairs for one rank, each from one task over all ranks; for a `DataLoader` with `batch_size=None`.
-
-    A global batch takes its N = B * W rows at random from the task's buffer, past rows whose query or document it has:
-    they wait for a later batch. Where the buffer holds no others, they are taken and the loss masks the repeat; their
-    number is logged. An epoch ends when all tasks have ended; what then fills no batch is left out, and logged.
+    The batches of what a buffer holds are planned as those of indexed rows, so that none repeats a query or document.
+    Rows that would repeat something wait for the next plan; at the end of a stream, or where the buffer holds too few
+    others, they fill as few batches as possible, whose repeats the loss masks. Their number is logged.
 
     Args:
-        tasks: The tasks.
+        pairs: The data.
         batch_size: B.
-        rank, world_size: Which rank this is, of how many (W).
-        buffer_size: Rows of each task among which the next is drawn; at least N.
-        seed: Of the order.
-
-    Attributes:
-        skip_batches: So many batches of the next iteration are passed over, as after a resume.
+        buffer_size: Rows of each task that are in memory and shuffled (with `batch_tasks="mixed"` and no `batch_mix`,
+            of all tasks together), beside a chunk of each task's open shard; at least N.
+        avoid_repeats: Whether batches are planned as above.
+        balance_tokens: Whether the rows of a global batch are dealt to the ranks so that each has about as many
+            tokens.
+        **settings: See [`GlobalBatches`].
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: A value is out of its range, or no task fills a global batch.
     """
 
     def __init__(
         self,
-        tasks: Sequence[StreamedTask],
+        pairs: StreamedPairs,
         batch_size: int,
         *,
-        rank: int = 0,
-        world_size: int = 1,
         buffer_size: int = 10_000,
-        seed: int = 0,
+        avoid_repeats: bool = True,
+        balance_tokens: bool = False,
+        **settings: Any,
     ) -> None:
-        if not tasks:
-            raise ValueError("StreamedBatches got no task; give one.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank} of {world_size}; it must be 0 to {world_size - 1}.")
-        if buffer_size < batch_size * world_size:
+        super().__init__(pairs.sources, batch_size, **settings)
+        if buffer_size < self.global_batch_size:
             raise ValueError(
-                f"buffer_size is {buffer_size}; it must hold a global batch of {batch_size * world_size} rows."
+                f"stream_buffer_size is {buffer_size}; it must hold a global batch of {self.global_batch_size} rows."
             )
-        self.tasks = tuple(tasks)
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
+        self.pairs = pairs
         self.buffer_size = buffer_size
-        self.seed = seed
-        self.epoch = 0
-        self.skip_batches = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order the next iteration follows."""
-        self.epoch = epoch
+        self.avoid_repeats = avoid_repeats
+        self.balance_tokens = balance_tokens
 
     def __iter__(self) -> Iterator[list[Pair]]:
-        worker = torch.utils.data.get_worker_info()
-        if worker is not None and worker.num_workers > 1:
-            raise ValueError("StreamedBatches is one stream; set dataloader_num_workers to 0 or 1.")
-        skipped, self.skip_batches = self.skip_batches, 0
-        own = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        for batch in itertools.islice(self._global_batches(), skipped, None):
-            yield [task.pair(index) for task, index in batch[own]]
-
-    def _global_batches(self) -> Iterator[list[tuple[TaskRows, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch))
-        buffers = [_Buffer(task, self.buffer_size, order) for task in self.tasks]
-        size = self.batch_size * self.world_size
-        repeated = left_out = 0
-        while buffers:
-            weights = np.array([buffer.task.weight for buffer in buffers])
-            buffer = buffers[int(order.choice(len(buffers), p=weights / weights.sum()))]
-            if buffer.fill() < size:
-                buffers.remove(buffer)
-                left_out += len(buffer.rows)
-                continue
-            batch, surplus = buffer.take(size)
-            repeated += surplus > 0
-            yield batch
-        if self.rank == 0 and (repeated or left_out):
+        repeating = 0
+        for batch, repeats in self._global_batches():
+            repeating += repeats
+            yield [row.pair for row in self._dealt(batch)[self.own_rows]]
+        if self.rank == 0 and repeating:
             logger.warning(
-                "epoch %d: %d batches repeat a query or document, which the loss masks, as the buffer of %d rows held "
-                "no others; %d rows filled no batch and were left out.",
+                "%d of %d batches of epoch %d repeat a query or document: the buffer of %d rows held too few others. "
+                "The loss masks them; a larger stream_buffer_size or smaller batches repeat less.",
+                repeating,
+                len(self),
                 self.epoch,
-                repeated,
                 self.buffer_size,
-                left_out,
             )
 
+    def _global_batches(self) -> Iterator[tuple[list[StreamedRow], bool]]:
+        """The batches of the epoch, and whether each repeats something."""
+        drawn, size = self.rows_drawn, self.global_batch_size
+        orders = [np.random.default_rng((self.seed, self.epoch, number)) for number in range(len(drawn))]
+        order = np.random.default_rng((self.seed, self.epoch, len(drawn)))
+        streams = [task.epoch(own, rows) for task, own, rows in zip(self.pairs.tasks, orders, drawn, strict=True)]
+        if self.rows_of_mix is not None:
+            windows = [Window(stream, share, []) for stream, share in zip(streams, self.rows_of_mix, strict=True)]
+            yield from self._planned(windows, len(self), order)
+        elif self.batch_tasks == "mixed":
+            yield from self._planned([Window(mixed(streams, drawn, order), size, [])], len(self), order)
+        else:
+            left = np.array([rows // size for rows in drawn])
+            of_tasks = [
+                self._planned([Window(stream, size, [])], int(batches), own)
+                for stream, batches, own in zip(streams, left, orders, strict=True)
+            ]
+            while left.any():
+                task = int(order.choice(len(left), p=left / left.sum()))
+                left[task] -= 1
+                yield next(of_tasks[task])
 
-class _Buffer:
-    """Rows of a task that wait for a batch, with the keys of their contents."""
+    def _planned(
+        self, windows: list[Window], batches: int, order: np.random.Generator
+    ) -> Iterator[tuple[list[StreamedRow], bool]]:
+        return planned_batches(windows, batches, size=self.buffer_size, order=order, avoid_repeats=self.avoid_repeats)
 
-    def __init__(self, task: StreamedTask, size: int, order: np.random.Generator) -> None:
-        self.task = task
-        self.rows: list[tuple[TaskRows, int, tuple[int, int]]] = []
-        self._stream = ((chunk, index) for chunk in task.chunks() for index in range(len(chunk)))
-        self._size = size
-        self._order = order
-
-    def fill(self) -> int:
-        """Reads on until the buffer is full or the stream ends; rows in it."""
-        for chunk, index in itertools.islice(self._stream, self._size - len(self.rows)):
-            pair = chunk.pair(index)
-            self.rows.append((chunk, index, (pair.query.key(), pair.positive.key())))
-        return len(self.rows)
-
-    def take(self, size: int) -> tuple[list[tuple[TaskRows, int]], int]:
-        """A batch of `size` rows, and how many of them repeat something."""
-        queries: set[int] = set()
-        documents: set[int] = set()
-        taken: list[int] = []
-        passed: list[int] = []
-        for place in self._order.permutation(len(self.rows)).tolist():
-            query, document = self.rows[place][2]
-            if query in queries or document in documents:
-                passed.append(place)
-                continue
-            queries.add(query)
-            documents.add(document)
-            taken.append(place)
-            if len(taken) == size:
-                break
-        surplus = size - len(taken)
-        taken += passed[:surplus]
-        batch = [self.rows[place][:2] for place in taken]
-        gone = set(taken)
-        self.rows = [row for place, row in enumerate(self.rows) if place not in gone]
-        return batch, surplus
+    def _dealt(self, batch: list[StreamedRow]) -> list[StreamedRow]:
+        if not self.balance_tokens:
+            return batch
+        tokens = np.array([row.tokens for row in batch])
+        return [batch[place] for place in deal_to_ranks(np.arange(len(batch))[None], tokens, self.world_size)[0]]

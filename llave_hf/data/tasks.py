@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from .columns import SideColumns
 from .contents import content_codes, token_estimates
+from .judgements import Judgements
 from .samples import Pair, Sample
 
 
@@ -43,22 +44,27 @@ class TaskRows:
     positive: SideColumns
     negatives: SideColumns | None
     negative_offsets: np.ndarray  # (n + 1,); row i has the negatives offsets[i]:offsets[i + 1]
+    judgements: Judgements = field(default_factory=Judgements)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def pair(self, index: int) -> Pair:
         """Row `index` of the task."""
+        own = slice(int(self.negative_offsets[index]), int(self.negative_offsets[index + 1]))
         negatives: tuple[Sample, ...] = ()
         if self.negatives is not None:
-            own = range(int(self.negative_offsets[index]), int(self.negative_offsets[index + 1]))
-            negatives = tuple(self.negatives.sample(i, self.media_root) for i in own)
+            negatives = tuple(self.negatives.sample(i, self.media_root) for i in range(own.start, own.stop))
+        said = self.judgements
         return Pair(
             self.query.sample(index, self.media_root),
             self.positive.sample(index, self.media_root),
             negatives,
             self.name,
             int(self.rows[index]),
+            label=-1 if said.labels is None else int(said.labels[index]),
+            hardness=None if said.hardness is None else float(said.hardness[index]),
+            negative_hardness=None if said.negative_hardness is None else tuple(said.negative_hardness[own].tolist()),
         )
 
     def token_estimates(self, use_negatives: bool) -> np.ndarray:

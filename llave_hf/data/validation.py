@@ -13,12 +13,14 @@ import pyarrow.compute as pc
 from llave_hf.media_llave import MediaError
 
 from .columns import SideColumns
+from .judgements import JUDGEMENTS
 from .media import refusal, resolve_media_path
-from .sources import suggest
+from .source_specs import suggest
 
 REQUIRED = ("qry", "pos_text")
 OPTIONAL = ("qry_image_path", "qry_video_path", "pos_image_path", "pos_video_path")
 NEGATIVES = ("neg_text", "neg_image_path", "neg_video_path")
+KNOWN = frozenset(REQUIRED + OPTIONAL + NEGATIVES + JUDGEMENTS)
 _SHOWN = 3  # findings that a message spells out; the rest is counted
 _FEW = 16  # so many files of one folder are looked up one by one; for more the folder is listed once
 
@@ -34,7 +36,7 @@ def check_columns(names: Sequence[str], where: str) -> None:
             near = suggest(name, [other for other in names if other not in REQUIRED + OPTIONAL + NEGATIVES])
             raise ValueError(
                 f"{where} has no column {name!r}{near}; there are {', '.join(names)}. A training row has "
-                f"{', '.join(REQUIRED)} and, if it likes, {', '.join(OPTIONAL + NEGATIVES)}."
+                f"{', '.join(REQUIRED)} and, if it likes, {', '.join(OPTIONAL + NEGATIVES + JUDGEMENTS)}."
             )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from llave_hf.data.media import load_sample
-from llave_hf.data.pairs import PairDataset
+from llave_hf.data.samples import Pair
+from llave_hf.data.stream_tasks import StreamedPairs, TrainingPairs
 from llave_hf.media_llave import MediaError
 from llave_hf.training.recipe import Recipe
 
@@ -18,7 +20,7 @@ FAST_ROWS = 200  # a task
 NAMED = 3  # culprits that a line lists
 
 
-def open_data(recipe: Recipe) -> tuple[PairDataset | None, list[Finding]]:
+def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
     """The training rows and the benchmark, each with all the checks that training would make."""
     from llave_hf.train import load_eval_benchmark, load_training_pairs
 
@@ -26,7 +28,11 @@ def open_data(recipe: Recipe) -> tuple[PairDataset | None, list[Finding]]:
     dataset = None
     try:
         dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
-        text = f"{len(dataset):,} rows of {len(dataset.sources)} tasks; no row is empty, every file exists"
+        text = f"{len(dataset):,} rows of {len(dataset.sources)} tasks; "
+        if isinstance(dataset, StreamedPairs):
+            text += "streamed: rows and files are checked as they are read"
+        else:
+            text += "no row is empty, every file exists"
         findings.append(Finding(OK, "data", text))
     except (ValueError, OSError) as error:
         findings.append(Finding(PROBLEM, "data", str(error)))
@@ -47,25 +53,41 @@ def check_data(patient: Patient) -> Iterator[Finding]:
         return
     batch = patient.recipe.training.per_device_train_batch_size * patient.devices
     for source in dataset.sources:
-        rows = _rows(source.start, len(source), patient.fast)
-        pairs = [dataset[row] for row in rows]
+        pairs = _Looked(dataset, _rows(source.start, len(source), patient.fast))
         if len(source) < batch and patient.recipe.training.batch_tasks == "one":
             text = f"{source.name} has {len(source)} rows, fewer than a batch of {batch}: none of them is trained on"
             yield Finding(PROBLEM, "data", text)
-        yield from _duplicates(source.name, pairs)
-        yield from _broken_files(source.name, pairs)
+        try:
+            yield from _duplicates(source.name, pairs)
+            yield from _broken_files(source.name, pairs)
+        except ValueError as error:  # a row of a stream, which is checked only now
+            yield Finding(PROBLEM, "data", str(error))
 
 
-def _rows(start: int, count: int, fast: bool) -> list[int]:
+@dataclass(frozen=True)
+class _Looked:
+    """Some rows, read when they are looked at."""
+
+    dataset: TrainingPairs
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (self.dataset[row] for row in self.rows)
+
+
+def _rows(start: int, count: int, fast: bool) -> Sequence[int]:
     if not fast or count <= FAST_ROWS:
-        return list(range(start, start + count))
+        return range(start, start + count)
     return (start + np.linspace(0, count - 1, FAST_ROWS, dtype=int)).tolist()
 
 
-def _duplicates(name: str, pairs: list) -> Iterator[Finding]:
+def _duplicates(name: str, pairs: _Looked) -> Iterator[Finding]:
     whole = Counter((pair.query.key(), pair.positive.key()) for pair in pairs)
     repeated = sum(count - 1 for count in whole.values())
-    documents = len({pair.positive.key() for pair in pairs})
+    documents = len({document for _, document in whole})
     if repeated:
         yield Finding(NOTE, "data", f"{name}: {repeated} of {len(pairs)} rows looked at repeat another row")
     if documents < len(pairs) / 2:
@@ -75,7 +97,7 @@ def _duplicates(name: str, pairs: list) -> Iterator[Finding]:
         yield Finding(NOTE, "data", text)
 
 
-def _broken_files(name: str, pairs: list) -> Iterator[Finding]:
+def _broken_files(name: str, pairs: _Looked) -> Iterator[Finding]:
     broken: list[str] = []
     seen = set()
     for pair in pairs:

@@ -16,9 +16,11 @@ from llave_hf.data.media import load_sample
 from llave_hf.processing_llave import LlaveProcessor
 from llave_hf.train import training_texts
 from llave_hf.training.recipe import Recipe
+from llave_hf.training.tuning import STACKS, frozen_parts
 
 from .examination import NOTE, OK, Finding, Patient
-from .model_checks import bytes_a_parameter, config_of, part_sizes
+from .model_checks import config_of, part_sizes
+from .tuned_sizes import tuned_sizes
 
 SAMPLED_PAIRS = 32
 UTILISATION = 0.4  # of a device's dense teraflops that a training step reaches
@@ -40,7 +42,7 @@ def check_memory_and_time(patient: Patient) -> Iterator[Finding]:
     text = (
         f"about {(weights + states + activations) / 1e9:.1f} GB a device: weights {weights / 1e9:.1f}, gradients and "
         f"optimizer {states / 1e9:.1f}, activations {activations / 1e9:.1f} (no sharding; "
-        f"{'with' if args.gradient_checkpointing else 'without'} activation checkpointing)"
+        f"activation checkpointing of {_checkpoints(recipe)})"
     )
     yield Finding(OK if not torch.cuda.is_available() else _fits(weights + states + activations), "memory", text)
     flops = step_flops(recipe, lengths)
@@ -74,26 +76,56 @@ def sample_lengths(patient: Patient) -> np.ndarray:
 
 def memory(recipe: Recipe, lengths: np.ndarray) -> tuple[float, float, float]:
     """Bytes of weights, of gradients and optimizer, and of activations."""
-    args = recipe.training
-    sizes, width = part_sizes(recipe), bytes_a_parameter(recipe)
-    trained = sum(count for part, count in sizes.items() if part not in args.freeze)
+    tuned = tuned_sizes(recipe)
+    per_token = _language_activations(recipe) + _tower_activations(recipe)
+    return tuned.weights, tuned.states, per_token * _tokens_at_once(recipe, lengths)
+
+
+def _language_activations(recipe: Recipe) -> float:
+    """Bytes a token."""
     text = config_of(recipe).get_text_config()
-    compute = 2 if args.bf16 or args.fp16 else 4
-    layer = (11 * text.hidden_size + 3 * text.intermediate_size) * compute
-    kept = text.num_hidden_layers * text.hidden_size * compute + layer
-    per_token = kept if args.gradient_checkpointing else text.num_hidden_layers * layer
-    return sum(sizes.values()) * width, trained * width * 3, per_token * _tokens_at_once(recipe, lengths)
+    layer = 11 * text.hidden_size + 3 * text.intermediate_size
+    return _stack(text.num_hidden_layers, text.hidden_size, layer, _checkpointed(recipe, "language_model"), recipe)
+
+
+def _tower_activations(recipe: Recipe) -> float:
+    """Bytes a token, as if every token were visual: nothing for a frozen tower, of which no layer is kept."""
+    if "vision_tower" in frozen_parts(recipe.training.freeze, recipe.training.lora):
+        return 0
+    vision = config_of(recipe).backbone_config.vision_config
+    depth = getattr(vision, "depth", None) or vision.num_hidden_layers
+    width = getattr(vision, "embed_dim", None) or vision.hidden_size  # Qwen2-VL's hidden_size is what it gives
+    inner = getattr(vision, "intermediate_size", None) or width * vision.mlp_ratio
+    patches = getattr(vision, "spatial_merge_size", 1) ** 2  # of a token
+    return patches * _stack(depth, width, 11 * width + 2 * inner, _checkpointed(recipe, "vision_tower"), recipe)
+
+
+def _stack(depth: int, width: int, layer: float, checkpointed: bool, recipe: Recipe) -> float:
+    """Bytes a token of a stack of layers, each of which keeps `layer` numbers, or its input alone."""
+    numbers = depth * width + layer if checkpointed else depth * layer
+    return numbers * (2 if recipe.training.bf16 or recipe.training.fp16 else 4)
+
+
+def _checkpoints(recipe: Recipe) -> str:
+    return " and ".join(part for part in STACKS if _checkpointed(recipe, part)) or "nothing"
+
+
+def _checkpointed(recipe: Recipe, part: str) -> bool:
+    chosen = recipe.training.checkpoint_parts
+    return bool(recipe.training.gradient_checkpointing) and (chosen is None or part in chosen)
 
 
 def step_flops(recipe: Recipe, lengths: np.ndarray) -> float:
-    """Of one device: 2 a parameter and token forwards, twice that backwards, once more for each recomputation."""
-    args = recipe.training
-    sizes = part_sizes(recipe)
-    passes = 3 + int(bool(args.gradient_checkpointing)) + int(_caches(recipe))
+    """Of one device: 2 a parameter and token forwards, twice that backwards (once where weights are frozen and an
+    adapter is trained), once more for each recomputation."""
+    args, sizes = recipe.training, part_sizes(recipe)
     tokens = 2 * lengths.mean() * args.per_device_train_batch_size
-    language = 2 * sizes["language_model"] * tokens * passes
-    vision = 2 * sizes["vision_tower"] * tokens * (1 if "vision_tower" in args.freeze else passes)
-    return (language + vision) * args.gradient_accumulation_steps
+    frozen = frozen_parts(args.freeze, args.lora)
+    flops = 0.0
+    for part in STACKS:
+        passes = 3 - int(args.lora is not None) + int(_checkpointed(recipe, part)) + int(_caches(recipe))
+        flops += 2 * sizes[part] * tokens * (1 if part == "vision_tower" and part in frozen else passes)
+    return flops * args.gradient_accumulation_steps
 
 
 def measured_tflops(size: int = 1024) -> float:

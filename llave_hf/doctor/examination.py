@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llave_hf.data.pairs import PairDataset
+from llave_hf.data.stream_tasks import TrainingPairs
 from llave_hf.training.recipe import Recipe, load_recipe
 
 OK, NOTE, PROBLEM = "ok", "note", "PROBLEM"
@@ -41,7 +41,7 @@ class Patient:
     """
 
     recipe: Recipe
-    dataset: PairDataset | None
+    dataset: TrainingPairs | None
     fast: bool
     tflops: float | None
     devices: int
@@ -107,6 +107,7 @@ def check_settings(recipe: Recipe) -> Iterator[Finding]:
 def check_disk(patient: Patient) -> Iterator[Finding]:
     """Whether the checkpoints fit."""
     from .model_checks import parameter_bytes
+    from .tuned_sizes import tuned_sizes
 
     args = patient.recipe.training
     folder = Path(args.output_dir).absolute()
@@ -115,7 +116,9 @@ def check_disk(patient: Patient) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     weights = parameter_bytes(patient.recipe)
     kept = (args.save_total_limit or 1) + 1  # the old one is removed after the new one is written
-    needed = weights * 3 * kept + weights  # weights and two moments each, and the final folder
+    tuned = tuned_sizes(patient.recipe)
+    # An adapter's checkpoint holds what is trained; both hold two moments of it. And the final folder.
+    needed = (tuned.states if tuned.adapters else tuned.weights + tuned.states * 2 / 3) * kept + weights
     unlimited = "" if args.save_total_limit else ", and save_total_limit is not set: every checkpoint stays"
     text = f"{needed / 1e9:.1f} GB for {kept} checkpoints and the model, {free / 1e9:.1f} GB free{unlimited}"
     yield Finding(PROBLEM if needed > free else NOTE if unlimited else OK, "disk", text)

@@ -16,24 +16,25 @@ from llave_hf.llava_qwen.configuration import to_llave_config
 from llave_hf.llava_qwen.vision_towers import find_vision_tower
 from llave_hf.training.parts import part_parameters
 from llave_hf.training.recipe import Recipe
+from llave_hf.training.tuning import PARTS, LoraSettings, frozen_parts
 
-from .examination import NOTE, OK, Finding, Patient
+from .examination import OK, Finding, Patient
 
-PARTS = ("vision_tower", "projector", "language_model")
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, None: 4}
 
 
 def check_model(patient: Patient) -> Iterator[Finding]:
     """The configuration, and the parameters that are trained and frozen."""
     recipe = patient.recipe
-    sizes = part_sizes(recipe)
-    trained = sum(count for part, count in sizes.items() if part not in recipe.training.freeze)
-    parts = ", ".join(
-        f"{part} {count:,}" + (" (frozen)" if part in recipe.training.freeze else "") for part, count in sizes.items()
-    )
-    yield Finding(OK, "model", f"{config_of(recipe).backbone_config.model_type}: {parts}; {trained:,} trained")
-    if trained == 0:
-        yield Finding(NOTE, "model", "every part is frozen: nothing is trained")
+    from .tuned_sizes import tuned_sizes
+
+    sizes, tuned = part_sizes(recipe), tuned_sizes(recipe)
+    frozen = frozen_parts(recipe.training.freeze, recipe.training.lora)
+    adapted = LoraSettings.of(recipe.training.lora).parts if recipe.training.lora is not None else ()
+    notes = dict.fromkeys(frozen, " (frozen)") | dict.fromkeys(adapted, " (frozen, with adapters)")
+    parts = ", ".join(f"{part} {count:,}{notes.get(part, '')}" for part, count in sizes.items())
+    text = f"{config_of(recipe).backbone_config.model_type}: {parts}; {tuned.trained:,} trained"
+    yield Finding(OK, "model", text + (f", {tuned.adapters:,} of them in adapters" if tuned.adapters else ""))
 
 
 def config_of(recipe: Recipe) -> LlaveConfig:
@@ -52,21 +53,23 @@ def config_of(recipe: Recipe) -> LlaveConfig:
 
 def part_sizes(recipe: Recipe) -> dict[str, int]:
     """Parameters of vision tower, projector and language model."""
-    model = _skeleton(recipe)
+    model = skeleton(recipe)
     return {part: sum(parameter.numel() for parameter in part_parameters(model, part)) for part in PARTS}
 
 
 def parameter_bytes(recipe: Recipe) -> int:
-    """Of the weights in the type that they are kept in."""
-    return sum(part_sizes(recipe).values()) * bytes_a_parameter(recipe)
+    """Of the weights in the type that they are opened in."""
+    return sum(part_sizes(recipe).values()) * opened_bytes(recipe)
 
 
-def bytes_a_parameter(recipe: Recipe) -> int:
-    dtype = config_of(recipe).backbone_config.dtype
+def opened_bytes(recipe: Recipe) -> int:
+    """Of a parameter in the type that the weights are opened in."""
+    dtype = recipe.model.dtype if recipe.model.dtype != "auto" else config_of(recipe).backbone_config.dtype
     return _BYTES.get(str(dtype).removeprefix("torch.") if dtype is not None else None, 4)
 
 
-def _skeleton(recipe: Recipe) -> LlaveModel:
+def skeleton(recipe: Recipe) -> LlaveModel:
+    """The model without memory for its weights."""
     return _cached_skeleton(config_of(recipe).to_json_string())
 
 

@@ -96,7 +96,7 @@ class Benchmark:
         Raises:
             BenchmarkError: what :func:`evaluate_benchmark` would raise about the data.
         """
-        from .inputs import collect_inputs
+        from .collection import collect_inputs
         from .rows import RowReader
 
         selected = self.select(subsets)

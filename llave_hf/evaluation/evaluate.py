@@ -9,13 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llave_hf import distributed
+from llave_hf.data.vector_store import VectorStore
+from llave_hf.errors import UserError
+from llave_hf.model_identity import ModelIdentity, identify, loaded_revision
 
 from .benchmark import Benchmark, load_benchmark
-from .inputs import collect_inputs
+from .collection import collect_inputs
 from .report import write_report
-from .results import BenchmarkResults, TaskResult
-from .retrieval import Encoder, encode_inputs, normalise, rank_task
+from .results import BenchmarkResults, TaskResult, write_per_query
+from .retrieval import normalise, rank_tasks
 from .rows import RowReader
+from .vectors import Encoder, encode_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,8 @@ def evaluate_benchmark(
     show_progress: bool = True,
     subsets: Iterable[str] | None = None,
     model_name: str | None = None,
+    model_revision: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> BenchmarkResults:
     """Score an encoder on a benchmark; with several ranks each encodes a share, and every rank gets the results.
 
@@ -38,14 +44,20 @@ def evaluate_benchmark(
     Args:
         model: a model folder or Hub id, or an object with sentence-transformers' `encode`.
         benchmark: a YAML file, the name of a bundled benchmark, or a loaded one.
-        output_dir: where the first rank writes `results.json`, `results.md` and `results.png`; None: nowhere.
+        output_dir: where the first rank writes `results.json`, `results.md`, `results.png` and
+            `per_query.safetensors`; None: nowhere.
         data: folder that stands in for the benchmark file's own (see :func:`load_benchmark`).
         batch_size: inputs that the encoder takes at once.
         subsets: names of the subsets to evaluate; None: all. Means are then over these alone.
         model_name: how the results call the model; None: its folder, id or class.
+        model_revision: what tells its weights and settings from others'; None: a Hub commit, or a digest of the
+            folder's files or of the weights in memory. Only an object that is no torch module has none by itself.
+        cache: folder that keeps every vector by content and model: a stopped run goes on, another benchmark finds
+            what they share. All ranks must see it. None: nothing is kept.
 
     Raises:
         BenchmarkError: the benchmark file or its data cannot be used.
+        UserError: `cache` is given for a model whose weights cannot be told from others', without `model_revision`.
         ValueError: the encoder does not return finite vectors, or `batch_size` is not positive.
     """
     if batch_size < 1:
@@ -57,29 +69,44 @@ def evaluate_benchmark(
     selected = whole.select(subsets)
     reader = RowReader(selected)
     inputs, tasks = collect_inputs(selected, reader)
-    encoder = _load(model) if isinstance(model, (str, os.PathLike)) else model
+    encoder, identity = _open(model, model_revision)
+    store = None if cache is None else _store(Path(cache), identity)
     logger.info("%s: %d distinct inputs in %d subsets.", selected.name, len(inputs), len(tasks))
     start = time.perf_counter()
-    embeddings = encode_inputs(encoder, inputs, batch_size=batch_size, show_progress=show_progress)
+    embeddings = encode_inputs(encoder, inputs, batch_size=batch_size, show_progress=show_progress, store=store)
     encoded = time.perf_counter()
-    vector_ids = normalise(embeddings)
+    ranks = rank_tasks(tasks, embeddings, normalise(embeddings), show_progress=show_progress)
     results = BenchmarkResults(
         model=model_name or _name(model),
         benchmark=selected.name,
         revision=reader.revision,
-        tasks=tuple(TaskResult(task.task, rank_task(task, embeddings, vector_ids), task.duplicates) for task in tasks),
+        tasks=tuple(map(TaskResult, tasks, ranks)),
         missing=tuple(task.name for task in whole.tasks if task not in selected.tasks),
+        identity=identity,
     )
     logger.info("Encoded in %.1f s, scored in %.1f s.", encoded - start, time.perf_counter() - encoded)
     if output_dir is not None and distributed.rank() == 0:
         write_report(results.to_dict(), Path(output_dir))
+        write_per_query(results, Path(output_dir))
     return results
 
 
-def _load(path: str | os.PathLike[str]) -> Encoder:
+def _open(model: Encoder | str | os.PathLike[str], revision: str | None) -> tuple[Encoder, ModelIdentity]:
     from llave_hf.sentence_transformer import load_encoder
 
-    return load_encoder(os.fspath(path))
+    if not isinstance(model, (str, os.PathLike)):
+        return model, identify(model, revision)
+    encoder = load_encoder(os.fspath(model))
+    return encoder, identify(encoder, revision or loaded_revision(encoder, model))
+
+
+def _store(folder: Path, identity: ModelIdentity) -> VectorStore:
+    if identity.revision is None:
+        raise UserError(
+            "A cache needs to know which model made a vector, and this encoder is no torch module whose weights could "
+            "be compared: give model_revision, a text that is another for every other model."
+        )
+    return VectorStore(folder, identity.vectors())
 
 
 def _name(model: Encoder | str | os.PathLike[str]) -> str:

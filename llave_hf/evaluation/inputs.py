@@ -6,40 +6,23 @@ thirty million candidates, most of them again and again.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from llave_hf.data.content_digests import ContentDigests
 from llave_hf.data.media import MediaError, load_sample, resolve_media_path
 from llave_hf.data.samples import Sample, sample_from
+from llave_hf.data.vector_store import Keys
+from llave_hf.media_llave import MAX_FRAMES
 
-from .benchmark import Benchmark, BenchmarkError, Task
+from .benchmark import BenchmarkError
 from .metrics import IntArray
-from .mmeb import RawInput, parse_row
-from .rows import RowReader
+from .mmeb import RawInput
 
-logger = logging.getLogger(__name__)
 ROWS_NAMED = 5  # how many culprits a message lists
-
-
-@dataclass(frozen=True, slots=True)
-class TaskInputs:
-    """A subset as numbers of distinct inputs.
-
-    Attributes:
-        queries: (Q,)
-        pools: Q arrays of the query's distinct candidates, the answer first.
-        duplicates: candidates that were left out because the same content stands before them in the same list.
-    """
-
-    task: Task
-    queries: IntArray
-    pools: list[IntArray]
-    duplicates: int
 
 
 class DistinctInputs:
@@ -48,6 +31,7 @@ class DistinctInputs:
     def __init__(self, media_root: Path | None) -> None:
         self.media_root = media_root
         self.samples: list[Sample] = []
+        self.keys: list[int] = []  # by text and paths, wherever the media folder is
         self._places: list[str] = []
         self._by_raw: dict[RawInput, int] = {}
         self._by_key: dict[int, int] = {}
@@ -60,9 +44,11 @@ class DistinctInputs:
         number = self._by_raw.get(raw)
         if number is None:
             sample = self._sample(raw, place)
-            number = self._by_key.setdefault(sample.key(), len(self.samples))
+            key = replace(sample, media_root=None).key()
+            number = self._by_key.setdefault(key, len(self.samples))
             if number == len(self.samples):
                 self.samples.append(sample)
+                self.keys.append(key)
                 self._places.append(place)
             self._by_raw[raw] = number
         return number
@@ -110,6 +96,18 @@ class DistinctInputs:
         """Subset and row where the input was seen first."""
         return self._places[number]
 
+    def content_keys(self, numbers: IntArray) -> Keys:
+        """(n, 2) keys by the bytes of texts, pictures and videos, and by how videos are read.
+
+        Raises:
+            BenchmarkError: a file cannot be read.
+        """
+        digests = ContentDigests(f"at most {MAX_FRAMES} frames")
+        try:
+            return digests.keys(self.samples[number] for number in numbers)
+        except (MediaError, OSError) as error:
+            raise BenchmarkError(f"A picture or video cannot be read: {error}") from error
+
     def encoding_order(self) -> IntArray:
         """(M,) texts, pictures and videos apart, alike lengths together: little padding in a batch."""
         size = [(bool(sample.video), len(sample.images), len(sample.text)) for sample in self.samples]
@@ -136,48 +134,3 @@ class DistinctInputs:
                 f"{place}: the text {raw.text!r:.80} marks a picture, but no path is given: fill it in."
             )
         return sample
-
-
-def collect_inputs(benchmark: Benchmark, reader: RowReader) -> tuple[DistinctInputs, list[TaskInputs]]:
-    """Read all rows, check them and their files, and number the distinct inputs.
-
-    A candidate with the content of an earlier one in the same list is counted once: it could only tie with it. Where
-    the answer itself is repeated that is a flaw of the data (no encoder could tell the two apart): without this
-    a perfect encoder would get half a point. A warning names the rows.
-
-    Raises:
-        BenchmarkError: rows or files that cannot be used.
-    """
-    inputs = DistinctInputs(benchmark.media_root)
-    tasks = [_collect_task(task, inputs, reader) for task in benchmark.tasks]
-    inputs.check_media()
-    return inputs, tasks
-
-
-def _collect_task(task: Task, inputs: DistinctInputs, reader: RowReader) -> TaskInputs:
-    queries, pools, duplicates = [], [], 0
-    repeated_answers, empty_candidates = [], []
-    for number, row in enumerate(reader.read(task)):
-        place = f"{task.name}, row {number}"
-        parsed = parse_row(row, place)
-        queries.append(inputs.add(parsed.query, place))
-        candidates = [inputs.add(candidate, place) for candidate in parsed.candidates]
-        pool = list(dict.fromkeys(candidates))  # keeps the order: the answer stays first
-        pools.append(np.array(pool, dtype=np.int64))
-        duplicates += len(candidates) - len(pool)
-        if candidates.count(pool[0]) > 1:
-            repeated_answers.append(number)
-        if any(candidate.empty for candidate in parsed.candidates):
-            empty_candidates.append(number)
-    if not queries:
-        raise BenchmarkError(f"{task.name} has no rows: complete the data, or leave the subset out.")
-    _warn(task, repeated_answers, "the answer stands again among the wrong candidates; it is counted once")
-    _warn(task, empty_candidates, "a wrong candidate has no text, picture or video; it is encoded as an empty text")
-    return TaskInputs(task, np.array(queries, dtype=np.int64), pools, duplicates)
-
-
-def _warn(task: Task, rows: Iterable[int], problem: str) -> None:
-    rows = list(rows)
-    if rows:
-        named = ", ".join(map(str, rows[:ROWS_NAMED])) + (", …" if len(rows) > ROWS_NAMED else "")
-        logger.warning("%s: in %d row(s) %s (row %s).", task.name, len(rows), problem, named)

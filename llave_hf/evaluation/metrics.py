@@ -1,21 +1,22 @@
-"""Retrieval metrics for one right answer a query, with ties scored by expectation.
+"""Retrieval metrics with ties scored by expectation, for one right answer a query or several, graded or not.
 
 A query's candidates are ordered by score. Where other candidates have exactly the score of the answer, the order among
 them is arbitrary: taking the first (`argmax`, a stable sort) gives an encoder that maps everything to one vector a
 precision@1 of 1.0 wherever the answer is listed first, as MMEB lists it. Here every order of the tied candidates
 counts equally, so that such an encoder scores exactly chance, 1 / candidates.
 
-All metrics are functions of two numbers a query (see :class:`AnswerRanks`): how many candidates lie strictly above the
-answer, and how many others share its score. The answer's rank is then uniform on `above + 1 .. above + tied + 1`.
+All metrics are functions of two numbers an answer (see :class:`AnswerRanks`): how many candidates lie strictly above
+it, and how many others share its score. Its rank is then uniform on `above + 1 .. above + tied + 1`. Each metric is a
+sum over a query's answers, so that its expectation needs nothing else, also where several answers are tied.
 
-Shapes: Q queries, C candidates.
+Shapes: Q queries, C candidates, P answers (Q where each query has one).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,23 +25,33 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 PerQueryMetric = Callable[["AnswerRanks"], FloatArray]
 
-BOOTSTRAP_RESAMPLES = 10_000
-BOOTSTRAP_SEED = 0
-
 
 @dataclass(frozen=True, slots=True)
 class AnswerRanks:
     """Where the answers stand; all that the metrics need to know about the scores.
 
     Attributes:
-        above: (Q,) candidates with a score strictly above the answer's.
-        tied: (Q,) *other* candidates with exactly the answer's score.
-        candidates: (Q,) candidates of the query, the answer included.
+        above: (P,) candidates with a score strictly above the answer's.
+        tied: (P,) *other* candidates with exactly the answer's score.
+        candidates: (Q,) candidates of the query, its answers included.
+        queries: (P,) the query of each answer, ascending; None: one answer a query, in order.
+        gains: (P,) how good an answer it is, above 0; None: all are equally good.
     """
 
     above: IntArray
     tied: IntArray
     candidates: IntArray
+    queries: IntArray | None = None
+    gains: FloatArray | None = None
+
+    def query_numbers(self) -> IntArray:
+        """(P,) the query of each answer."""
+        return np.arange(len(self.above)) if self.queries is None else self.queries
+
+    def total(self, values: FloatArray) -> FloatArray:
+        """(P,) -> (Q,): the sum over each query's answers."""
+        sums = np.bincount(self.query_numbers(), values, minlength=len(self.candidates))
+        return sums.astype(np.float64, copy=False)
 
 
 def rank_answers(scores: ArrayLike, answers: ArrayLike = 0, present: ArrayLike | None = None) -> AnswerRanks:
@@ -75,36 +86,69 @@ def rank_answers(scores: ArrayLike, answers: ArrayLike = 0, present: ArrayLike |
 
 
 def precision_at_1(ranks: AnswerRanks) -> FloatArray:
-    """(Q,) probability that the answer comes first when ties are broken at random (MMEB's Precision@1 = Hit@1)."""
-    return np.where(ranks.above == 0, 1.0 / (ranks.tied + 1), 0.0)
+    """(Q,) probability that an answer comes first when ties are broken at random (MMEB's Precision@1 = Hit@1)."""
+    return ranks.total(np.where(ranks.above == 0, 1.0 / (ranks.tied + 1), 0.0))
 
 
 def precision_at_1_bounds(ranks: AnswerRanks) -> tuple[FloatArray, FloatArray]:
     """(Q,) twice, pessimistic and optimistic: all ties lost, all ties won. They differ only where there are ties."""
-    return ((ranks.above + ranks.tied) == 0).astype(np.float64), (ranks.above == 0).astype(np.float64)
+    return precision_at_1(without_ties(ranks, won=False)), precision_at_1(without_ties(ranks, won=True))
 
 
 def recall_at_k(ranks: AnswerRanks, k: int) -> FloatArray:
-    """(Q,) probability that the answer is among the first k when ties are broken at random."""
+    """(Q,) expected share of the answers among the first k when ties are broken at random."""
     _check_cutoff(k)
-    return np.clip(k - ranks.above, 0, ranks.tied + 1) / (ranks.tied + 1)
+    found = np.clip(k - ranks.above, 0, ranks.tied + 1) / (ranks.tied + 1)
+    return ranks.total(found) / ranks.total(np.ones_like(found))
 
 
 def ndcg_at_k(ranks: AnswerRanks, k: int) -> FloatArray:
-    """(Q,) expected nDCG@k over the orders of the ties: the mean of 1 / log2(1 + rank) over the possible ranks.
-
-    With one relevant candidate the ideal DCG is 1, and linear and exponential gain agree.
+    """(Q,) expected nDCG@k over the orders of the ties, the gain being linear in the grade (trec_eval's, MMEB-V2's
+    `ndcg_linear`): the mean of gain / log2(1 + rank) over the possible ranks, over that of the best order.
     """
     _check_cutoff(k)
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
     # discounted[r] = sum of the discounts of the ranks 1..r; ranks after k add nothing
-    discounted = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
+    discounted = np.concatenate([[0.0], np.cumsum(discounts)])
     first, last = np.minimum(ranks.above, k), np.minimum(ranks.above + ranks.tied + 1, k)
-    return (discounted[last] - discounted[first]) / (ranks.tied + 1)
+    found = (discounted[last] - discounted[first]) / (ranks.tied + 1)
+    if ranks.queries is None and ranks.gains is None:
+        return found
+    gains = np.ones_like(found) if ranks.gains is None else ranks.gains
+    places = _places(ranks.query_numbers(), np.zeros_like(ranks.above), -gains)  # 0 for a query's best answer
+    ideal = np.where(places < k, gains * discounts[np.minimum(places, k - 1)], 0.0)
+    return ranks.total(gains * found) / ranks.total(ideal)
 
 
 def chance(ranks: AnswerRanks) -> AnswerRanks:
     """The ranks that an encoder with one vector for everything gets: every other candidate tied with the answer."""
-    return AnswerRanks(np.zeros_like(ranks.above), ranks.candidates - 1, ranks.candidates)
+    others = ranks.candidates[ranks.query_numbers()] - 1
+    return replace(ranks, above=np.zeros_like(ranks.above), tied=others)
+
+
+def without_ties(ranks: AnswerRanks, *, won: bool) -> AnswerRanks:
+    """The ranks when answers win all their ties with other candidates, or lose them; among tied answers the better
+    one comes first, or last."""
+    queries = ranks.query_numbers()
+    gains = np.zeros(len(queries)) if ranks.gains is None else ranks.gains
+    places = _places(queries, ranks.above, -gains if won else gains)
+    if won:
+        return replace(ranks, above=ranks.above + places, tied=np.zeros_like(ranks.tied))
+    _, group = np.unique(np.stack([queries, ranks.above]), axis=1, return_inverse=True)
+    tied_answers = np.bincount(group.reshape(-1))[group.reshape(-1)]
+    last = ranks.above + ranks.tied + 1 - tied_answers + places
+    return replace(ranks, above=last, tied=np.zeros_like(ranks.tied))
+
+
+def _places(queries: IntArray, above: IntArray, key: FloatArray) -> IntArray:
+    """(P,) each answer's place, from 0, by `key` among the answers with the same query and `above`."""
+    order = np.lexsort((key, above, queries))
+    same = (np.diff(queries[order]) == 0) & (np.diff(above[order]) == 0)
+    starts = np.concatenate([[True], ~same])[: len(order)]
+    numbers = np.arange(len(order))
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = numbers - np.maximum.accumulate(np.where(starts, numbers, 0))
+    return places
 
 
 def per_query_metric(name: str) -> PerQueryMetric:
@@ -122,32 +166,6 @@ def per_query_metric(name: str) -> PerQueryMetric:
         )
     function, k = {"recall": recall_at_k, "ndcg": ndcg_at_k}[match[1]], int(match[2])
     return lambda ranks: function(ranks, k)
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    resamples: int = BOOTSTRAP_RESAMPLES,
-    seed: int = BOOTSTRAP_SEED,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over queries; the same numbers in every run.
-
-    Drawing n queries with replacement is drawing how often each distinct value occurs from a multinomial distribution,
-    which costs `resamples` x (distinct values) instead of `resamples` x n. Values that are all equal (all right, all
-    wrong) give an interval of no width: the percentile bootstrap says nothing about what it has not seen.
-
-    Raises:
-        ValueError: no values.
-    """
-    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    n = int(counts.sum())
-    if n == 0:
-        raise ValueError("A bootstrap interval needs at least one query.")
-    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)  # (resamples, distinct values)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(drawn @ distinct / n, [tail, 1.0 - tail])
-    return float(low), float(high)
 
 
 def _check_cutoff(k: int) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation found, and its form as `results.json`."""
+"""What an evaluation found, and its form as `results.json` and `per_query.safetensors`."""
 
 from __future__ import annotations
 
@@ -6,34 +6,40 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import save_file
+
+from llave_hf.model_identity import UNKNOWN, ModelIdentity, package_versions
+
 from .benchmark import DISTRIBUTIONS, Task
+from .collection import TaskInputs
 from .metrics import (
     AnswerRanks,
     FloatArray,
-    bootstrap_interval,
     chance,
     per_query_metric,
     precision_at_1,
     precision_at_1_bounds,
+    without_ties,
 )
+from .resampling import bootstrap_interval
 
-VERSIONED_PACKAGES = ("torch", "transformers", "sentence-transformers")
+PER_QUERY_FILE = "per_query.safetensors"
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A subset and where its answers stand.
+    """A subset and where its answers stand."""
 
-    Attributes:
-        duplicates: candidates that were left out because the same content stood before them in the same list.
-    """
-
-    task: Task
+    inputs: TaskInputs
     ranks: AnswerRanks
-    duplicates: int = 0
+
+    @property
+    def task(self) -> Task:
+        """What the benchmark file says of the subset."""
+        return self.inputs.task
 
     @cached_property
     def per_query(self) -> FloatArray:
@@ -46,7 +52,7 @@ class TaskResult:
         return _mean(self.per_query)
 
     def to_dict(self) -> dict[str, Any]:
-        """The subset's entry in `results.json`; `ci95` and `chance` are of `metric`."""
+        """The entry in `results.json`; `ci95`, `chance` and `bounds` (all ties lost, all won) are of `metric`."""
         metric = per_query_metric(self.task.metric)
         pessimistic, optimistic = precision_at_1_bounds(self.ranks)
         candidates = _mean(self.ranks.candidates)
@@ -56,10 +62,14 @@ class TaskResult:
             "metric": self.task.metric,
             "ci95": list(bootstrap_interval(self.per_query)),
             "chance": _mean(metric(chance(self.ranks))),
+            "bounds": [_mean(metric(without_ties(self.ranks, won=won))) for won in (False, True)],
             "precision_at_1_bounds": [_mean(pessimistic), _mean(optimistic)],
             "n": len(self.per_query),
             "candidates": int(candidates) if candidates.is_integer() else candidates,
-            "duplicates": self.duplicates,
+            "duplicates": self.inputs.duplicates,
+            "findings": {name: len(rows) for name, rows in self.inputs.findings.items()},
+            "inputs": self.inputs.digest,
+            "revision": self.inputs.revision,
             "meta_task": self.task.meta_task,
             "distribution": self.task.distribution,
         }
@@ -71,6 +81,7 @@ class BenchmarkResults:
 
     Attributes:
         revision: of the data; a commit of the Hub, or a digest of local files.
+        identity: of the model, its weights' dtype and the prompt that it puts before inputs.
         missing: subsets of the benchmark that were not evaluated; means leave them out.
     """
 
@@ -79,6 +90,7 @@ class BenchmarkResults:
     revision: str | None
     tasks: tuple[TaskResult, ...]
     missing: tuple[str, ...] = ()
+    identity: ModelIdentity = UNKNOWN
 
     @property
     def means(self) -> dict[str, float]:
@@ -95,6 +107,9 @@ class BenchmarkResults:
         """The content of `results.json`; the same in every run on the same data, model and versions."""
         return {
             "model": self.model,
+            "model_revision": self.identity.revision,
+            "dtype": self.identity.dtype,
+            "prompt": self.identity.prompt,
             "benchmark": self.benchmark,
             "revision": self.revision,
             "versions": package_versions(),
@@ -104,21 +119,13 @@ class BenchmarkResults:
         }
 
 
-def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that decide a vector; None: not installed."""
-    import llave_hf
-
-    return {"llave_hf": llave_hf.__version__, **{package: _version(package) for package in VERSIONED_PACKAGES}}
+def write_per_query(results: BenchmarkResults, folder: Path) -> None:
+    """Write each subset's metric query by query, (Q,) float64, which is what `llave compare` needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({result.task.name: result.per_query for result in results.tasks}, folder / PER_QUERY_FILE)
 
 
 def _mean(values: Iterable[float]) -> float:
     """The mean, rounded once: the same in every order, and 1/100 for 281 times 1/100."""
     numbers = [float(value) for value in values]
     return math.fsum(numbers) / len(numbers)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,98 +1,76 @@
-"""Encodes every distinct input once and ranks each query's answer among its candidates.
+"""Ranks each query's answers among its candidates, in tiles of bounded memory.
 
 Scores are cosines in float32. Only exactly equal scores are ties, so equal vectors must get bitwise equal scores; but
 a matrix product may round the same row differently in different places. Hence each distinct *vector* is scored once a
 query, and its score is shared by all inputs that have it: an encoder that maps everything to one vector ties
-everything, whatever the BLAS.
+everything, whatever the BLAS. Where a tile is scored twice, it is the same product again, to the same bits.
 
-Shapes: M distinct inputs, Q queries, D dimensions.
+The cut into blocks of queries and tiles of candidates does not depend on the number of ranks, and each block is ranked
+by one of them: the ranks of the answers are the same on any number of processes.
+
+Shapes: M distinct inputs, Q queries, P answers, D dimensions; q queries and p answers of a block, V distinct vectors.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from llave_hf import distributed
 
-from .inputs import DistinctInputs, TaskInputs
-from .metrics import AnswerRanks, IntArray, rank_answers
+from .collection import TaskInputs
+from .metrics import AnswerRanks, IntArray
+from .vectors import Embeddings
 
-Embeddings = NDArray[np.float32]
-
-BATCHES_PER_CHUNK = 8
-CHUNK_PIXELS = 1 << 27  # 400 MB of opened pictures at most (a single larger input apart)
-QUERIES_PER_BLOCK = 32
-
-
-class Encoder(Protocol):
-    """Anything with sentence-transformers' `encode`."""
-
-    def encode(self, inputs: list[Any], /, *, batch_size: int, show_progress_bar: bool) -> Any:
-        """Return one vector an input, (n, D), for texts and dicts of `text`, `image` and `video`."""
+LOCAL_QUERIES = 32  # a block's queries with candidates of their own
+LOCAL_CANDIDATES = 1 << 18  # and how many candidates these have together (a single longer list apart)
+GLOBAL_QUERIES = 256
+TILE = 8192  # vectors scored at once
+ROWS_AT_ONCE = 8192  # normalised at once
 
 
-def encode_inputs(model: Encoder, inputs: DistinctInputs, *, batch_size: int, show_progress: bool) -> Embeddings:
-    """Encode all inputs, each once; with several ranks each encodes its share, and all get everything.
+class _Block(NamedTuple):
+    """Answers that are ranked together: `answers` numbers them within the task, `queries` their queries."""
 
-    Returns:
-        (M, D) float32, in the order of `inputs`.
-
-    Raises:
-        BenchmarkError: a picture or video is broken.
-        ValueError: the encoder returns something else than one finite vector an input.
-        RuntimeError: another rank failed; the message is that rank's.
-    """
-    rank, world_size = distributed.rank(), distributed.world_size()
-    order = inputs.encoding_order()
-    share = order[rank::world_size]
-    with tqdm(total=len(share), desc="Encoding", unit="input", disable=not show_progress or rank != 0) as bar:
-        try:
-            own: Embeddings | Exception = _encode_share(model, inputs, share, batch_size, bar)
-        except Exception as error:  # told to the other ranks, which would wait for ever, and raised below
-            own = error
-    if world_size == 1:
-        parts: Sequence[Any] = [own]
-    else:
-        parts = distributed.all_gather_object(own if isinstance(own, np.ndarray) else f"{type(own).__name__}: {own}")
-    if isinstance(own, Exception):
-        raise own
-    for number, part in enumerate(parts):
-        if isinstance(part, str):
-            raise RuntimeError(f"Evaluation stopped because rank {number} failed: {part}")
-    dimensions = next(part.shape[1] for part in parts if len(part))
-    embeddings = np.empty((len(inputs), dimensions), dtype=np.float32)
-    for number, part in enumerate(parts):
-        if len(part):
-            embeddings[order[number::world_size]] = part
-    return embeddings
+    answers: IntArray
+    queries: IntArray
 
 
-def rank_task(task: TaskInputs, embeddings: Embeddings, vector_ids: IntArray) -> AnswerRanks:
-    """Rank every answer of a subset.
+def rank_tasks(
+    tasks: Sequence[TaskInputs], embeddings: Embeddings, vector_ids: IntArray, *, show_progress: bool = False
+) -> list[AnswerRanks]:
+    """Rank every answer of every subset; with several ranks each does a share, and all get everything.
 
     Args:
         embeddings: (M, D), L2-normalised.
         vector_ids: (M,) from :func:`normalise`.
     """
-    everything = np.unique(np.concatenate(task.pools)) if task.task.pool == "global" else None
-    blocks = []
-    for start in range(0, len(task.pools), QUERIES_PER_BLOCK):
-        block = slice(start, start + QUERIES_PER_BLOCK)
-        pools = task.pools[block]
-        if everything is not None:
-            pools = [np.concatenate([pool[:1], everything[everything != pool[0]]]) for pool in pools]
-        blocks.append(_rank_block(embeddings[task.queries[block]], pools, embeddings, vector_ids))
-    return AnswerRanks(
-        above=np.concatenate([block.above for block in blocks]),
-        tied=np.concatenate([block.tied for block in blocks]),
-        candidates=np.concatenate([block.candidates for block in blocks]),
-    )
+    rank, world_size = distributed.rank(), distributed.world_size()
+    blocks = [(number, block) for number, task in enumerate(tasks) for block in _blocks(task, vector_ids)]
+    own = blocks[rank::world_size]
+    found = []
+    pools: dict[int, tuple[IntArray, IntArray]] = {}
+    for number, block in tqdm(own, desc="Scoring", unit="block", disable=not show_progress or rank != 0):
+        task = tasks[number]
+        if task.task.pool == "global":
+            if number not in pools:
+                pools = {number: np.unique(vector_ids[task.pools[0]], return_counts=True)}
+            found.append(_rank_global(task, block, embeddings, vector_ids, *pools[number]))
+        else:
+            found.append(_rank_local(task, block, embeddings, vector_ids))
+    above = [np.zeros(len(task.answers), dtype=np.int64) for task in tasks]
+    tied = [np.zeros(len(task.answers), dtype=np.int64) for task in tasks]
+    for share, part in enumerate(distributed.all_gather_object(found)):
+        for (number, block), (block_above, block_tied) in zip(blocks[share::world_size], part, strict=True):
+            above[number][block.answers], tied[number][block.answers] = block_above, block_tied
+    return [
+        AnswerRanks(above[number], tied[number], task.candidates, task.answer_queries, task.gains)
+        for number, task in enumerate(tasks)
+    ]
 
 
 def normalise(embeddings: Embeddings) -> IntArray:
@@ -101,82 +79,82 @@ def normalise(embeddings: Embeddings) -> IntArray:
     Returns:
         (M,) for each row the first row with the same vector.
     """
-    embeddings += 0.0  # -0.0 becomes 0.0: equal numbers, equal bytes
-    first: dict[bytes, int] = {}
-    vector_ids = np.empty(len(embeddings), dtype=np.int64)
-    for number, row in enumerate(embeddings):
-        vector_ids[number] = first.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), number)
-        norm = np.linalg.norm(row)
-        if norm > 0:
-            row /= norm
-    return vector_ids
+    digests = np.empty((len(embeddings), 2), dtype=np.uint64)
+    for start in range(0, len(embeddings), ROWS_AT_ONCE):
+        rows = embeddings[start : start + ROWS_AT_ONCE]
+        rows += 0.0  # -0.0 becomes 0.0: equal numbers, equal bytes
+        hashed = b"".join(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
+        digests[start : start + len(rows)] = np.frombuffer(hashed, dtype=np.uint64).reshape(-1, 2)
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        np.divide(rows, norms, out=rows, where=norms > 0)
+    pairs = digests.view([("one", np.uint64), ("other", np.uint64)]).reshape(-1)
+    _, first, group = np.unique(pairs, return_index=True, return_inverse=True)
+    return first[group.reshape(-1)]
 
 
-def _rank_block(
-    queries: Embeddings, pools: list[IntArray], embeddings: Embeddings, vector_ids: IntArray
-) -> AnswerRanks:
-    """Rank the answers of a few queries: queries (q, D), pools q arrays of any lengths with the answer first."""
-    lengths = np.array([len(pool) for pool in pools])
-    present = np.arange(lengths.max()) < lengths[:, None]  # (q, longest pool)
-    vectors, columns = np.unique(vector_ids[np.concatenate(pools)], return_inverse=True)
-    scores = queries @ embeddings[vectors].T  # (q, distinct vectors)
-    rows = np.repeat(np.arange(len(pools)), lengths)
-    candidate_scores = np.zeros(present.shape, dtype=np.float32)
-    candidate_scores[present] = scores[rows, columns.reshape(-1)]
-    return rank_answers(candidate_scores, present=present)
+def _blocks(task: TaskInputs, vector_ids: IntArray) -> Iterator[_Block]:
+    """The task's answers, cut so that each block fits in memory."""
+    queries = np.arange(len(task.answers)) if task.answer_queries is None else task.answer_queries
+    if task.task.pool == "global":
+        # by place of the answer, so that a block's answers lie in few tiles
+        order = np.argsort(vector_ids[task.answers], kind="stable")
+        for start in range(0, len(order), GLOBAL_QUERIES):
+            answers = order[start : start + GLOBAL_QUERIES]
+            yield _Block(answers, queries[answers])
+        return
+    lengths = task.candidates
+    start = 0
+    while start < len(lengths):
+        stop, total = start + 1, lengths[start]
+        while stop < min(len(lengths), start + LOCAL_QUERIES) and total + lengths[stop] <= LOCAL_CANDIDATES:
+            total += lengths[stop]
+            stop += 1
+        answers = np.arange(*np.searchsorted(queries, [start, stop]))
+        yield _Block(answers, queries[answers])
+        start = stop
 
 
-def _encode_share(model: Encoder, inputs: DistinctInputs, share: IntArray, batch_size: int, bar: Any) -> Embeddings:
-    """(len(share), D) the vectors of some inputs, opened a chunk at a time."""
-    embeddings: Embeddings = np.empty((0, 0), dtype=np.float32)
-    done = 0
-    for chunk in _chunks(inputs, share, batch_size * BATCHES_PER_CHUNK):
-        vectors = _as_array(model.encode(chunk, batch_size=batch_size, show_progress_bar=False))
-        numbers = share[done : done + len(chunk)]
-        if vectors.ndim != 2 or len(vectors) != len(chunk) or (done and vectors.shape[1] != embeddings.shape[1]):
-            raise ValueError(
-                f"The encoder returned the shape {vectors.shape} for {len(chunk)} inputs: one vector each is needed."
-            )
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            broken = int(numbers[int(np.argmin(finite))])
-            raise ValueError(
-                f"The vector of {inputs.samples[broken]} ({inputs.place(broken)}) is not finite: check the model."
-            )
-        if not done:
-            embeddings = np.empty((len(share), vectors.shape[1]), dtype=np.float32)
-        embeddings[done : done + len(chunk)] = vectors
-        done += len(chunk)
-        bar.update(len(chunk))
-    return embeddings
+def _rank_local(
+    task: TaskInputs, block: _Block, embeddings: Embeddings, vector_ids: IntArray
+) -> tuple[IntArray, IntArray]:
+    """(p,) twice, above and tied, among each query's own candidates."""
+    rows, row_of = np.unique(block.queries, return_inverse=True)
+    pools = [vector_ids[task.pools[row]] for row in rows]
+    vectors = np.unique(np.concatenate(pools))
+    queries = embeddings[task.queries[rows]]
+    scores = np.empty((len(rows), len(vectors)), dtype=np.float32)
+    for start in range(0, len(vectors), TILE):
+        tile = slice(start, start + TILE)
+        scores[:, tile] = queries @ embeddings[vectors[tile]].T
+    above, tied = np.empty((2, len(block.answers)), dtype=np.int64)
+    for number, (answer, row) in enumerate(zip(block.answers, row_of.reshape(-1), strict=True)):
+        candidates = scores[row, np.searchsorted(vectors, pools[row])]
+        own = scores[row, np.searchsorted(vectors, vector_ids[task.answers[answer]])]
+        above[number] = np.count_nonzero(candidates > own)
+        tied[number] = np.count_nonzero(candidates == own) - 1
+    return above, tied
 
 
-def _chunks(inputs: DistinctInputs, share: IntArray, size: int) -> Iterator[list[str | dict[str, Any]]]:
-    """Open inputs one after another, and hand them on before they are too many or too large."""
-    chunk: list[str | dict[str, Any]] = []
-    pixels = 0
-    for number in share:
-        chunk.append(inputs.load(int(number)))
-        pixels += _pixels(chunk[-1])
-        if len(chunk) == size or pixels >= CHUNK_PIXELS:
-            yield chunk
-            chunk, pixels = [], 0
-    if chunk:
-        yield chunk
-
-
-def _pixels(encodable: str | dict[str, Any]) -> int:
-    if isinstance(encodable, str):
-        return 0
-    images = encodable.get("image", [])
-    pictures = [*(images if isinstance(images, list) else [images]), *encodable.get("video", [])]
-    return sum(picture.width * picture.height for picture in pictures)
-
-
-def _as_array(vectors: Any) -> Embeddings:
-    """A float32 array from an array, a tensor of any device and precision, or a list of either."""
-    if isinstance(vectors, list):
-        return np.stack([_as_array(vector) for vector in vectors])
-    if hasattr(vectors, "detach"):
-        vectors = vectors.detach().float().cpu().numpy()
-    return np.asarray(vectors, dtype=np.float32)
+def _rank_global(
+    task: TaskInputs,
+    block: _Block,
+    embeddings: Embeddings,
+    vector_ids: IntArray,
+    vectors: IntArray,
+    counts: IntArray,
+) -> tuple[IntArray, IntArray]:
+    """(p,) twice, above and tied, among all candidates: vectors (V,) and how many candidates have each."""
+    queries = embeddings[task.queries[block.queries]]
+    places = np.searchsorted(vectors, vector_ids[task.answers[block.answers]])
+    own = np.empty((len(queries), 1), dtype=np.float32)
+    for start in np.unique(places // TILE) * TILE:
+        inside = np.flatnonzero(places // TILE == start // TILE)
+        scores = queries @ embeddings[vectors[start : start + TILE]].T
+        own[inside, 0] = scores[inside, places[inside] - start]
+    above, tied = np.zeros((2, len(queries)), dtype=np.int64)
+    for start in range(0, len(vectors), TILE):
+        scores = queries @ embeddings[vectors[start : start + TILE]].T
+        weights = counts[start : start + TILE]
+        above += np.where(scores > own, weights, 0).sum(axis=1)
+        tied += np.where(scores == own, weights, 0).sum(axis=1)
+    return above, tied - 1

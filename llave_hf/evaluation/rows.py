@@ -27,15 +27,19 @@ class RowReader:
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark
         self._digest = hashlib.sha256()
+        self._task_digest = hashlib.sha256()
         self._local = False
-        self._revisions: set[str] = set()
+        self._commits: set[str] = set()
+        self._task_commits: set[str] = set()
 
     def read(self, task: Task) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a subset.
+        """Yield the rows of a subset; `task_revision` then tells which data these were.
 
         Raises:
             BenchmarkError: no rows can be had, or a file is broken; the message names subset and place.
         """
+        self._task_digest = hashlib.sha256()
+        self._task_commits = set()
         folder = self.benchmark.source if isinstance(self.benchmark.source, Path) else self.benchmark.data
         files = _row_files(folder, task.name, self.benchmark.split) if folder is not None else []
         if files:
@@ -55,14 +59,21 @@ class RowReader:
     def revision(self) -> str | None:
         """Of the data read so far: commits of the Hub, and a digest of the local files' names and contents."""
         local = [f"sha256:{self._digest.hexdigest()[:16]}"] if self._local else []
-        return ", ".join(sorted(self._revisions) + local) or None
+        return ", ".join(sorted(self._commits) + local) or None
+
+    @property
+    def task_revision(self) -> str:
+        """The same of the subset that was read last alone."""
+        return ", ".join(sorted(self._task_commits)) or f"sha256:{self._task_digest.hexdigest()[:16]}"
 
     def _remember(self, file: Path) -> None:
         self._local = True
-        self._digest.update(file.name.encode())
+        for digest in (self._digest, self._task_digest):
+            digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 self._digest.update(block)
+                self._task_digest.update(block)
 
     def _read_hub(self, source: str, task: Task) -> Iterator[dict[str, Any]]:
         import datasets
@@ -82,7 +93,8 @@ class RowReader:
                 f"{where} cannot be read: {error}. Check source, revision, split and subset."
             ) from error
         commits = {match[1] for url in rows.download_checksums or {} if (match := COMMIT.search(str(url)))}
-        self._revisions |= commits or {self.benchmark.revision or "unknown"}
+        self._task_commits = commits or {self.benchmark.revision or "unknown"}
+        self._commits |= self._task_commits
         yield from rows
 
 

@@ -12,16 +12,14 @@ from typing import Any
 
 import jinja2
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
 from safetensors import safe_open
 
 from llave_hf.errors import UserError
 
+from .card_metadata import front_matter, hub_id, metric_of, write_eval_results
 from .plots import plot_training
 
 MARKER = "<!-- card written by llave_hf: `llave card` writes it anew, unless this line is gone -->"
-
-TAGS = ("llave", "multimodal", "embedding", "transformers", "sentence-transformers")
 
 # Of a recipe, in the order of the card: what the reader of a result asks for first.
 _SHOWN = {
@@ -40,13 +38,18 @@ _SHOWN = {
 }
 
 
-def write_model_card(folder: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Renders README.md in a model folder, and its plots in `assets/`. What was not measured is left out.
+def write_model_card(
+    folder: str | os.PathLike[str], *, force: bool = False, chosen: Mapping[str, Any] | None = None
+) -> Path:
+    """Renders README.md in a model folder, its plots in `assets/`, and `.eval_results/`.
+
+    What was not measured is left out.
 
     Args:
-        folder: A saved model; `recipe.yaml`, `training_args.json`, `trainer_state.json` and `eval/results.json` are
-            read where they are there.
+        folder: A saved model; `recipe.yaml`, `training_args.json`, `trainer_state.json`, `emissions.csv` and
+            `eval/results.json` are read where they are there.
         force: Overwrite a README.md that somebody else wrote.
+        chosen: `license`, `language`, `base_model` of the front matter; None keeps those of the card that is there.
 
     Raises:
         UserError: The folder holds no model, or a README.md without the card's mark.
@@ -61,7 +64,8 @@ def write_model_card(folder: str | os.PathLike[str], *, force: bool = False) -> 
     results = _json(root / "eval" / "results.json")
     variables = {**_model(root), **_training(root, recipe), **_telemetry(root), **_results(root, results)}
     variables |= {"name": root.resolve().name, "model_id": root.resolve().name, "marker": MARKER}
-    variables["front_matter"] = _front_matter(root, recipe, results)
+    variables["front_matter"] = front_matter(root, recipe, results, chosen)
+    write_eval_results(root, results)
     card.write_text(render(variables), encoding="utf-8")
     return card
 
@@ -111,12 +115,14 @@ def _training(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         rows.append(("pairs a device and step", f"{arguments['per_device_train_batch_size']:,}"))
         precision = "bfloat16" if arguments.get("bf16") else "float16" if arguments.get("fp16") else "float32"
         rows.append(("precision", precision))
+    if "hardware" in arguments:
+        rows.append(("hardware", arguments["hardware"]))
     rows += [(label, _shown(recipe[key])) for key, label in _SHOWN.items() if recipe.get(key) not in (None, [])]
     plot = root / "assets" / "training.png"
     drawn = plot_training(state.get("log_history", []), plot)
     return {
         "recipe": rows,
-        "base_model": _hub_id(recipe.get("model")),
+        "base_model": hub_id(recipe.get("model")),
         "from_scratch": "from_scratch" in recipe,
         "training_plot": "assets/training.png" if drawn else None,
     }
@@ -153,9 +159,9 @@ def _results(root: Path, results: dict[str, Any]) -> dict[str, Any]:
             "subset": name,
             "meta_task": task["meta_task"],
             "distribution": task["distribution"],
-            "metric": _metric(task),
+            "metric": metric_of(task),
             "n": task["n"],
-            "score": _percent(task[_metric(task)]),
+            "score": _percent(task[metric_of(task)]),
             "interval": f"{_percent(task['ci95'][0])} to {_percent(task['ci95'][1])}",
             "chance": _percent(task["chance"]),
         }
@@ -174,34 +180,6 @@ def _results(root: Path, results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _front_matter(root: Path, recipe: dict[str, Any], results: dict[str, Any]) -> str:
-    name = root.resolve().name
-    evaluations = [
-        EvalResult(
-            task_type="retrieval",
-            dataset_type=results["benchmark"],
-            dataset_name=f"{results['benchmark']} {subset}",
-            dataset_config=subset,
-            dataset_revision=results.get("revision"),
-            metric_type=_metric(task),
-            metric_value=round(task[_metric(task)], 4),
-        )
-        for subset, task in results.get("tasks", {}).items()
-    ]
-    sources = recipe.get("train_data") or []
-    listed = sources if isinstance(sources, list) else [sources]
-    data = ModelCardData(
-        library_name="sentence-transformers",
-        pipeline_tag="feature-extraction",
-        tags=list(TAGS),
-        base_model=_hub_id(recipe.get("model")),
-        datasets=[source for source in map(_hub_id, listed) if source] or None,
-        model_name=name if evaluations else None,
-        eval_results=evaluations or None,
-    )
-    return data.to_yaml(line_break="\n") + "\n"
-
-
 def _recipe(root: Path) -> dict[str, Any]:
     path = root / "recipe.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -211,25 +189,12 @@ def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _hub_id(value: Any) -> str | None:
-    """A Hub id such as `org/name`; None for a folder or a file, which means nothing to a reader elsewhere."""
-    source = value.get("path") if isinstance(value, Mapping) else value
-    if not isinstance(source, str) or source.count("/") != 1 or source.startswith(("/", ".")) or Path(source).exists():
-        return None
-    return source
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     if isinstance(value, Mapping):
         return _shown(value.get("path", "?"))
-    return f"`{Path(value).name}`" if isinstance(value, str) and "/" in value and not _hub_id(value) else str(value)
-
-
-def _metric(task: Mapping[str, Any]) -> str:
-    """The metric that a subset's interval and chance are of."""
-    return task.get("metric", "precision_at_1")
+    return f"`{Path(value).name}`" if isinstance(value, str) and "/" in value and not hub_id(value) else str(value)
 
 
 def _percent(value: float) -> str:

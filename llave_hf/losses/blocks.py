@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -96,6 +97,7 @@ def make_tile(
     dtype: torch.dtype,
     out: torch.Tensor | None = None,
     left_out: torch.Tensor | None = None,
+    as_logits: bool = False,
 ) -> Tile:
     """One tile of exponentials.
 
@@ -105,6 +107,7 @@ def make_tile(
         dtype: What exponentials are computed in, see [`exponent_dtype`].
         out: `(R, C)` memory for logits, in the vectors' type.
         left_out: Two integers, to which pairs are added that rows, and that columns, leave out.
+        as_logits: Leaves logits, -inf where a pair counts for neither, for a kernel that exponentiates them.
     """
     logits = torch.mm(left, block.vectors[column].T, out=out)
     teacher = None
@@ -119,15 +122,15 @@ def make_tile(
         logits.mul_(block.sharpness(rows, row))
     if extra is not None:
         logits.add_(extra)
-    exponentials = logits.to(dtype).exp_()
     mask = block.mask.out_for_both(row, column)
     if mask is not None:
-        leave_out(exponentials, mask)
+        leave_out(logits, mask, -math.inf)
     diagonal = rows.offset + row.start - column.start  # positives; in other blocks each row's own negative
-    exponentials.diagonal(diagonal).zero_()
+    logits.diagonal(diagonal).fill_(-math.inf)
     if left_out is not None:
         for place, margin in enumerate((out_of_rows, out_of_columns)):
             left_out[place] += _count(mask, margin, logits.shape, diagonal)
+    exponentials = logits if as_logits else logits.to(dtype).exp_()
     return Tile(block, row, column, exponentials, out_of_rows, out_of_columns)
 
 

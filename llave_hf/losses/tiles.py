@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .blocks import Block, Rows, Tile, make_tile
+from .fused import compiled, exponentials_and_sums, weighted
 
 FACTOR_ROWS = 512  # half a tile: their memory would be a second tile
 
@@ -40,6 +41,7 @@ class PairTiles:
         dtype: What exponentials are kept in.
         directions: Whether rows, and whether columns, are anchors.
         keep_bytes: Memory for exponentials that `sums` keeps for `gradients`, which then need no product for them.
+        compiler: A backend of torch.compile for what is done between products, see `fused.py`; None: eagerly.
     """
 
     rows: Rows
@@ -48,6 +50,7 @@ class PairTiles:
     dtype: torch.dtype
     directions: tuple[bool, bool]
     keep_bytes: int = 0
+    compiler: str | None = None
     left_out: torch.Tensor = field(init=False)  # pairs of the first block that rows, and that columns, leave out
     _kept: dict[tuple[int, int, int], Tile] = field(default_factory=dict)
 
@@ -59,6 +62,13 @@ class PairTiles:
         self.left_out = torch.zeros(2, dtype=torch.long, device=device)
         self._kept = {}
         for tile in self._tiles(first_pass=True):
+            if self.compiler is not None:
+                row_part, column_part = self._fused_sums(tile)
+                if self.directions[0]:
+                    row_sums[tile.row] += row_part
+                if self.directions[1] and tile.block.anchors:
+                    column_sums[tile.column] += column_part
+                continue
             if self.directions[0]:
                 counts = tile.block.counts
                 e = _without(tile.exponentials, tile.out_of_rows)
@@ -83,12 +93,39 @@ class PairTiles:
         for tile in self._tiles(first_pass=False):
             if tile.row != strip:
                 strip, scaled = tile.row, vectors[tile.row] * self.rows.scale[tile.row, None]
-            for part in slices(len(tile.exponentials), FACTOR_ROWS):
-                tile.exponentials[part].mul_(self._factors(tile, part, row_factors, column_factors, room))
-            weights = tile.exponentials.to(vectors.dtype)
+            if self.compiler is None:
+                for part in slices(len(tile.exponentials), FACTOR_ROWS):
+                    tile.exponentials[part].mul_(self._factors(tile, part, row_factors, column_factors, room))
+                weights = tile.exponentials.to(vectors.dtype)
+            else:
+                weights = self._fused_weights(tile, row_factors, column_factors).to(vectors.dtype)
             to_queries[tile.row].addmm_(weights, tile.block.vectors[tile.column])
             to_columns[self.blocks.index(tile.block)][tile.column].addmm_(weights.T, scaled)
         return to_queries, to_columns
+
+    def _fused_sums(self, tile: Tile) -> tuple[torch.Tensor, torch.Tensor]:
+        """A tile's share of S and T; its logits become exponentials."""
+        assert self.compiler is not None
+        row_counts, column_counts = _counts(self.rows.counts, tile.row), _counts(tile.block.counts, tile.column)
+        run = compiled(exponentials_and_sums, self.compiler)
+        tile.exponentials, by_rows, by_columns = run(
+            tile.exponentials, self.dtype, tile.out_of_rows, tile.out_of_columns, row_counts, column_counts
+        )
+        return by_rows, by_columns
+
+    def _fused_weights(self, tile: Tile, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """What [`_factors`] makes of a tile's exponentials, in one pass."""
+        assert self.compiler is not None
+        anchors = self.directions[1] and tile.block.anchors
+        return compiled(weighted, self.compiler)(
+            tile.exponentials,
+            rows[tile.row],
+            columns[tile.column] if anchors else None,
+            tile.out_of_rows,
+            tile.out_of_columns,
+            _counts(self.rows.counts, tile.row),
+            _counts(tile.block.counts, tile.column),
+        )
 
     def _factors(
         self, tile: Tile, part: slice, rows: torch.Tensor, columns: torch.Tensor, room: _Room
@@ -130,6 +167,7 @@ class PairTiles:
                             self.dtype,
                             out=None if keep else room.take(*shape),
                             left_out=self.left_out if first_pass and number == 0 else None,
+                            as_logits=first_pass and self.compiler is not None,
                         )
                         if keep:
                             kept_bytes += size
@@ -148,6 +186,10 @@ class _Room:
         if self.memory.numel() < rows * columns:
             self.memory = self.memory.new_empty(rows * columns)
         return self.memory[: rows * columns].view(rows, columns)
+
+
+def _counts(counts: torch.Tensor | None, part: slice) -> torch.Tensor | None:
+    return None if counts is None else counts[part]
 
 
 def slices(length: int, size: int) -> list[slice]:

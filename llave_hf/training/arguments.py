@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 from transformers.utils import logging
+
+from .tuning import PARTS, STACKS, check_tuning
 
 logger = logging.get_logger(__name__)
 
@@ -18,8 +21,6 @@ _OPTIMIZERS_THAT_STEP_IN_BACKWARD = (
     OptimizerNames.GALORE_ADAFACTOR_LAYERWISE,
     OptimizerNames.APOLLO_ADAMW_LAYERWISE,
 )
-
-PARTS = ("vision_tower", "projector", "language_model")
 
 
 @dataclass
@@ -37,10 +38,38 @@ class LlaveTrainingArguments(TrainingArguments):
 
     # Loss (LLaVE, Eq. 5 and Table 5)
     temperature: float = field(default=0.02, metadata={"help": "Cosines are divided by it. LLaVE: 0.02."})
+    temperature_by_task: dict[str, float] | None = field(
+        default=None, metadata={"help": "Temperatures of tasks that differ, by name; the others have temperature."}
+    )
+    learn_temperature: bool = field(
+        default=False, metadata={"help": "Whether temperatures are trained, from temperature, within 0.01 and 1."}
+    )
+    temperature_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the logarithm of the temperature. None: learning_rate."}
+    )
     hardness_strength: float = field(
         default=9.0,
         metadata={"help": "LLaVE's alpha: a negative's logit gets alpha * sg(s) added. 0 is InfoNCE."},
     )
+    hardness_strength_by_task: dict[str, float] | None = field(
+        default=None, metadata={"help": "alpha of tasks that differ, by name; the others have hardness_strength."}
+    )
+    hardness_warmup_steps: float = field(
+        default=0.0, metadata={"help": "alpha rises from 0 over so many steps; below 1: a share of all steps."}
+    )
+    effective_negatives: float | None = field(
+        default=None,
+        metadata={"help": "Steer alpha so that (sum w)^2 / sum w^2 comes to this. None: alpha as it is given."},
+    )
+    hardness_source: str = field(
+        default="self",
+        metadata={"help": "Whose cosines say how hard a negative is: self (LLaVE), teacher, ema; or column."},
+    )
+    hardness_teacher: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub id of a frozen model, for hardness_source teacher or teacher_margin."},
+    )
+    ema_decay: float = field(default=0.999, metadata={"help": "Of the moving average, for hardness_source ema."})
     hardness_mode: str = field(
         default="in_batch_negatives",
         metadata={"help": "Which negatives are weighted: in_batch_negatives, hard_negatives or all_negatives."},
@@ -62,12 +91,24 @@ class LlaveTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Leave out negatives that score above their positive by more than this. None: none."},
     )
+    teacher_margin: float | None = field(
+        default=None, metadata={"help": "The same in the cosines of hardness_teacher, or of the moving average."}
+    )
+    mask_duplicates: bool = field(
+        default=True, metadata={"help": "Pairs with the same query or document are no negatives of each other."}
+    )
+    mask_equal_labels: bool = field(
+        default=True, metadata={"help": "Nor are rows of a task whose column label is equal, where there is one."}
+    )
     count_duplicates_once: bool = field(
-        default=False,
-        metadata={"help": "Whether a document that stands twice in a batch is one negative of the others, not two."},
+        default=True,
+        metadata={"help": "With mask_duplicates: a document that stands twice in a batch is one negative, not two."},
     )
     share_negatives: bool = field(
         default=False, metadata={"help": "Whether rows' own negatives are negatives of every query, on all devices."}
+    )
+    compile_loss: bool = field(
+        default=False, metadata={"help": "Fuse what the loss does between its matrix products; for GPUs."}
     )
     matryoshka_dims: list[int] = field(
         default_factory=list, metadata={"help": "The loss is also that of the first so many numbers of each vector."}
@@ -87,6 +128,9 @@ class LlaveTrainingArguments(TrainingArguments):
     )
     balance_tokens: bool = field(
         default=True, metadata={"help": "Deal the rows of a global batch so that ranks get about as many tokens."}
+    )
+    stream_buffer_size: int = field(
+        default=10_000, metadata={"help": "With streaming: rows of each task among which the next is drawn."}
     )
     mini_batch_size: int | None = field(
         default=None, metadata={"help": "Most samples that go through the model at once. None: no limit."}
@@ -113,6 +157,14 @@ class LlaveTrainingArguments(TrainingArguments):
     telemetry_every: int = field(
         default=1, metadata={"help": "Look at the cosines of every k-th step, see telemetry.json. 0: never."}
     )
+    # Stopping and going on
+    on_bad_sample: str = field(
+        default="raise",
+        metadata={"help": "raise: a sample that cannot be opened ends the run; skip: its pair is left out."},
+    )
+    max_bad_samples: int | None = field(
+        default=None, metadata={"help": "More of them end the run. None: 1 % of the rows, and no fewer than 10."}
+    )
     # Optimizer
     muon_learning_rate: float | None = field(
         default=None,
@@ -121,6 +173,19 @@ class LlaveTrainingArguments(TrainingArguments):
     # Tunable parts
     freeze: list[str] = field(
         default_factory=list, metadata={"help": f"Parts that are not trained, of {', '.join(PARTS)}."}
+    )
+    lora: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Adapters by PEFT: r, alpha, dropout, parts, modules. None: no adapters."}
+    )
+    learning_rates: dict[str, float] | None = field(
+        default=None, metadata={"help": "Of parts whose rate differs from learning_rate, by name."}
+    )
+    master_weights: str = field(
+        default="float32", metadata={"help": "What trained weights are held in: float32, or bfloat16 (loses updates)."}
+    )
+    checkpoint_parts: list[str] | None = field(
+        default=None,
+        metadata={"help": f"What gradient_checkpointing is for, of {', '.join(STACKS)}. None: all."},
     )
 
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: rows are pairs."})
@@ -137,18 +202,39 @@ class LlaveTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {getattr(self, name)}; LlaveTrainer needs {required}: leave it out.")
         if self.batch_tasks not in ("one", "mixed"):
             raise ValueError(f"batch_tasks is {self.batch_tasks!r}; choose 'one' or 'mixed'.")
-        unknown = sorted(set(self.freeze) - set(PARTS))
-        if unknown:
-            raise ValueError(f"freeze names {', '.join(unknown)}; the parts are {', '.join(PARTS)}.")
-        if set(self.freeze) == set(PARTS):
-            raise ValueError("freeze names all parts, which leaves nothing to train; leave one out.")
+        check_tuning(self)
+        if self.on_bad_sample not in ("raise", "skip"):
+            raise ValueError(f"on_bad_sample is {self.on_bad_sample!r}; choose 'raise' or 'skip'.")
+        if self.max_bad_samples is not None and self.max_bad_samples < 0:
+            raise ValueError(f"max_bad_samples is {self.max_bad_samples}; give 0 or more, or leave it out.")
         self._check_micro_batches()
+        self._check_hardness()
         if self.gradient_accumulation_steps > 1:
             logger.warning(
                 f"gradient_accumulation_steps is {self.gradient_accumulation_steps}: it averages gradients and adds "
                 f"no negatives, each query still sees {self.negatives_per_query}. For more negatives raise "
                 "per_device_train_batch_size or use more devices."
             )
+
+    def _check_hardness(self) -> None:
+        wants_teacher = self.hardness_source == "teacher" or (
+            self.teacher_margin is not None and self.hardness_source != "ema"
+        )
+        if wants_teacher and self.hardness_teacher is None:
+            raise ValueError("hardness_source teacher and teacher_margin need hardness_teacher: name a model.")
+        if self.hardness_teacher is not None and not wants_teacher:
+            raise ValueError(
+                "hardness_teacher is given and nothing uses it; add hardness_source: teacher or a teacher_margin "
+                "(with hardness_source ema the margin is in the moving average's cosines), or leave it out."
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
+        if self.hardness_warmup_steps < 0:
+            raise ValueError(f"hardness_warmup_steps is {self.hardness_warmup_steps}; it must not be negative.")
+        if self.effective_negatives is not None and self.hardness_strength_by_task is not None:
+            raise ValueError("effective_negatives steers one alpha for all; leave out hardness_strength_by_task.")
+        if self.learn_temperature and self.fp16:
+            raise ValueError("learn_temperature does not go with fp16's scaled gradients; use bf16.")
 
     def _check_micro_batches(self) -> None:
         for name in ("mini_batch_size", "mini_batch_num_tokens"):

@@ -13,6 +13,7 @@ from torch import nn
 from .grad_cache import MicroBatch, cached_backward
 from .lockstep import order_parts
 from .parts import part_parameters
+from .pooled_layer import PooledLayer
 from .tower_memory import TowerMemory
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class CachedStep:
         keeps = not self.sharded and not trainer.args.torch_compile
         budget = trainer.args.vision_memory_gb * GIB if keeps else 0
         self.tower = TowerMemory.of(model, budget)
+        self.pooled = PooledLayer.of(model) if keeps else PooledLayer(None)
+        self.keeps_last = kind == DistributedType.NO and not self.sharded
 
     def __call__(
         self,
@@ -86,6 +89,8 @@ class CachedStep:
             device=device,
             without_reduction=lambda: self._without_reduction(model),
             tower=self.tower,
+            pooled=self.pooled,
+            keep_last=self.keeps_last,
         )
 
     def _backward(self, scalar: torch.Tensor) -> None:

@@ -7,7 +7,8 @@ A contrastive loss needs the embeddings of the whole batch, but only the embeddi
 2. the loss of all embeddings and dL/dE;
 3. each micro-batch again, with graph and the same random numbers, and backward with its rows of dL/dE.
 
-At most one micro-batch holds its graph, so memory does not grow with the batch.
+At most one micro-batch holds its graph, so memory does not grow with the batch. In one process, where the order of
+backwards is free, the last micro-batch of the first pass keeps its graph and goes backward first: one forward less.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 
+from .pooled_layer import PooledLayer
 from .tower_memory import TowerMemory
 
 MicroBatch = dict[str, Any]
@@ -62,12 +64,14 @@ def cached_backward(
     device: torch.device,
     without_reduction: Callable[[], AbstractContextManager[Any]] = nullcontext,
     tower: TowerMemory | None = None,
+    pooled: PooledLayer | None = None,
+    keep_last: bool = False,
 ) -> torch.Tensor:
     """Adds the gradient of a loss over all micro-batches to the parameters' gradients.
 
     Args:
         parts: At least one with a place; the places are 0, 1, ...
-        embed: Embeddings `(b, D)` of a micro-batch; is called twice for each.
+        embed: Embeddings `(b, D)` of a micro-batch; is called twice for each, but for `keep_last`.
         loss_of: The loss of the embeddings `(M, D)` of all micro-batches in order of place. Parameters of its own get
             their gradients here, without what `backward` adds.
         backward: Runs backward from a scalar; may scale it (mixed precision).
@@ -75,28 +79,47 @@ def cached_backward(
         without_reduction: Entered for all parts but the last, forward and backward: gradients that ranks exchange are
             exchanged once.
         tower: Keeps the features of a frozen vision tower from the first pass to the third.
+        pooled: Leaves out what the last layer does for tokens that nobody reads.
+        keep_last: Whether the last part is embedded once, its graph kept for its backward, which then comes first.
+            Not where ranks exchange gradients in the backward of the last part.
 
     Returns:
         The loss, without graph.
     """
-    tower = tower or TowerMemory.none()
+    tower, pooled = tower or TowerMemory.none(), pooled or PooledLayer(None)
     states: list[RandomState] = []
     rows: list[torch.Tensor] = []
+    again = list(range(len(parts) - 1 if keep_last else len(parts)))  # those of the third pass
     with torch.no_grad():
-        for number, part in enumerate(parts):
+        for number in again:
             states.append(RandomState(device))
-            with tower.recording(number):
-                rows.append(embed(part.inputs))
+            with tower.recording(number), pooled.of_micro_batch(parts[number].inputs):
+                rows.append(embed(parts[number].inputs))
+    kept: torch.Tensor | None = None
+    if keep_last:
+        with pooled.of_micro_batch(parts[-1].inputs):
+            kept = embed(parts[-1].inputs)
+        rows.append(kept.detach())
+    after = RandomState(device)
     loss, gradients = _gradients_of_embeddings(parts, rows, loss_of)
-    for number, (part, state, gradient) in enumerate(zip(parts, states, gradients, strict=True)):
+    if kept is not None:
+        with pooled.of_micro_batch(parts[-1].inputs):
+            backward((kept * gradients[-1]).sum())
+        kept = None  # its graph goes before the next one is built
+    for number in again:
         last = number == len(parts) - 1
-        state.restore()
-        with nullcontext() if last else without_reduction(), tower.replaying(number):
-            embeddings = embed(part.inputs)
+        states[number].restore()
+        with (
+            nullcontext() if last else without_reduction(),
+            tower.replaying(number),
+            pooled.of_micro_batch(parts[number].inputs),
+        ):
+            embeddings = embed(parts[number].inputs)
             # Texts leave no graph where the language model is frozen.
             if last or embeddings.requires_grad:
-                backward((embeddings * gradient).sum())
+                backward((embeddings * gradients[number]).sum())
             del embeddings
+    after.restore()
     return loss
 
 

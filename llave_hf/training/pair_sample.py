@@ -26,6 +26,7 @@ class PairSample:
         explicit: K.
         query_cosines, document_cosines: `(n, 2)`: the sum over all other queries (documents) of their cosines with
             the row's own one, and how many they are. Equal content is left out.
+        hardness: `(n, C)` h of each pair; None: its cosine.
     """
 
     rows: slice
@@ -35,6 +36,7 @@ class PairSample:
     explicit: int
     query_cosines: torch.Tensor
     document_cosines: torch.Tensor
+    hardness: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,12 +14,12 @@ EXTREMES = 5
 
 @dataclass(frozen=True)
 class Weighting:
-    """What a negative weighs in the loss: its logit is s/τ + min(α s, log max_weight).
+    """What a negative weighs in the loss: its logit is s/τ + min(α h, log max_weight).
 
     Attributes:
         temperature: τ, one number or `(B,)`.
         strength, explicit_strength: α of in-batch and of a row's own explicit negatives; one number or `(B,)`.
-        max_weight: Cap of e^(αs), or None.
+        max_weight: Cap of e^(αh), or None.
         margin: The loss masks negatives above their positive by more than this; None: it masks none.
     """
 
@@ -35,10 +35,10 @@ class PairWeights:
     """Of n queries and their C columns.
 
     Attributes:
-        log_shares: `(n, C)` log of e^(s_ij/τ + αs_ij) / Z_i: the size of dL/ds_ij, times τ, of query → document
+        log_shares: `(n, C)` log of e^(s_ij/τ + αh_ij) / Z_i: the size of dL/ds_ij, times τ, of query → document
             (LLaVE, Eq. 6 and 7). Only usable columns mean anything.
-        gradient_negatives: `(n,)` (Σw)²/Σw² over negatives with w = e^(s/τ + αs); 0 without negatives.
-        hardness_negatives: `(n,)` the same with w = e^(αs), LLaVE's weight alone.
+        gradient_negatives: `(n,)` (Σw)²/Σw² over negatives with w = e^(s/τ + αh); 0 without negatives.
+        hardness_negatives: `(n,)` the same with w = e^(αh), LLaVE's weight alone.
         strength: `(n,)` α of in-batch negatives.
     """
 
@@ -57,10 +57,11 @@ def weigh(sample: PairSample, usable: torch.Tensor, weighting: Weighting) -> Pai
         return values[sample.rows] if values.ndim else values.expand(size)
 
     scale, strength = 1 / by_row(weighting.temperature), by_row(weighting.strength)
-    log_weights = similarities * strength[:, None]
+    hardness = similarities if sample.hardness is None else sample.hardness.to(similarities.dtype)
+    log_weights = hardness * strength[:, None]
     if sample.explicit:
         own = slice(-sample.explicit, None)
-        log_weights[:, own] = similarities[:, own] * by_row(weighting.explicit_strength)[:, None]
+        log_weights[:, own] = hardness[:, own] * by_row(weighting.explicit_strength)[:, None]
     if weighting.max_weight is not None:
         log_weights.clamp_(max=math.log(weighting.max_weight))
     logits = torch.addcmul(log_weights, similarities, scale[:, None])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from torch import nn
 
 from llave_hf.backbones_llave import backbone_of
 from llave_hf.modeling_llave import LlaveModel
+
+_Found = TypeVar("_Found")
+# What FSDP1, torch.compile and activation checkpointing put between the names of modules.
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
 
 
 def part_parameters(model: LlaveModel, name: str) -> list[nn.Parameter]:
@@ -15,12 +21,14 @@ def part_parameters(model: LlaveModel, name: str) -> list[nn.Parameter]:
 
     A projector that sits inside the vision tower (Qwen-VL's merger) is the projector's only.
     """
-    parts = backbone_of(model.config.backbone_config.model_type).parts
-    chosen = _parameters_under(model.backbone, parts[name])
-    if name == "vision_tower":
-        projector = {id(parameter) for parameter in _parameters_under(model.backbone, parts["projector"])}
-        chosen = [parameter for parameter in chosen if id(parameter) not in projector]
-    return chosen
+    return list(_part(model, name, dict(model.backbone.named_parameters())).values())
+
+
+def part_modules(model: LlaveModel, name: str) -> dict[str, nn.Module]:
+    """The modules of a part, likewise, by their names in the backbone; without those that no embedding depends on."""
+    modules = _part(model, name, dict(model.backbone.named_modules()))
+    unused = _under(modules, backbone_of(model.config.backbone_config.model_type).unused)
+    return {path: module for path, module in modules.items() if path not in unused}
 
 
 def freeze_parts(model: LlaveModel, names: Iterable[str]) -> None:
@@ -31,20 +39,37 @@ def freeze_parts(model: LlaveModel, names: Iterable[str]) -> None:
     for name in names:
         for parameter in part_parameters(model, name):
             parameter.requires_grad_(False)
-    for parameter in _parameters_under(model.backbone, backbone_of(model.config.backbone_config.model_type).unused):
+    unused = backbone_of(model.config.backbone_config.model_type).unused
+    for parameter in _under(dict(model.backbone.named_parameters()), unused).values():
         parameter.requires_grad_(False)
 
 
-def _parameters_under(module: nn.Module, paths: Iterable[str]) -> list[nn.Parameter]:
-    prefixes = tuple(paths)
-    return [
-        parameter
-        for name, parameter in module.named_parameters()
-        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
-    ]
-
-
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """How many parameters are trained, and how many are frozen."""
+    """How many parameters are trained, and how many are frozen; of 4-bit weights each of the two in a byte counts."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return trained, sum(p.numel() for p in model.parameters()) - trained
+    frozen = sum(_numel(p) for p in model.parameters() if not p.requires_grad)
+    return trained, frozen
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    packed = getattr(parameter, "quant_state", None)  # of bitsandbytes
+    return parameter.numel() if packed is None else packed.shape.numel()
+
+
+def _part(model: LlaveModel, name: str, found: Mapping[str, _Found]) -> dict[str, _Found]:
+    parts = backbone_of(model.config.backbone_config.model_type).parts
+    chosen = _under(found, parts[name])
+    if name == "vision_tower":
+        projector = _under(found, parts["projector"])
+        chosen = {path: value for path, value in chosen.items() if path not in projector}
+    return chosen
+
+
+def _under(found: Mapping[str, _Found], paths: Iterable[str]) -> dict[str, _Found]:
+    prefixes = tuple(paths)
+    plain = {path: _WRAPPERS.sub("", path) for path in found}
+    return {
+        path: value
+        for path, value in found.items()
+        if any(plain[path] == prefix or plain[path].startswith(f"{prefix}.") for prefix in prefixes)
+    }

@@ -14,6 +14,9 @@ import yaml
 from transformers import HfArgumentParser
 
 from .arguments import LlaveTrainingArguments
+from .quantization import check_quantization
+
+_DTYPES = ("auto", "float32", "bfloat16")
 
 
 @dataclass
@@ -39,6 +42,12 @@ class ModelArguments:
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Whether code of the model's repository may run."}
     )
+    dtype: str = field(
+        default="auto", metadata={"help": "What weights are opened in: auto (as stored), float32 or bfloat16."}
+    )
+    quantization: dict[str, Any] | None = field(
+        default=None, metadata={"help": "QLoRA: bits, type, double, compute_dtype of the language model."}
+    )
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.from_scratch is None):
@@ -46,6 +55,8 @@ class ModelArguments:
                 "a recipe gives either model (a Hub id or folder) or from_scratch; this one gives "
                 f"{'neither' if self.model is None else 'both'}."
             )
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}; choose {', '.join(_DTYPES)}.")
 
 
 @dataclass
@@ -55,6 +66,9 @@ class DataArguments:
     train_data: Any = field(
         default=None,
         metadata={"help": "A Hub id, folder or file, or a list of these or of mappings (path, subsets, weight, ...)."},
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "Read and check rows while training, for data larger than memory."}
     )
     media_root: str | None = field(default=None, metadata={"help": "Folder that picture paths are relative to."})
     train_subsets: list[str] | None = field(default=None, metadata={"help": "Only these subsets. None: all."})
@@ -123,6 +137,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         _set(raw, key, value)
     _check_numbers(raw, str(file))
     model, data, training = HfArgumentParser(_KINDS).parse_dict(raw)
+    check_quantization(model.quantization, training)
     return Recipe(model, data, training, raw)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llave_hf.data.pairs import PairDataset
 from llave_hf.data.planning import KINDS, plan_micro_batches, token_fill
+from llave_hf.data.stream_tasks import StreamedPairs, TrainingPairs
 
 from .arguments import LlaveTrainingArguments
 from .lockstep import tower_calls
@@ -32,7 +32,7 @@ class SampledTokens:
     lengths: list[int]
 
 
-def describe_run(recipe: Recipe, trainer: LlaveTrainer, dataset: PairDataset) -> str:
+def describe_run(recipe: Recipe, trainer: LlaveTrainer, dataset: TrainingPairs) -> str:
     """A few lines for people: model, data, devices, negatives, micro-batches, tokens, steps."""
     args = trainer.args
     trained, frozen = count_parameters(trainer.model)
@@ -42,18 +42,35 @@ def describe_run(recipe: Recipe, trainer: LlaveTrainer, dataset: PairDataset) ->
     sampled = sample_tokens(trainer, dataset)
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
     directions = "both directions" if len(args.directions) == 2 else args.directions[0].replace("_", " ")
+    streamed = ", streamed" if isinstance(dataset, StreamedPairs) else ""
     rows = {
         "model": f"{recipe.model.model or 'from scratch'}, {trained:,} parameters trained, {frozen:,} frozen",
-        "data": f"{len(dataset):,} pairs of {len(dataset.sources)} tasks, {args.batch_tasks} in a batch",
+        "data": f"{len(dataset):,} pairs of {len(dataset.sources)} tasks, {args.batch_tasks} in a batch{streamed}",
         "devices": f"{args.world_size} x {args.device.type}, {precision}",
         "batch": f"{pairs:,} pairs, {args.per_device_train_batch_size:,} a device",
         "negatives": f"{args.negatives_per_query:,} per query" + (" and its own" if args.use_negatives else ""),
-        "loss": f"temperature {args.temperature:g}, hardness strength {args.hardness_strength:g}, {directions}",
+        "loss": f"{_describe_loss(args)}, {directions}",
         "tokens": f"about {sampled.per_pair:,.0f} a pair, {sampled.per_pair * pairs:,.0f} a step",
         "memory": describe_micro_batches(args, sampled),
         "steps": f"{steps:,}, {steps_an_epoch:,} an epoch ({steps / steps_an_epoch:.2f} epochs)",
     }
     return "\n".join(f"  {name:<10} {text}" for name, text in rows.items())
+
+
+def _describe_loss(args: LlaveTrainingArguments) -> str:
+    learned = " learned" if args.learn_temperature else ""
+    sources = {
+        "self": "the model's own cosines",
+        "teacher": f"cosines of {args.hardness_teacher}",
+        "ema": f"cosines of a moving average ({args.ema_decay:g})",
+        "column": "numbers of the data",
+    }
+    steered = f", steered to {args.effective_negatives:g} effective negatives" if args.effective_negatives else ""
+    by_task = " or by task" if args.hardness_strength_by_task else ""
+    return (
+        f"temperature {args.temperature:g}{learned}, hardness strength {args.hardness_strength:g}{by_task} of "
+        f"{sources[args.hardness_source]}{steered}"
+    )
 
 
 def describe_micro_batches(args: LlaveTrainingArguments, sampled: SampledTokens) -> str:
@@ -81,7 +98,7 @@ def describe_micro_batches(args: LlaveTrainingArguments, sampled: SampledTokens)
     )
 
 
-def sample_tokens(trainer: LlaveTrainer, dataset: PairDataset) -> SampledTokens:
+def sample_tokens(trainer: LlaveTrainer, dataset: TrainingPairs) -> SampledTokens:
     """Prepares a few pairs and counts their tokens."""
     count = min(SAMPLED_PAIRS, len(dataset))
     batch = trainer.data_collator([dataset[index * len(dataset) // count] for index in range(count)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers.utils import logging
 from llave_hf import distributed
 
 from .pair_counts import PairCounts
+from .pair_hardness import Judge
 from .pair_sample import gather, sample_pairs
 from .pair_weights import Weighting
 from .telemetry_report import summary, write_report
@@ -97,21 +99,23 @@ class Telemetry:
         negative_ids: torch.Tensor | None = None,
         negative_mask: torch.Tensor | None = None,
         masked_share: float | None = None,
+        judge: Judge | None = None,
     ) -> None:
         """Counts a step's pairs. With several ranks, all of them call it.
 
         Args:
             query_embeddings, document_embeddings: `(B, D)` of this rank, L2-normalised; row i belongs to row i.
             temperature: τ, or `(B,)`.
-            hardness_strength: α of in-batch negatives, or `(B,)`; 0 where the hardness is not the model's own cosine.
+            hardness_strength: α of in-batch negatives, or `(B,)`.
             explicit_hardness_strength: The same of a row's own explicit negatives.
-            max_weight: Cap of e^(αs).
+            max_weight: Cap of e^(αh).
             false_negative_margin: The loss masks negatives above their positive by more than this.
             task_ids: `(B,)`, or one number for the whole batch: places in `tasks`.
             query_ids, document_ids: `(B,)`: where they are equal, content is, and a pair is no negative.
             negative_embeddings, negative_ids, negative_mask: `(B, K, D)`, `(B, K)`, `(B, K)` as the loss gets them;
                 each query has its own only.
             masked_share: Of this step, from the loss; None: as the ids and the margin here have it.
+            judge: Says how hard negatives are; None: the model's own cosines.
         """
         self.steps += 1
         if (self.steps - 1) % self.every or not len(query_embeddings):
@@ -125,6 +129,9 @@ class Telemetry:
         with torch.autocast(device.type, enabled=False):
             whole = gather(queries, documents, query_ids, document_ids, self.gather_across_devices)
             sample = sample_pairs(queries, documents, whole, negatives, negative_ids, negative_mask)
+            if judge is not None:
+                hardness = judge.hardness(sample.rows, sample.explicit, self.gather_across_devices)
+                sample = replace(sample, hardness=hardness)
             weighting = Weighting(
                 temperature, hardness_strength, explicit_hardness_strength, max_weight, false_negative_margin
             )

@@ -10,10 +10,23 @@ from typing import Any
 import torch
 
 from llave_hf import distributed
+from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
 
 from .arguments import LlaveTrainingArguments
+from .pair_hardness import Judge
 from .telemetry import Telemetry
 
+SEEN = (
+    "query_embeddings",
+    "document_embeddings",
+    "negative_embeddings",
+    "query_ids",
+    "document_ids",
+    "negative_ids",
+    "negative_mask",
+    "task_ids",
+)
+ROLES = {"queries": "query", "documents": "document", "negatives": "negative"}
 STATE_FILE = "telemetry.pt"  # of a checkpoint; the finished folder holds telemetry.json and no pickle
 
 
@@ -26,32 +39,37 @@ class Watch:
     """
 
     def __init__(self, args: LlaveTrainingArguments, tasks: Sequence[str]) -> None:
-        strength, mode = args.hardness_strength, args.hardness_mode
-        self.settings: dict[str, float | None] = {
-            "temperature": args.temperature,
+        self.weighs_in_batch = args.hardness_mode != "hard_negatives"
+        self.weighs_explicit = args.hardness_mode != "in_batch_negatives"
+        self.settings: dict[str, Any] = {
             "max_weight": args.max_hardness_weight,
             "false_negative_margin": args.false_negative_margin,
-            "hardness_strength": 0.0 if mode == "hard_negatives" else strength,
-            "explicit_hardness_strength": 0.0 if mode == "in_batch_negatives" else strength,
         }
+        self.from_similarities = args.hardness_source == "self"
         self.telemetry: Telemetry | None = None
         if args.telemetry_every:
             gather = args.gather_across_devices
             self.telemetry = Telemetry(tasks, every=args.telemetry_every, gather_across_devices=gather)
 
-    def observe(
-        self,
-        queries: torch.Tensor,
-        documents: torch.Tensor,
-        inputs: Mapping[str, Any],
-        negatives: Mapping[str, torch.Tensor],
-        masked_share: float | None = None,
-    ) -> None:
-        """A step's embeddings, `inputs` as the collator made them, and the share of pairs that the loss left out."""
-        if self.telemetry is not None:
-            ids = {name: inputs.get(name) for name in ("query_ids", "document_ids", "task_ids")}
-            given: dict[str, Any] = {**self.settings, **ids, **negatives, "masked_share": masked_share}
-            self.telemetry.observe(queries, documents, **given)
+    def observe(self, given: Mapping[str, Any], loss: HardnessWeightedContrastiveLoss) -> None:
+        """A step's embeddings and whatever else its loss was given, by the names of the loss's arguments."""
+        if self.telemetry is None:
+            return
+        seen = {name: given[name] for name in SEEN if name in given}
+        strength = given["hardness_strength"]
+        temperature: Any = loss.temperature
+        if isinstance(temperature, tuple):
+            task_ids = given["task_ids"]
+            temperature = torch.tensor(temperature, device=task_ids.device)[task_ids]
+        self.telemetry.observe(
+            **seen,
+            **self.settings,
+            temperature=temperature,
+            hardness_strength=strength if self.weighs_in_batch else 0.0,
+            explicit_hardness_strength=strength if self.weighs_explicit else 0.0,
+            masked_share=loss.statistics.masked_share if loss.statistics is not None else None,
+            judge=None if self.from_similarities else judge_of(given),
+        )
 
     def logs(self, step: int) -> dict[str, float]:
         """For Trainer's log; all ranks call it."""
@@ -78,3 +96,10 @@ class Watch:
         path = Path(checkpoint) / STATE_FILE
         if path.exists():
             self.telemetry.load_state_dict(torch.load(path, weights_only=True))
+
+
+def judge_of(given: Mapping[str, Any]) -> Judge:
+    """Whose word on hardness the loss took."""
+    vectors = {role: given.get(f"teacher_{name}_embeddings") for role, name in ROLES.items()}
+    numbers = {name: given.get(name) for name in ("document_hardness", "negative_hardness")}
+    return Judge(**vectors, **numbers)

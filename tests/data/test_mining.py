@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from llave_hf.cli import main
 from llave_hf.data import mined_rows, nearest
-from llave_hf.data.embedding_cache import EmbeddingCache
+from llave_hf.data.embedding_cache import EmbeddingCache, as_input
 from llave_hf.data.mining import MiningOptions, mine_task, mined_columns
 from llave_hf.data.pairs import TaskRows, load_pairs, open_tasks
+from llave_hf.sentence_transformer import load_encoder
 
 
 class Planted:
@@ -94,7 +95,21 @@ def test_the_hardest_come_first_and_the_positive_never(tmp_path: Path) -> None:
     assert found.negatives[0] == [1, 2, 3]
     assert found.negatives[3] == [0, 1, 2]  # 300 degrees: 20 is nearest, then 25, 30
     assert found.dropped["positive"] > 0
+    assert found.scores[0] == pytest.approx(np.cos(np.radians([25, 30, 60])), abs=1e-6)
     assert (found.queries, found.documents) == (5, 5)
+
+
+def test_each_negative_has_its_cosine_with_the_query(tmp_path: Path) -> None:
+    rows = [
+        row(0, 20, neg_text=["angle 90", "angle 70"]),
+        row(100, 25, neg_text=[]),
+        row(100, 60, neg_text=["angle 40"]),
+    ]
+    found = mined(tmp_path, rows, num_negatives=1, relative_margin=None)
+    assert found.negatives == [[1], [0], [0]]  # 25 and 60 degrees answer the query of rows 1 and 2
+    between = [[90, 70, 25], [80], [60, 80]]  # the rows' own come first
+    for scores, degrees in zip(found.scores, between, strict=True):
+        assert scores == pytest.approx(np.cos(np.radians(degrees)), abs=1e-6)
 
 
 def test_a_positive_of_any_row_with_the_same_query_is_no_negative(tmp_path: Path) -> None:
@@ -154,9 +169,9 @@ def test_each_distinct_sample_is_encoded_once(tmp_path: Path) -> None:
 def test_own_negatives_stay_before_the_mined_ones(tmp_path: Path) -> None:
     rows = [row(0, 20, neg_text="own", neg_image_path=""), row(100, 25, neg_text="", neg_image_path="")]
     task = task_of(tmp_path, rows)
-    assert mined_columns(task, [[1], [0]]) == [
-        {"neg_text": ["own", "angle 25"], "neg_image_path": ["", ""]},
-        {"neg_text": ["angle 20"], "neg_image_path": [""]},
+    assert mined_columns(task, [[1], [0]], [[0.5, 0.25], [-0.125]]) == [
+        {"neg_text": ["own", "angle 25"], "neg_image_path": ["", ""], "neg_hardness": [0.5, 0.25]},
+        {"neg_text": ["angle 20"], "neg_image_path": [""], "neg_hardness": [-0.125]},
     ]
 
 
@@ -193,6 +208,11 @@ def test_the_command_writes_rows_that_train(
             )
     pairs = load_pairs(str(output), media_root=str(root))
     assert any(pairs[index].negatives for index in range(len(pairs)))
+    encoder = load_encoder(model)
+    for pair in pairs:
+        assert pair.negative_hardness is not None
+        query, *vectors = encoder.encode([as_input(sample) for sample in (pair.query, *pair.negatives)])
+        assert [float(query @ vector) for vector in vectors] == pytest.approx(pair.negative_hardness, abs=1e-5)
     # again: nothing is encoded, no model is opened
     monkeypatch.setattr("llave_hf.sentence_transformer.load_encoder", None)
     stamp = (output / "Caption" / "original.jsonl").stat().st_mtime_ns
@@ -242,11 +262,12 @@ def test_several_pictures_and_videos_are_written_as_lists(tmp_path: Path) -> Non
         {"qry": "z", "pos_text": "clip", "pos_image_path": [], "pos_video_path": "clip"},
     ]
     task = task_of(tmp_path, rows)
-    columns = mined_columns(task, [[1, 2], [0], []])
+    columns = mined_columns(task, [[1, 2], [0], []], [[0.5, 0.25], [0.5], []])
     assert columns[0]["neg_image_path"] == [["c.png"], []]
     assert columns[0]["neg_video_path"] == ["", "clip"]
     assert columns[1] == {
         "neg_text": ["<|image_1|><|image_2|> two"],
         "neg_image_path": [["a.png", "b.png"]],
         "neg_video_path": [""],
+        "neg_hardness": [0.5],
     }

@@ -128,7 +128,7 @@ def test_resume_goes_on_in_the_identical_order(world_size: int, epoch: int, done
 
 
 def test_a_task_that_fills_no_batch_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "llave_hf.data.sampler"):
+    with caplog.at_level(logging.INFO, "llave_hf.data"):
         TaskBatchSampler(_slices([7, 21]), 4, world_size=2)
         TaskBatchSampler(_slices([7, 21]), 4, rank=1, world_size=2)  # only rank 0 speaks
     assert [record.getMessage() for record in caplog.records] == [

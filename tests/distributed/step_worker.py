@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ TESTS = Path(__file__).absolute().parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "training"), str(TESTS / "distributed")]
 
 from mutations import MUTATIONS  # noqa: E402
-from step_helpers import furthest, gradients_of, make_pairs, make_trainer, run_steps  # noqa: E402
+from step_helpers import furthest, give_teacher, gradients_of, make_pairs, make_trainer, move_average, run_steps  # noqa: E402
 
 from llave_hf import distributed  # noqa: E402
 from llave_hf.data.samples import Pair  # noqa: E402
@@ -39,6 +40,11 @@ LOSS = (
     "share_negatives",
     "matryoshka_dims",
     "max_hardness_weight",
+    "hardness_source",
+    "hardness_teacher",
+    "teacher_margin",
+    "learn_temperature",
+    "hardness_warmup_steps",
 )
 CASES: dict[str, dict[str, Any]] = {
     "no caching": {},
@@ -54,6 +60,23 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "shared negatives": {"mini_batch_num_tokens": 150, "use_negatives": True, "share_negatives": True},
     "capped, Matryoshka": {"mini_batch_size": 2, "max_hardness_weight": 12.0, "matryoshka_dims": [8, 16]},
+    "labels, learned temperature": {"mini_batch_size": 2, "learn_temperature": True},
+    "moving average": {"mini_batch_num_tokens": 150, "hardness_source": "ema"},
+    "teacher": {
+        "mini_batch_size": 2,
+        "use_negatives": True,
+        "hardness_mode": "all_negatives",
+        "hardness_source": "teacher",
+        "hardness_teacher": "a model",
+        "teacher_margin": 0.4,
+    },
+    "column, shared negatives": {
+        "mini_batch_size": 2,
+        "use_negatives": True,
+        "share_negatives": True,
+        "hardness_mode": "all_negatives",
+        "hardness_source": "column",
+    },
     "checkpointed": {"mini_batch_size": 2, "checkpointed": True},
     "frozen tower": {"mini_batch_size": 2, "freeze": ["vision_tower"]},
     "frozen language model": {"mini_batch_size": 2, "freeze": ["language_model"]},
@@ -67,15 +90,31 @@ MIXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 PAIRS = 5  # of a rank
 
 
+def with_negatives(pair: Pair, most: int) -> Pair:
+    """The pair with at most so many of its negatives."""
+    return replace(pair, negatives=pair.negatives[:most], negative_hardness=(pair.negative_hardness or ())[:most])
+
+
 def rows_of(root: Path, mix: str, world: int, step: int, *, negatives: bool = False) -> list[list[Pair]]:
-    """Each rank's pairs. (Among their negatives are pictures.)"""
+    """Each rank's pairs, with labels and hardness. (Among their negatives are pictures.)"""
     first, others = MIXES[mix]
-    made = []
+    made: list[list[Pair]] = []
     for rank in range(world):
         kinds = first if rank == 0 else others
-        rows = make_pairs(root, PAIRS * (step * world + rank + 1), kinds=kinds, negatives=negatives)
-        made.append(rows[-PAIRS:])
+        rows = make_pairs(root, PAIRS * (step * world + rank + 1), kinds=kinds, negatives=negatives, judged=True)
+        most = 2 if rank == 0 else 1 if mix == "alike" else 0  # negatives of a row: ranks differ
+        made.append([with_negatives(pair, most) for pair in rows[-PAIRS:]])
     return made
+
+
+def trainer_for(root: Path, pairs: Sequence[Pair], **options: Any) -> LlaveTrainer:
+    """A trainer whose teacher knows these pairs, and whose moving average is not where the model is."""
+    trainer = make_trainer(root, **options)
+    if trainer.args.hardness_teacher is not None:
+        give_teacher(trainer, pairs)
+    if trainer.objective.average is not None:
+        move_average(trainer)
+    return trainer
 
 
 def whole_batches(trainer: LlaveTrainer, ranks: Sequence[Sequence[list[Pair]]]) -> dict[str, torch.Tensor]:
@@ -93,11 +132,12 @@ def compare_gradients(
     plain = {key: options[key] for key in LOSS if key in options}
     negatives = options.get("use_negatives", False)
     steps = [rows_of(root, mix, world, step, negatives=negatives) for step in range(accumulated)]
-    whole = make_trainer(root, double=double, gather_across_devices=False, **plain)
+    everything = [pair for step in steps for rows in step for pair in rows]
+    whole = trainer_for(root, everything, double=double, gather_across_devices=False, **plain)
     losses, expected = run_steps(whole, [[pair for rows in step for pair in rows] for step in steps])
     if mutation is not None:
         MUTATIONS[mutation]()
-    trainer = make_trainer(root, double=double, **options)
+    trainer = trainer_for(root, everything, double=double, **options)
     assert trainer.args.world_size == world
     model = DistributedDataParallel(trainer.model, find_unused_parameters=True)
     own, found = run_steps(trainer, [step[rank] for step in steps], model=model)

@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from evaluation_helpers import RecordingEncoder, constant_encoder, make_row, one_hot, random_encoder, write_benchmark
+from helpers import tiny_model
 
+from llave_hf.encoding import LlaveEncoder
 from llave_hf.evaluation import BenchmarkError, evaluate_benchmark, load_benchmark
+from llave_hf.model_identity import path_revision
 
 WORDS = ["a", "b", "c", "d", "e"]
 ROWS = {
@@ -47,7 +51,7 @@ def test_results_follow_the_contract(tmp_path: Path) -> None:
     results = evaluate(word_encoder(), path, model_name="words")
     assert (results["model"], results["benchmark"]) == ("words", "small")
     assert results["revision"].startswith("sha256:")
-    assert set(results["versions"]) == {"llave_hf", "torch", "transformers", "sentence-transformers"}
+    assert set(results["versions"]) == {"llave_hf", "torch", "transformers", "sentence-transformers", "pillow"}
     assert list(results["tasks"]) == ["Right", "Half", "Wrong"]
     assert {name: task["precision_at_1"] for name, task in results["tasks"].items()} == {
         "Right": 1.0,
@@ -66,8 +70,8 @@ def test_files_are_the_same_in_every_run(tmp_path: Path) -> None:
     for run in ("one", "two"):
         evaluate(word_encoder(), path, output_dir=tmp_path / run)
     files = sorted(file.name for file in (tmp_path / "one").iterdir())
-    assert files == ["results.json", "results.md", "results.png"]
-    for file in files[:2]:
+    assert files == ["per_query.safetensors", "results.json", "results.md", "results.png"]
+    for file in files[:3]:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert json.loads((tmp_path / "one" / "results.json").read_text())["means"]["overall"] == 0.5
 
@@ -122,3 +126,37 @@ def test_loaded_benchmark_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_batch_size_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         evaluate(word_encoder(), write_benchmark(tmp_path, ROWS), batch_size=0)
+
+
+def test_subset_names_what_is_odd_and_what_was_asked(tmp_path: Path) -> None:
+    rows = [make_row("a", ["a", "b", "a"]), make_row("b", ["b", ""]), make_row("b", ["b", "c"])]
+    task = evaluate(RecordingEncoder(lambda text: [1.0, len(text)]), write_benchmark(tmp_path, {"A": rows}))["tasks"][
+        "A"
+    ]
+    assert task["findings"] == {"repeated_answer": 1, "empty_candidate": 1, "repeated_row": 1}
+    assert task["revision"].startswith("sha256:") and task["inputs"].startswith("sha256:")
+
+
+def test_bounds_are_of_the_subsets_metric(tmp_path: Path) -> None:
+    path = write_benchmark(tmp_path, {"A": [make_row("a", ["b", "a", "c", "d"])]}, {"A": {"metric": "ndcg_at_2"}})
+    task = evaluate(word_encoder(), path)["tasks"]["A"]  # "b", "c" and "d" share the second place
+    assert task["bounds"] == [0.0, pytest.approx(1 / np.log2(3))]
+    assert task["ndcg_at_2"] == pytest.approx(1 / np.log2(3) / 3)
+
+
+def test_results_name_the_model(tmp_path: Path) -> None:
+    model, processor = tiny_model()
+    path = write_benchmark(tmp_path, {"A": [make_row("a", ["a", "b"])]})
+    memory = evaluate(LlaveEncoder(model, processor), path)
+    assert memory["dtype"] == "float32" and memory["prompt"] == "" and memory["model_revision"].startswith("sha256:")
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    folder = evaluate(tmp_path / "model", path)
+    assert folder["model_revision"] == path_revision(tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text("A card changes no vector.")
+    assert path_revision(tmp_path / "model") == folder["model_revision"]
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-3
+    assert evaluate(LlaveEncoder(model, processor), path)["model_revision"] != memory["model_revision"]
+    unknown = evaluate(word_encoder(), path)
+    assert unknown["model_revision"] is None and evaluate(word_encoder(), path, model_revision="v1")["model_revision"]

@@ -8,7 +8,8 @@ from evaluation_helpers import make_row, write_benchmark
 from PIL import Image
 
 from llave_hf.evaluation.benchmark import BenchmarkError, load_benchmark
-from llave_hf.evaluation.inputs import DistinctInputs, TaskInputs, collect_inputs
+from llave_hf.evaluation.collection import TaskInputs, collect_inputs
+from llave_hf.evaluation.inputs import DistinctInputs
 from llave_hf.evaluation.rows import RowReader
 
 MARK = "<|image_1|>\nRepresent the given image.\n"
@@ -46,8 +47,25 @@ def test_repeated_candidates_are_counted_once_and_repeated_answers_are_named(
         ["d", "e"],
     ]
     assert task.duplicates == 3
-    (message,) = caplog.messages
+    assert task.findings == {"repeated_answer": [1], "repeated_row": [1]}
+    message, repeated = caplog.messages
     assert message.startswith("A: in 1 row(s) the answer stands again") and message.endswith("(row 1).")
+    assert repeated.startswith("A: in 1 row(s) query and answer are those of an earlier row")
+
+
+def test_digest_tells_what_was_asked_wherever_it_lies_and_beside_whatever(tmp_path: Path) -> None:
+    rows = [make_row("q", ["a", "b", "c"]), make_row(MARK, ["d", "e"], image="p.png")]
+
+    def digest(name: str, chosen: list[dict], **others: list[dict]) -> str:
+        write_benchmark(tmp_path / name, {**others, "A": chosen})
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "p.png")
+        return collect(tmp_path / name / "benchmark.yaml")[1][-1].digest
+
+    whole = digest("one", rows)
+    assert digest("other", rows, Z=[make_row("e", ["d", "a"])]) == whole
+    assert digest("order", [make_row("q", ["a", "c", "b"]), rows[1]]) == whole
+    changed = [rows[:1], [make_row("q", ["b", "a", "c"]), rows[1]], [make_row("q", ["a", "b"]), rows[1]]]
+    assert whole not in {digest(f"changed{number}", chosen) for number, chosen in enumerate(changed)}
 
 
 def test_empty_wrong_candidate_is_an_empty_text_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

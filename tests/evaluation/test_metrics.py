@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from llave_hf.evaluation import metrics
+from llave_hf.evaluation import metrics, resampling
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "metrics"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text())
@@ -147,16 +147,62 @@ def test_bootstrap_agrees_with_resampling_queries_one_by_one() -> None:
     values = np.random.default_rng(3).choice([0.0, 0.25, 1.0], size=200, p=[0.6, 0.1, 0.3])
     drawn = np.random.default_rng(4).integers(0, len(values), size=(20_000, len(values)))
     expected = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
-    np.testing.assert_allclose(metrics.bootstrap_interval(values), expected, atol=0.006)
+    np.testing.assert_allclose(resampling.bootstrap_interval(values), expected, atol=0.006)
 
 
 def test_bootstrap_is_deterministic_ordered_and_ignores_the_order_of_queries() -> None:
     values = np.array([0.0, 1.0, 1.0, 0.5, 0.0])
-    interval = metrics.bootstrap_interval(values)
-    assert interval == metrics.bootstrap_interval(values[::-1])
+    interval = resampling.bootstrap_interval(values)
+    assert interval == resampling.bootstrap_interval(values[::-1])
     assert 0.0 <= interval[0] < values.mean() < interval[1] <= 1.0
-    assert metrics.bootstrap_interval([1.0, 1.0]) == (1.0, 1.0)
-    narrow = metrics.bootstrap_interval(values, confidence=0.5)
+    assert resampling.bootstrap_interval([1.0, 1.0]) == (1.0, 1.0)
+    narrow = resampling.bootstrap_interval(values, confidence=0.5)
     assert interval[0] < narrow[0] < narrow[1] < interval[1]
     with pytest.raises(ValueError, match="at least one query"):
-        metrics.bootstrap_interval([])
+        resampling.bootstrap_interval([])
+
+
+def relevant_ranks(scores: np.ndarray, grades: np.ndarray) -> metrics.AnswerRanks:
+    """Ranks of every candidate with a grade; all arrays (Q, C)."""
+    queries, columns = np.nonzero(grades)
+    own = scores[queries, columns][:, None]
+    return metrics.AnswerRanks(
+        above=(scores[queries] > own).sum(axis=1),
+        tied=(scores[queries] == own).sum(axis=1) - 1,
+        candidates=np.full(len(scores), scores.shape[1]),
+        queries=queries,
+        gains=grades[queries, columns].astype(np.float64),
+    )
+
+
+def graded_value(name: str, k: int, grades: np.ndarray) -> float:
+    """A metric of one order, by its definition; grades (C,) in that order."""
+    discounts = 1 / np.log2(np.arange(2, len(grades) + 2))
+    if name == "ndcg":
+        return float((grades * discounts)[:k].sum() / (np.sort(grades)[::-1] * discounts)[:k].sum())
+    return float((grades[:k] > 0).sum() / (1 if name == "precision" else (grades > 0).sum()))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_several_graded_answers_are_scored_by_the_mean_over_all_orders_of_ties(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 3, size=(6, 5)).astype(np.float32)
+    grades = generator.integers(0, 3, size=(6, 5))
+    grades[np.arange(6), generator.integers(0, 5, 6)] = 2  # at least one answer each
+    ranks = relevant_ranks(scores, grades)
+    lost, won = metrics.without_ties(ranks, won=False), metrics.without_ties(ranks, won=True)
+    for name, k in (("precision", 1), ("recall", 2), ("ndcg", 1), ("ndcg", 3), ("ndcg", 9)):
+        function = metrics.per_query_metric(f"{name}_at_{k}")
+        orders = [
+            [
+                graded_value(name, k, of[list(order)])
+                for order in permutations(range(5))
+                if (np.diff(row[list(order)]) <= 0).all()
+            ]
+            for row, of in zip(scores, grades, strict=True)
+        ]
+        np.testing.assert_allclose(function(ranks), list(map(np.mean, orders)), atol=1e-12, err_msg=f"{name} {k}")
+        np.testing.assert_allclose(function(lost), list(map(min, orders)), atol=1e-12, err_msg=f"{name} {k} lost")
+        np.testing.assert_allclose(function(won), list(map(max, orders)), atol=1e-12, err_msg=f"{name} {k} won")
+    constant = metrics.chance(ranks)
+    assert (constant.above == 0).all() and (constant.tied == 4).all()

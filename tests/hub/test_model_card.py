@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import picture, tiny_model
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from llave_hf.errors import UserError
 from llave_hf.hub.model_card import MARKER, write_model_card
@@ -74,6 +74,43 @@ def test_the_hub_understands_its_front_matter(folder: Path) -> None:
     assert [(r.dataset_config, r.metric_value, r.dataset_revision) for r in data.eval_results] == [
         ("Retrieval", 0.25, "abc")
     ]
+
+
+def test_what_somebody_chose_stays(folder: Path) -> None:
+    write_model_card(folder, chosen={"license": "mit", "language": ["en", "de"], "base_model": None})
+    data = ModelCard.load(write_model_card(folder, chosen={"license": "apache-2.0"})).data
+    assert (data.license, data.language, data.base_model) == ("apache-2.0", ["en", "de"], None)
+
+
+def test_a_bundled_benchmarks_results_are_the_hubs_too(folder: Path) -> None:
+    assert not list(write_model_card(folder).parent.glob(".eval_results/*"))  # "bench" is nobody's data set
+    file = folder / "eval" / "results.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "benchmark": "mmeb", "revision": "0123456789" * 4}))
+    data = ModelCard.load(write_model_card(folder)).data
+    assert data.eval_results is not None and data.eval_results[0].dataset_type == "TIGER-Lab/MMEB-eval"
+    found = parse_eval_result_entries(yaml.safe_load((folder / ".eval_results" / "mmeb.yaml").read_text()))
+    assert [(e.dataset_id, e.task_id, e.value, e.dataset_revision) for e in found] == [
+        ("TIGER-Lab/MMEB-eval", "Retrieval", 0.25, "0123456789" * 4)
+    ]
+
+
+def test_the_hub_is_told_what_codecarbon_measured(folder: Path) -> None:
+    header = "duration,emissions,energy_consumed,country_name,cpu_model,gpu_model"
+    (folder / "emissions.csv").write_text(f"{header}\n10,1,1,France,CPU,\n7200,0.5,2.5,France,CPU,2 x H200\n")
+    data = ModelCard.load(write_model_card(folder)).data
+    assert data.co2_eq_emissions == {
+        "emissions": 500.0,
+        "source": "codecarbon: 2.5 kWh, 2.00 hours",
+        "training_type": "pre-training",
+        "geographical_location": "France",
+        "hardware_used": "2 x H200",
+    }
+
+
+def test_front_matter_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / "README.md").write_text(f"---\nlicense: [\n---\n{MARKER}")
+    with pytest.raises(UserError, match=r"front matter of .*README\.md cannot be read"):
+        write_model_card(folder)
 
 
 def test_what_is_missing_is_left_out(folder: Path) -> None:

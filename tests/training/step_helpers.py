@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from helpers import picture, tiny_model
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from llave_hf import LlaveModel
 from llave_hf.data.samples import Pair, Sample
 from llave_hf.training.arguments import LlaveTrainingArguments
+from llave_hf.training.teacher import Teacher
 from llave_hf.training.trainer import LlaveTrainer
 
 TEXT = "a dog in the snow near an old house that nobody has seen for years"
@@ -30,11 +32,13 @@ def write_media(root: Path) -> Path:
     return root
 
 
-def make_pairs(root: Path, count: int, *, kinds: Sequence[str] = ("mixed",), negatives: bool = False) -> list[Pair]:
+def make_pairs(
+    root: Path, count: int, *, kinds: Sequence[str] = ("mixed",), negatives: bool = False, judged: bool = False
+) -> list[Pair]:
     """Pairs of texts of many lengths; a row's kind is `kinds[row % len(kinds)]`.
 
     `text`: text to text. `image`: text to picture. `video`: text to video. `mixed`: in turn text to picture, picture
-    and text to text, text to text, and the same picture again.
+    and text to text, text to text, and the same picture again. `judged`: with labels and hardness.
     """
 
     def text(row: int, salt: int) -> str:
@@ -55,7 +59,11 @@ def make_pairs(root: Path, count: int, *, kinds: Sequence[str] = ("mixed",), neg
         elif kind == "video":
             document = Sample(f"\nclip {row}\n", (), "clip", str(root))
         others = (Sample(text(row, 3)), image(row + 1))[: row % 3] if negatives else ()
-        pairs.append(Pair(query, document, others, "task", row))
+        said: dict[str, Any] = {}
+        if judged:
+            levels = tuple(0.1 * (row + place) % 1 for place in range(len(others)))
+            said = {"label": row % 4 - 1, "hardness": 0.3 * row % 1, "negative_hardness": levels}
+        pairs.append(Pair(query, document, others, "task", row, **said))
     return pairs
 
 
@@ -76,7 +84,27 @@ def make_trainer(
         layer.self_attn.attention_dropout = dropout
     if checkpointed:
         model.gradient_checkpointing_enable()
-    return trainer_of(to_double(model) if double else model, processor, root, **changes)
+    trainer = trainer_of(to_double(model) if double else model, processor, root, **changes)
+    if double:
+        trainer.objective.loss.double()
+    return trainer
+
+
+def give_teacher(trainer: LlaveTrainer, pairs: Iterable[Pair], dimensions: int = 12) -> None:
+    """Random vectors for every sample of these pairs, the same for the same samples."""
+    samples = {s.key() for pair in pairs for s in (pair.query, pair.positive, *pair.negatives)}
+    keys = np.sort(np.array(list(samples)))
+    vectors = np.stack([np.random.default_rng(abs(int(key))).normal(size=dimensions) for key in keys])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    trainer.objective.teacher = Teacher(keys, vectors.astype(np.float32))
+
+
+def move_average(trainer: LlaveTrainer) -> None:
+    """As if the model had moved on from its average: else their cosines are the same."""
+    assert trainer.objective.average is not None
+    generator = torch.Generator().manual_seed(0)
+    for parameter in trainer.objective.average.model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator) * parameter.data.std()
 
 
 def trainer_of(model: nn.Module, processor: Any, root: Path, **changes: Any) -> LlaveTrainer:
@@ -111,6 +139,7 @@ def run_steps(
     model = model or trainer.model
     batches = list(batches)
     trainer.model.zero_grad()
+    trainer.objective.loss.zero_grad()
     trainer.current_gradient_accumulation_steps = len(batches)
     losses = []
     for number, pairs in enumerate(batches):
@@ -122,7 +151,7 @@ def run_steps(
         else:
             with trainer.accelerator.no_sync(model):
                 losses.append(trainer.training_step(model, batch).item())
-    return losses, gradients_of(trainer.model)
+    return losses, gradients_of(trainer.model) | gradients_of(trainer.objective.loss)
 
 
 def gradients_of(model: nn.Module) -> dict[str, torch.Tensor]:

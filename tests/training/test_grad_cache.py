@@ -192,3 +192,23 @@ def test_parameters_of_the_loss_get_their_gradients_too() -> None:
     )
     torch.testing.assert_close(loss, loss_of(model(inputs)).detach())
     torch.testing.assert_close((model.weight.grad, temperature.grad), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_one_process_embeds_the_last_micro_batch_once_and_pooled_tokens_alone_in_the_last_block(
+    root: Path, dropout: float
+) -> None:
+    trainer = make_trainer(root, mini_batch_size=2)
+    decoder = trainer.model.backbone.language_model
+    decoder.layers[-1].mlp.dropout = torch.nn.Dropout(dropout)  # as an adapter's: it would draw other numbers
+    seen: list[torch.Size] = []
+    runs: list[torch.Size] = []
+    decoder.layers[-1].mlp.up_proj.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
+    decoder.register_forward_hook(lambda module, args, output: runs.append(output.last_hidden_state.shape))
+    batch = trainer.data_collator(make_pairs(root, 5, kinds=("text", "image")))
+    shapes = [micro_batch["input_ids"].shape for micro_batch in batch["micro_batches"]]
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.training_step(trainer.model, batch)
+    assert [shape[:2] for shape in runs] == [*shapes, *shapes[:-1]]
+    assert [shape[:-1] for shape in seen] == [shape[:2] if dropout else shape[:1] for shape in runs]
+    assert not decoder.layers[-1].mlp._forward_hooks

@@ -10,6 +10,7 @@ from helpers import write_recipe, write_training_data
 from llave_hf.training.recipe import known_keys, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = [path for path in RECIPES if path.name != "ablation.yaml"]  # a sweep of tiny.yaml
 
 
 def test_values_arrive_with_their_types(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_missing_recipe_and_no_recipe_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(path: Path) -> None:
-    recipe = load_recipe(path, ["--use_cpu", "--bf16", "false", "--tf32", "null"])
+    recipe = load_recipe(path, ["--use_cpu", "--tf32", "null"])
     assert set(recipe.raw) <= set(known_keys())
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from llave_hf import distributed
 from llave_hf.training import histograms
 from llave_hf.training.pair_counts import PairCounts, top_share
+from llave_hf.training.pair_hardness import Judge
 from llave_hf.training.pair_sample import gather, sample_pairs, sampled_rows
 from llave_hf.training.pair_weights import Weighting
 from llave_hf.training.telemetry import Telemetry
@@ -40,8 +41,11 @@ def pairs(
     return F.normalize(base, dim=-1), F.normalize(base + noise * unit(size, dim, seed=seed + 1), dim=-1)
 
 
-def defined(similarities: torch.Tensor, usable: torch.Tensor, own: torch.Tensor) -> dict[str, float]:
-    """The numbers of one batch, row by row; `own` are the columns of the positives."""
+def defined(
+    similarities: torch.Tensor, usable: torch.Tensor, own: torch.Tensor, hardness_of: torch.Tensor | None = None
+) -> dict[str, float]:
+    """The numbers of one batch, row by row; `own` are the columns of the positives, hardness is s if not given."""
+    judged = similarities if hardness_of is None else hardness_of
     positives, hard, easy, gradient, hardness, shares = [], [], [], [], [], []
     outscored = outscoring = 0
     for row, column in enumerate(own.tolist()):
@@ -54,8 +58,10 @@ def defined(similarities: torch.Tensor, usable: torch.Tensor, own: torch.Tensor)
         outscoring += above
         outscored += above > 0
         if negatives:
-            alone = [math.exp(STRENGTH * s) for s in negatives]
-            weights = [math.exp(s / TEMPERATURE + STRENGTH * s) for s in negatives]
+            seen = zip(similarities[row][usable[row]].tolist(), judged[row][usable[row]].tolist(), strict=True)
+            logs = [(s / TEMPERATURE, STRENGTH * h) for s, h in seen]
+            alone = [math.exp(weight) for _, weight in logs]
+            weights = [math.exp(logit + weight) for logit, weight in logs]
             hardness.append(sum(alone) ** 2 / sum(w * w for w in alone))
             gradient.append(sum(weights) ** 2 / sum(w * w for w in weights))
             z = math.exp(positive / TEMPERATURE) + sum(weights)
@@ -116,6 +122,21 @@ def test_a_step_has_the_numbers_of_their_definitions() -> None:
     assert logs["random_cosine"] == pytest.approx(random, abs=1e-6)
     for name in ("gap_hard", "gap_easy", "auc", "effective_negatives", "gradient_negatives", "gradient_top1"):
         assert logs[name] == telemetry.history[0][name]
+
+
+def test_hardness_is_whose_word_counts() -> None:
+    """A teacher's cosines, or the data's numbers, in place of the model's own cosines."""
+    queries, documents = pairs(60, noise=0.9)
+    others, usable = (unit(60, 5, seed=8), unit(60, 5, seed=9)), ~torch.eye(60, dtype=torch.bool)
+    numbers = torch.linspace(-0.5, 1, 60, dtype=torch.float64)
+    judges = {
+        Judge(queries=others[0], documents=others[1]): others[0] @ others[1].T,
+        Judge(document_hardness=numbers): numbers.expand(60, -1),
+    }
+    for judge, hardness in judges.items():
+        telemetry = observed(queries, documents, judge=judge)
+        telemetry.logs(1)
+        compare(telemetry.history[0], defined(queries @ documents.T, usable, torch.arange(60), hardness))
 
 
 def test_equal_content_and_margins_are_left_out() -> None:

@@ -54,7 +54,7 @@ def test_every_backbone_gives_the_same_gradients_with_half_the_runs(root: Path, 
     (losses, expected, twice), (remembered_losses, gradients, once) = found
     assert remembered_losses == losses
     assert furthest(gradients, expected) == 0
-    assert twice == 2 * once > 2
+    assert twice == 2 * once - 1 > 2  # the last micro-batch keeps its graph, so it runs once either way
     assert not any("forward" in vars(layer) for layer in tower_layers(model))
 
 

@@ -1,0 +1,78 @@
+"""How much of a model a recipe trains, and what its weights, gradients and optimizer take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from llave_hf.training.lora import projector_modules, target_layers
+from llave_hf.training.parts import part_modules
+from llave_hf.training.quantization import QuantizationSettings
+from llave_hf.training.recipe import Recipe
+from llave_hf.training.tuning import LoraSettings, frozen_parts
+
+from .model_checks import opened_bytes, part_sizes, skeleton
+
+BLOCK, OUTER_BLOCK = 64, 256  # bitsandbytes: 4-bit numbers that share a scale, and scales that share one in turn
+
+
+@dataclass(frozen=True)
+class TunedSizes:
+    """Of one device without sharding.
+
+    Attributes:
+        whole: Parameters that are trained as they are.
+        adapters: Parameters of adapters.
+        weights: Bytes of all weights.
+        states: Bytes of gradients and of AdamW's two moments.
+    """
+
+    whole: int
+    adapters: int
+    weights: float
+    states: float
+
+    @property
+    def trained(self) -> int:
+        return self.whole + self.adapters
+
+
+def tuned_sizes(recipe: Recipe) -> TunedSizes:
+    """From the recipe and the shapes of its model."""
+    args, sizes = recipe.training, part_sizes(recipe)
+    adapted = LoraSettings.of(args.lora).parts if args.lora is not None else ()
+    frozen = frozen_parts(args.freeze, args.lora)
+    if args.lora is not None:
+        model = skeleton(recipe)
+        modules = [model.get_submodule(name) for name in projector_modules(model)]
+        sizes["projector"] = sum(parameter.numel() for module in modules for parameter in module.parameters())
+    whole = sum(count for part, count in sizes.items() if part not in frozen and part not in adapted)
+    kept = sum(sizes.values()) - whole
+    adapters = adapter_parameters(recipe)
+    master = 2 if args.master_weights == "bfloat16" else 4
+    autocast = args.bf16 or args.fp16
+    width = opened_bytes(recipe) if autocast and master == 4 else master  # of what is not trained
+    packed, packed_width = quantised_parameters(recipe)
+    weights = (whole + adapters) * master + (kept - packed) * width + packed * packed_width
+    return TunedSizes(whole, adapters, weights, (whole + adapters) * master * 3)
+
+
+def adapter_parameters(recipe: Recipe) -> int:
+    """A layer of n inputs and m outputs gets r (n + m)."""
+    if recipe.training.lora is None:
+        return 0
+    settings = LoraSettings.of(recipe.training.lora)
+    layers = target_layers(skeleton(recipe), settings).values()
+    return sum(settings.r * (layer.in_features + layer.out_features) for layer in layers)
+
+
+def quantised_parameters(recipe: Recipe) -> tuple[int, float]:
+    """How many parameters are in 4 bits, and bytes of one with its share of the scales."""
+    if recipe.model.quantization is None:
+        return 0, 0.0
+    modules = part_modules(skeleton(recipe), "language_model").values()
+    count = sum(module.weight.numel() for module in modules if isinstance(module, nn.Linear))
+    double = QuantizationSettings.of(recipe.model.quantization).double
+    scale = 1 + 4 / OUTER_BLOCK if double else 4
+    return count, 0.5 + scale / BLOCK

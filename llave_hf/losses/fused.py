@@ -1,0 +1,65 @@
+"""What is done to a tile between its products, compiled into one kernel a pass (`torch.compile`): for GPUs.
+
+Eagerly, a tile is read and written once for each of exponential, masks, sums and factors, which on a GPU takes as long
+as a product. The results are those of the eager path up to the order of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+Pointwise = Callable[..., Any]
+
+
+def exponentials_and_sums(
+    logits: torch.Tensor,
+    dtype: torch.dtype,
+    out_of_rows: torch.Tensor | None,
+    out_of_columns: torch.Tensor | None,
+    row_counts: torch.Tensor | None,
+    column_counts: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """e^logit `(R, C)`, Σ_j c_j e_ij `(R,)` and Σ_i r_i e_ij `(C,)`, each without what its anchor leaves out."""
+    exponentials = torch.exp(logits.to(dtype))
+    by_rows = exponentials if out_of_rows is None else torch.where(out_of_rows, 0.0, exponentials)
+    by_columns = exponentials if out_of_columns is None else torch.where(out_of_columns, 0.0, exponentials)
+    if column_counts is not None:
+        by_rows = by_rows * column_counts.to(dtype)
+    if row_counts is not None:
+        by_columns = by_columns * row_counts.to(dtype)[:, None]
+    return exponentials, by_rows.sum(1), by_columns.sum(0)
+
+
+def weighted(
+    exponentials: torch.Tensor,
+    row_factors: torch.Tensor,
+    column_factors: torch.Tensor | None,
+    out_of_rows: torch.Tensor | None,
+    out_of_columns: torch.Tensor | None,
+    row_counts: torch.Tensor | None,
+    column_counts: torch.Tensor | None,
+) -> torch.Tensor:
+    """e_ij (u_i c_j + r_i v_j) `(R, C)`, each term where the pair counts for its anchor."""
+    factors = row_factors[:, None]
+    if column_counts is not None:
+        factors = factors * column_counts.to(factors.dtype)
+    if out_of_rows is not None:
+        factors = torch.where(out_of_rows, 0.0, factors)
+    if column_factors is not None:
+        by_column = column_factors[None]
+        if row_counts is not None:
+            by_column = by_column * row_counts.to(by_column.dtype)[:, None]
+        if out_of_columns is not None:
+            by_column = torch.where(out_of_columns, 0.0, by_column)
+        factors = factors + by_column
+    return exponentials * factors
+
+
+@cache
+def compiled(function: Pointwise, backend: str = "inductor") -> Pointwise:
+    """The function as one graph for tiles of any size."""
+    return torch.compile(function, dynamic=True, fullgraph=True, backend=backend)

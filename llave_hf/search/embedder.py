@@ -1,0 +1,82 @@
+"""A model as a collection uses it: unit vectors, and the vectors of fixed inputs by which it is known again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from llave_hf.errors import UserError
+
+# Inputs whose vectors tell models apart, whatever folder, device or dtype they come in.
+PROBE_TEXTS = ("a dog in the snow", "Represent the following text: blue squares, 17 of them")
+SAME_MODEL = 0.99  # cosine; bfloat16 moves a vector by less than 0.001
+
+
+class Embedder:
+    """Unit vectors from whatever has `encode(list)`.
+
+    Args:
+        model: A folder, a Hub id, or an encoder.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else "an encoder"
+        if isinstance(model, (str, os.PathLike)):
+            from llave_hf.sentence_transformer import load_encoder
+
+            if os.path.isdir(model):
+                self.name = os.path.abspath(model)
+            model = load_encoder(model)
+        self.encoder = model
+
+    def vectors(self, inputs: Sequence[Any]) -> np.ndarray:
+        """`(n, D)` float32, L2-normalised.
+
+        Raises:
+            ValueError: An input cannot be used.
+        """
+        made = np.asarray(self.encoder.encode(list(inputs), show_progress_bar=False), dtype=np.float32)
+        return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+    def probe(self) -> np.ndarray:
+        """`(3, D)`: the vectors of two texts and a drawn picture."""
+        return self.vectors([*PROBE_TEXTS, {"image": _drawn()}])
+
+    def check(self, recorded: np.ndarray, made_with: str, uri: str) -> None:
+        """Compares the probe's vectors with a collection's.
+
+        Raises:
+            UserError: They are another model's.
+        """
+        own = self.probe()
+        nearness = float((own * recorded).sum(1).min()) if own.shape == recorded.shape else None
+        if nearness is None or nearness < SAME_MODEL:
+            how = (
+                f"its vectors have {own.shape[1]} numbers instead of {recorded.shape[1]}"
+                if nearness is None
+                else f"the cosine of their vectors of the same input is {nearness:.3f}"
+            )
+            raise UserError(
+                f"{uri} was made with the model {made_with}, and {self.name} is another: {how}. Name the first, or "
+                "make the collection anew with llave index --rebuild."
+            )
+
+
+def load_quietly() -> None:
+    """No lines and no bar from the libraries that load a model; for commands whose output somebody waits for."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+
+
+def _drawn() -> Image.Image:
+    across, down = np.meshgrid(np.arange(96), np.arange(64))
+    disc = (across - 30) ** 2 + (down - 32) ** 2 < 400
+    pixels = np.stack([across * 2, down * 3, np.where(disc, 255, 40)], axis=2)
+    return Image.fromarray(pixels.astype(np.uint8))

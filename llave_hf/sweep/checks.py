@@ -1,0 +1,58 @@
+"""Checks of what stands in a sweep's YAML file; each names the place that is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from llave_hf.errors import UserError
+
+FEW = 10  # names that an error lists
+
+
+def check_keys(keys: Iterable[Any], known: Collection[str], where: str) -> None:
+    """Raises UserError at the first key that is not known."""
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"there are {', '.join(known)}." if len(known) <= FEW else "recipes/README.md lists the keys."
+            if near:
+                hint = f"did you mean {near[0]!r}?"
+            raise UserError(f"{where} has the key {key!r}, which does not exist; {hint}")
+
+
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """The value, a mapping; nothing at all (`name:`) is an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{where} is {value!r}; it must be a mapping of keys to values.")
+    return value
+
+
+def named_entries(raw: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """The mapping under a key, by names."""
+    entries = mapping(raw.get(key), f"{where}: {key}")
+    if not entries:
+        raise UserError(f"{where}: {key} is missing or empty; name at least one.")
+    for name in entries:
+        if isinstance(name, bool):
+            raise UserError(f"{where}: YAML reads a name in {key} as {name}; put on, off, yes and no in quotes.")
+    return {str(name): entry for name, entry in entries.items()}
+
+
+def check_number(value: Any, where: str) -> int:
+    """The value, a whole number above 0."""
+    if type(value) is not int or value < 1:
+        raise UserError(f"{where} is {value!r}; give a whole number above 0.")
+    return value
+
+
+def check_seeds(value: Any, where: str) -> tuple[int, ...]:
+    """The value, a list of distinct whole numbers."""
+    if not isinstance(value, list) or not value or any(type(seed) is not int for seed in value):
+        raise UserError(f"{where} is {value!r}; give a list of whole numbers, such as [0, 1, 2].")
+    if len(set(value)) < len(value):
+        raise UserError(f"{where} is {value!r}; name each once, or an interval would count a run twice.")
+    return tuple(value)

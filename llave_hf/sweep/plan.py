@@ -1,0 +1,128 @@
+"""What a sweep trains: groups of variants, and their runs, each of them once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PLACES = ("output_dir", "resume_from_checkpoint")  # of a recipe: where, not what
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a recipe with one seed.
+
+    Attributes:
+        label: The variant, by the first group that has it.
+        recipe: All its keys but where it is written.
+        steps: Optimizer steps that the budget comes to.
+        folder: Of the model; its recipe, log and time stand beside it.
+        use_cpu: Whether it stays on the CPU where there is a GPU.
+    """
+
+    label: str
+    seed: int
+    recipe: Mapping[str, Any]
+    steps: int
+    folder: Path
+    use_cpu: bool
+
+    def __str__(self) -> str:
+        return f"{self.label}, seed {self.seed}"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any(self.folder.glob("checkpoint-*"))
+
+    def beside(self, ending: str) -> Path:
+        """A file of the run: `.yaml`, `.log` or `.json`."""
+        return self.folder.with_name(self.folder.name + ending)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds the evaluation of a model that this very recipe trained."""
+        written = self.folder / "recipe.yaml"
+        if not (self.folder / "eval" / "results.json").exists() or not written.exists():
+            return False
+        return what(yaml.safe_load(written.read_text(encoding="utf-8"))) == self.recipe
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A name in a group, what it sets, and its runs, one a seed."""
+
+    name: str
+    overrides: Mapping[str, Any]
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Variants that are compared with one of them, the reference."""
+
+    name: str
+    about: str
+    reference: str
+    variants: tuple[Variant, ...]
+
+    @property
+    def picture(self) -> str:
+        """Name of the file of its plot."""
+        return f"{slug(self.name)}.png"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep.
+
+    Attributes:
+        file: That it was read from.
+        output: Folder of all that is written.
+        base: The recipe that all variants change.
+        settings: What the file sets for all variants.
+        overrides: What the command line sets for all of them.
+        budget_pairs: Training pairs of each run.
+        seeds: Of each variant.
+        processes: That share a run.
+        groups: In the file's order.
+    """
+
+    file: Path
+    output: Path
+    base: Path
+    settings: Mapping[str, Any]
+    overrides: tuple[str, ...]
+    budget_pairs: int
+    seeds: tuple[int, ...]
+    processes: int
+    groups: tuple[Group, ...]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every run once, a seed of all variants before the next seed: a stopped sweep compares all it has."""
+        found = {run.folder: run for group in self.groups for variant in group.variants for run in variant.runs}
+        return sorted(found.values(), key=lambda run: self.seeds.index(run.seed))
+
+    def __str__(self) -> str:
+        finished = sum(run.finished for run in self.runs)
+        return (
+            f"{self.file}: {len(self.groups)} groups, {len(self.runs) // len(self.seeds)} settings x "
+            f"{len(self.seeds)} seeds = {len(self.runs)} runs of {self.budget_pairs:,} pairs, {finished} finished"
+        )
+
+
+def what(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's keys without those that only say where."""
+    return {key: value for key, value in recipe.items() if key not in PLACES}
+
+
+def slug(text: str) -> str:
+    """Letters, digits, points and hyphens, fit for the name of a file."""
+    return re.sub(r"[^\w.]+", "-", text.lower(), flags=re.ASCII).strip("-.") or "unnamed"

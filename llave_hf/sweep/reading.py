@@ -1,0 +1,174 @@
+"""From a sweep's YAML file to its runs, every recipe checked before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llave_hf.errors import UserError
+from llave_hf.training.recipe import Recipe, _Loader, known_keys, load_recipe
+
+from .checks import check_keys, check_number, check_seeds, mapping, named_entries
+from .plan import Group, Run, Sweep, Variant, slug, what
+
+SWEEP_KEYS = ("base", "settings", "seeds", "budget_pairs", "groups")
+GROUP_KEYS = ("about", "settings", "reference", "variants")
+# A variant that set one of them would be no longer comparable, or another run.
+OWN_KEYS = ("seed", "max_steps", "num_train_epochs", "output_dir", "resume_from_checkpoint", "disable_tqdm")
+
+
+def load_sweep(
+    path: str | Path,
+    output: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    budget_pairs: int | None = None,
+    processes: int = 1,
+) -> Sweep:
+    """Reads a sweep and checks every recipe of it.
+
+    What comes later counts: the base recipe, the sweep's `settings`, `overrides`, the group's `settings`, the variant.
+    Variants whose recipes are equal share their runs.
+
+    Args:
+        path: A YAML file with `base` (relative to it), `settings`, `seeds`, `budget_pairs` and `groups`.
+        output: Folder of all that is written.
+        overrides: As on a command line, see [`load_recipe`].
+        budget_pairs: Training pairs of each run, instead of the file's.
+        processes: That share a run.
+
+    Raises:
+        UserError: The file, a group, a variant or its recipe is not right; names which.
+    """
+    file = Path(path)
+    raw = _read(file)
+    for flag in overrides:
+        _check_free(flag.removeprefix("--").partition("=")[0] if flag.startswith("--") else "", "the command line")
+    sweep = Sweep(
+        file=file,
+        output=Path(output),
+        base=file.parent / str(raw["base"]),
+        settings=mapping(raw.get("settings", {}), f"{file}: settings"),
+        overrides=tuple(overrides),
+        budget_pairs=check_number(
+            raw.get("budget_pairs") if budget_pairs is None else budget_pairs, f"{file}: budget_pairs"
+        ),
+        seeds=check_seeds(raw.get("seeds"), f"{file}: seeds"),
+        processes=processes,
+        groups=(),
+    )
+    reader = _Reader(sweep)
+    groups = [reader.group(name, entry) for name, entry in named_entries(raw, "groups", str(file)).items()]
+    pictures = [group.picture for group in groups]
+    for group in groups:
+        if pictures.count(group.picture) > 1:
+            raise UserError(f"{file}: two groups would write {group.picture}; rename {group.name!r}.")
+    return replace(sweep, groups=tuple(groups))
+
+
+@dataclass
+class _Reader:
+    """Makes groups of a sweep that has none yet; knows the label of each recipe that it has seen."""
+
+    sweep: Sweep
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f"{self.sweep.file}: settings"
+        self.common = [*_flags(self.sweep.settings, where), *self.sweep.overrides]
+        load_recipe(self.sweep.base, self.common)  # an error here is told of what all share, not of a variant
+
+    def group(self, name: str, entry: Any) -> Group:
+        where = f"{self.sweep.file}: group {name!r}"
+        entry = mapping(entry, where)
+        check_keys(entry, GROUP_KEYS, where)
+        settings = mapping(entry.get("settings", {}), f"{where}: settings")
+        variants = []
+        for label, changes in named_entries(entry, "variants", where).items():
+            changes = {**settings, **mapping(changes, f"{where}, variant {label!r}")}
+            variants.append(self.variant(name, label, changes))
+        reference = str(entry.get("reference"))
+        if reference not in [variant.name for variant in variants]:
+            names = ", ".join(variant.name for variant in variants)
+            raise UserError(f"{where}: reference is {reference!r}; name one of its variants: {names}.")
+        seen: dict[Path, str] = {}
+        for variant in variants:
+            twin = seen.setdefault(variant.runs[0].folder, variant.name)
+            if twin != variant.name:
+                raise UserError(f"{where}: {twin!r} and {variant.name!r} are the same recipe; leave one out.")
+        return Group(name, str(entry.get("about", "")).strip(), reference, tuple(variants))
+
+    def variant(self, group: str, name: str, changes: Mapping[str, Any]) -> Variant:
+        where = f"{self.sweep.file}: group {group!r}, variant {name!r}"
+        flags = _flags(changes, where)
+        try:
+            recipe = load_recipe(self.sweep.base, [*self.common, *flags])
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+        if recipe.data.eval_benchmark is None:
+            raise UserError(f"{where}: eval_benchmark is missing; name one, or there is nothing to compare.")
+        steps = self._steps(recipe, where)
+        raw = {**what(recipe.raw), "max_steps": steps, "disable_tqdm": True}
+        raw = {key: value for key, value in raw.items() if key not in ("seed", "num_train_epochs")}
+        digest = _digest([raw, self.sweep.processes])
+        label = self.labels.setdefault(digest, f"{group}: {name}")
+        folder = _folder(self.sweep.output / "runs", label, digest)
+        runs = [
+            Run(label, seed, {**raw, "seed": seed}, steps, folder / f"seed-{seed}", recipe.training.use_cpu)
+            for seed in self.sweep.seeds
+        ]
+        return Variant(name, changes, tuple(runs))
+
+    def _steps(self, recipe: Recipe, where: str) -> int:
+        args, pairs = recipe.training, self.sweep.budget_pairs
+        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.sweep.processes
+        steps, rest = divmod(pairs, batch)
+        if rest or not steps:
+            raise UserError(
+                f"{where}: a step takes {batch:,} pairs, and budget_pairs {pairs:,} is no multiple of it; give "
+                f"{max(1, steps) * batch:,}, say, so that all variants train on as many."
+            )
+        return steps
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise UserError(f"sweep {file} does not exist; give a YAML file such as recipes/ablation.yaml.")
+    try:
+        raw = mapping(yaml.load(file.read_text(encoding="utf-8"), _Loader), str(file))
+    except yaml.YAMLError as error:
+        raise UserError(f"sweep {file} is no valid YAML: {error}") from error
+    check_keys(raw, SWEEP_KEYS, str(file))
+    if "base" not in raw:
+        raise UserError(f"{file} has no base; name the recipe that the variants change, relative to this file.")
+    return raw
+
+
+def _digest(content: Any) -> str:
+    """Eight characters, the same for 9 and 9.0."""
+    numbers = json.loads(json.dumps(content), parse_int=float)
+    return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _folder(root: Path, label: str, digest: str) -> Path:
+    """Where a recipe's runs are: also under the name that a variant had before it was renamed."""
+    return next(iter(sorted(root.glob(f"*-{digest}"))), root / f"{slug(label)}-{digest}")
+
+
+def _flags(changes: Mapping[str, Any], where: str) -> list[str]:
+    """Keys and values as a command line has them; JSON is YAML."""
+    check_keys([str(key).partition(".")[0] for key in changes], known_keys(), where)
+    for key in changes:
+        _check_free(key, where)
+    return [f"--{key}={json.dumps(value)}" for key, value in changes.items()]
+
+
+def _check_free(key: str, where: str) -> None:
+    if key in OWN_KEYS:
+        raise UserError(f"{where} sets {key}, which the sweep itself does; see seeds, budget_pairs and --output.")

@@ -1,0 +1,125 @@
+"""Writes what a sweep found: sweep.json, table.md and a plot for each group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from llave_hf.evaluation.results import package_versions
+
+from .pictures import plot_group
+from .plan import Sweep
+from .running import duration
+from .statistics import Estimate
+from .summary import GroupSummary, VariantSummary, as_json, summarise
+
+TRAINING_COLUMNS: Mapping[str, Callable[[Mapping[str, float]], str]] = {
+    "gap to hard negatives": lambda numbers: f"{numbers['gap_hard']:.3f}",
+    "overlap with them": lambda numbers: f"{numbers['overlap']:.2f}",
+    "effective negatives": lambda numbers: f"{numbers['effective_negatives']:.0f} of {numbers['negatives']:.0f}",
+    "masked pairs": lambda numbers: f"{100 * numbers['masked_share']:.2f} %",
+}
+
+
+def write_report(sweep: Sweep) -> str:
+    """Writes the report of the runs that are finished into the sweep's folder, and returns table.md's text."""
+    groups = summarise(sweep)
+    sweep.output.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(as_json(sweep, groups), indent=2, ensure_ascii=False)
+    (sweep.output / "sweep.json").write_text(content + "\n", encoding="utf-8")
+    for entry in groups:
+        if entry.variants:
+            plot_group(entry, sweep.output / entry.group.picture)
+    text = "\n".join([*_head(sweep, groups), *(line for entry in groups for line in _section(entry))])
+    (sweep.output / "table.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def recorded_options(output: str | Path) -> dict[str, Any]:
+    """`overrides`, `budget_pairs` and `processes` of the sweep that a folder is of; empty where it is of none."""
+    file = Path(output) / "sweep.json"
+    if not file.exists():
+        return {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return {name: content[name] for name in ("overrides", "budget_pairs", "processes")}
+
+
+def _head(sweep: Sweep, groups: Sequence[GroupSummary]) -> list[str]:
+    finished = sum(run.finished for run in sweep.runs)
+    seeds = ", ".join(str(seed) for seed in sweep.seeds)
+    outcomes = [outcome for entry in groups for outcome in entry.outcomes]
+    guessing = f" Guessing scores {100 * fmean(o.chance for o in outcomes):.1f} % overall." if outcomes else ""
+    metrics = ", ".join(sorted(frozenset[str]().union(*(outcome.metrics for outcome in outcomes))))
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items() if version)
+    return [
+        f"# {sweep.file.stem}: {finished} of {len(sweep.runs)} runs",
+        "",
+        f"`{sweep.base.name}`, {sweep.budget_pairs:,} training pairs a run, seeds {seeds}, processes a run: "
+        f"{sweep.processes}.{guessing}",
+        "",
+        f"Scores ({metrics}) in percent, means over subsets, then over seeds, ± half of the 95 % t interval over "
+        "seeds. It tells of training's noise, not of the queries'. Differences are paired by seed; bold ones have 0 "
+        "outside of their interval, as one in twenty has where there is no difference.",
+        "",
+        f"Versions: {versions}.",
+        "",
+    ]
+
+
+def _section(entry: GroupSummary) -> list[str]:
+    group = entry.group
+    lines = [f"## {group.name}", ""]
+    if group.about:
+        lines += [group.about, ""]
+    if entry.variants:
+        lines += [f"![Scores by variant, and differences to {group.reference}]({group.picture})", ""]
+        lines += [*_scores(entry), *_differences(entry), *_training(entry)]
+    if entry.missing:
+        lines += [f"No finished run: {', '.join(entry.missing)}.", ""]
+    return lines
+
+
+def _scores(entry: GroupSummary) -> list[str]:
+    rows = [[_label(entry, of), *(_cell(of.scores.get(name)) for name in entry.names)] for of in entry.variants]
+    return _table(["score", *entry.names], rows)
+
+
+def _differences(entry: GroupSummary) -> list[str]:
+    rows = [
+        [of.variant.name, *(_cell(of.differences.get(name), signed=True) for name in entry.names)]
+        for of in entry.variants
+        if of.differences
+    ]
+    return _table([f"difference to {entry.group.reference}", *entry.names], rows) if rows else []
+
+
+def _training(entry: GroupSummary) -> list[str]:
+    rows = []
+    for of in entry.variants:
+        numbers = of.telemetry
+        steps = " to ".join(f"{steps:,}" for steps in sorted({outcome.steps for outcome in of.outcomes}))
+        told = [write(numbers) if numbers else "" for write in TRAINING_COLUMNS.values()]
+        rows.append([of.variant.name, str(len(of.outcomes)), steps, duration(of.seconds), *told])
+    return _table(["training", "runs", "steps", "time a run", *TRAINING_COLUMNS], rows)
+
+
+def _label(entry: GroupSummary, of: VariantSummary) -> str:
+    return f"{of.variant.name} (reference)" if of.variant.name == entry.group.reference else of.variant.name
+
+
+def _cell(value: Estimate | None, signed: bool = False) -> str:
+    """In percent; a difference is bold where 0 lies outside of its interval."""
+    if value is None:
+        return ""
+    text = f"{100 * value.mean:{'+' if signed else ''}.1f}"
+    if value.margin is not None:
+        text += f" ± {100 * value.margin:.1f}"
+    return f"**{text}**" if signed and value.clear else text
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]

@@ -1,0 +1,84 @@
+"""The trainer's batches: of indexed rows and of streams, the same loader for Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from llave_hf.data.pairs import PairDataset
+from llave_hf.data.sampler import TaskBatchSampler
+from llave_hf.data.samples import Pair
+from llave_hf.data.stream_tasks import StreamedPairs, TrainingPairs
+from llave_hf.data.streaming import StreamedBatches
+
+from .arguments import LlaveTrainingArguments
+
+
+class EpochDataLoader(DataLoader):
+    """A DataLoader that tells its batch sampler the epoch, as Trainer asks of accelerate's loaders."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+class GivenPairs(torch.utils.data.Dataset[Pair]):
+    """For a batch sampler that brings the pairs themselves: what a loader asks for is what it gets."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, pair: Pair) -> Pair:
+        return pair
+
+
+def train_dataloader(
+    args: LlaveTrainingArguments, pairs: TrainingPairs, collate: Callable[[Any], Any]
+) -> EpochDataLoader:
+    """Batches of this rank, of one task over all ranks where `batch_tasks` says so.
+
+    Trainer skips the batches of a resumed run by their place in the batch sampler, so they are not collated.
+
+    Raises:
+        ValueError: A setting of the batches is out of its range, or no task fills a global batch.
+    """
+    balances = args.balance_tokens and args.world_size > 1
+    settings: dict[str, Any] = {
+        "batch_size": args.per_device_train_batch_size,
+        "rank": args.process_index,
+        "world_size": args.world_size,
+        "seed": args.data_seed if args.data_seed is not None else args.seed,
+        "batch_tasks": args.batch_tasks,
+        "batch_mix": args.batch_mix,
+        "sampling_temperature": args.sampling_temperature,
+    }
+    dataset: PairDataset | GivenPairs
+    sampler: TaskBatchSampler | StreamedBatches
+    if isinstance(pairs, StreamedPairs):
+        dataset = GivenPairs(len(pairs))
+        sampler = StreamedBatches(
+            pairs,
+            buffer_size=args.stream_buffer_size,
+            avoid_repeats=args.avoid_repeats,
+            balance_tokens=balances,
+            **settings,
+        )
+    else:
+        dataset = pairs
+        contents = pairs.contents() if args.avoid_repeats else None
+        tokens = pairs.token_estimates(use_negatives=args.use_negatives) if balances else None
+        sampler = TaskBatchSampler(pairs.sources, contents=contents, tokens=tokens, **settings)
+    return EpochDataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory,
+        persistent_workers=args.dataloader_persistent_workers,
+        prefetch_factor=args.dataloader_prefetch_factor,
+    )

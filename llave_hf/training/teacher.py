@@ -1,0 +1,108 @@
+"""The vectors of a frozen teacher: each distinct sample of the data is encoded once, before the first step."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.utils import logging
+
+from llave_hf import distributed
+from llave_hf.data.embedding_cache import PIECE, EmbeddingCache, model_identity
+from llave_hf.data.samples import Sample
+from llave_hf.data.stream_tasks import TrainingPairs
+
+logger = logging.get_logger(__name__)
+
+PIECES_FOLDER = "pieces"
+VECTORS_FILE = "vectors.npy"
+
+
+class Teacher:
+    """Vectors by content, on disk: any model that embeds can teach, whatever its processor.
+
+    A teacher that does not change gives the same vector each time, so an epoch of it is enough for all epochs.
+
+    Args:
+        keys: `(M,)` [`Sample.key`], ascending.
+        vectors: `(M, E)` float32, L2-normalised, mapped from disk.
+    """
+
+    def __init__(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        self.keys = keys
+        self.vectors = vectors
+
+    @classmethod
+    def of(
+        cls, model: str, dataset: TrainingPairs, folder: Path, *, device: str, batch_size: int, use_negatives: bool
+    ) -> Teacher:
+        """Encodes all samples of a data set; every rank calls it and encodes its share.
+
+        Args:
+            model: A folder or Hub id of anything that embeds.
+            dataset: Whose queries, positives and, with `use_negatives`, negatives are encoded.
+            folder: Where vectors are kept, seen by all ranks; a stopped run goes on there.
+            device: Where the model runs.
+            batch_size: Inputs a forward pass.
+        """
+        from llave_hf.sentence_transformer import load_encoder
+
+        samples = {sample.key(): sample for sample in _samples(dataset, use_negatives)}
+        keys = np.sort(np.fromiter(samples, dtype=np.int64, count=len(samples)))
+        ordered = [samples[int(key)] for key in keys]
+        logger.info(f"hardness_teacher {model} encodes {len(ordered):,} distinct samples once.")
+        rank, world_size = distributed.rank(), distributed.world_size()
+        encoder = load_encoder(model, device=device)
+        cache = EmbeddingCache(
+            encoder, folder / PIECES_FOLDER, model_identity(model), batch_size, show_progress=rank == 0
+        )
+        for start in range(rank * PIECE, len(ordered), PIECE * world_size):
+            cache.encode(ordered[start : start + PIECE], "teacher")
+        cache.encoder = encoder = None
+        gc.collect()
+        distributed.barrier()
+        if rank == 0:
+            _join(cache, ordered, folder / VECTORS_FILE)
+        distributed.barrier()
+        return cls(keys, np.load(folder / VECTORS_FILE, mmap_mode="r"))
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Vectors `(..., E)` of samples with these keys `(...)`; a key of 0 that nobody has, as past a row's last
+        negative, gives the first vector.
+
+        Raises:
+            ValueError: A sample was not in the data that the teacher encoded.
+        """
+        wanted = ids.cpu().numpy().ravel()
+        places = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
+        known = self.keys[places] == wanted
+        if not (known | (wanted == 0)).all():
+            raise ValueError("a sample of this batch was not encoded by the teacher: the data have changed since.")
+        places[~known] = 0
+        vectors = torch.from_numpy(self.vectors[places]).to(ids.device)
+        return vectors.view(*ids.shape, vectors.shape[-1])
+
+
+def _samples(dataset: TrainingPairs, use_negatives: bool) -> Iterator[Sample]:
+    for index in range(len(dataset)):
+        pair = dataset[index]
+        yield pair.query
+        yield pair.positive
+        if use_negatives:
+            yield from pair.negatives
+
+
+def _join(cache: EmbeddingCache, samples: list[Sample], path: Path) -> None:
+    """One file of all vectors, which ranks map instead of each holding a copy."""
+    vectors: np.memmap | None = None
+    for start in range(0, len(samples), PIECE):
+        piece = cache.encode(samples[start : start + PIECE], "teacher")
+        if vectors is None:
+            shape = (len(samples), piece.shape[1])
+            vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        vectors[start : start + len(piece)] = piece
+    assert vectors is not None
+    vectors.flush()
