@@ -53,13 +53,14 @@ class StreamedTask:
     def __len__(self) -> int:
         return self._size
 
-    def shards_from(self, index: int) -> tuple[range, int]:
-        """The shards from the one that holds row `index` on, and how many rows stand before them."""
+    def shard_of(self, index: int) -> tuple[int, int, int]:
+        """The shard that holds row `index`, the first row that is kept of it, and the first behind it."""
         row = index if self._kept is None else int(self._kept[index])
         shard = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        first = self._firsts[shard]
-        before = first if self._kept is None else int(np.searchsorted(self._kept, first))
-        return range(shard, len(self.subset.shards)), before
+        first, behind = self._firsts[shard : shard + 2]
+        if self._kept is not None:
+            first, behind = np.searchsorted(self._kept, [first, behind]).tolist()
+        return shard, first, behind
 
     def chunks(self, shards: Iterable[int]) -> Iterator[TaskRows]:
         """The rows of some shards, in their order.
@@ -134,9 +135,9 @@ class StreamedPairs(torch.utils.data.Dataset[Pair]):
             SourceSlice(task.name, start, start + len(task), task.subset.spec.weight)
             for task, start in zip(self.tasks, starts, strict=False)
         )
-        self._ahead: Iterator[TaskRows] = iter(())  # the chunks behind the open one
+        self._ahead: Iterator[TaskRows] = iter(())  # of the open shard, the chunks behind the open one
         self._open: TaskRows | None = None
-        self._first = self._behind = len(self)  # rows of the open chunk, and of its task's last
+        self._first = self._behind = 0  # the open chunk's first row, and the first behind the open shard
 
     def __reduce__(self) -> tuple[type[StreamedPairs], tuple[Sequence[StreamedTask]]]:
         return StreamedPairs, (self.tasks,)  # to another process without what is open here
@@ -148,15 +149,22 @@ class StreamedPairs(torch.utils.data.Dataset[Pair]):
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of a StreamedPairs of {len(self)} rows")
         if not self._first <= index < self._behind:
-            number = next(n for n, source in enumerate(self.sources) if index < source.stop)
-            source = self.sources[number]
-            shards, before = self.tasks[number].shards_from(index - source.start)
-            self._ahead, self._open = self.tasks[number].chunks(shards), None
-            self._first, self._behind = source.start + before, source.stop
-        while self._open is None or index >= self._first + len(self._open):
-            self._first += len(self._open) if self._open is not None else 0
-            self._open = next(self._ahead)
+            self._open_shard(index)
+        try:
+            while self._open is None or index >= self._first + len(self._open):
+                self._first += 0 if self._open is None else len(self._open)
+                self._open = next(self._ahead)
+        except (ValueError, OSError):
+            self._behind = self._first  # nothing is open
+            raise
         return self._open.pair(index - self._first)
+
+    def _open_shard(self, index: int) -> None:
+        number = next(number for number, source in enumerate(self.sources) if index < source.stop)
+        start = self.sources[number].start
+        shard, first, behind = self.tasks[number].shard_of(index - start)
+        self._ahead, self._open = self.tasks[number].chunks([shard]), None
+        self._first, self._behind = start + first, start + behind
 
 
 TrainingPairs: TypeAlias = PairDataset | StreamedPairs

@@ -158,10 +158,10 @@ class Store:
 
 
 def _index(dimension: int) -> Any:
-    """Of one bit a number where the length allows it; the whole vectors stay for the exact score."""
+    """Of three bits a number where the length allows it; the whole vectors stay for the exact score."""
     from lancedb.index import IvfFlat, IvfRq
 
-    return IvfRq(distance_type="cosine") if dimension % 8 == 0 else IvfFlat(distance_type="cosine")
+    return IvfRq(distance_type="cosine", num_bits=3) if dimension % 8 == 0 else IvfFlat(distance_type="cosine")
 
 
 def _connect(uri: str) -> Any:
