@@ -125,8 +125,9 @@ class Indexer:
         vectors: list[np.ndarray] = []
         for file in readable:
             for row in known.get(digests[file.path], ()):
-                vectors.append(np.asarray(row.pop("vector"), dtype=np.float32))
-                entries.append(self._entry(file, digests[file.path], row))
+                vectors.append(np.asarray(row["vector"], dtype=np.float32))
+                kept = {name: value for name, value in row.items() if name != "vector"}
+                entries.append(self._entry(file, digests[file.path], kept))
         fresh = [file for file in readable if digests[file.path] not in known]
         new_entries, inputs = self._open(fresh, digests, broken)
         made = self._encode(new_entries, inputs, broken)

@@ -115,16 +115,17 @@ def test_no_model_is_loaded_for_nothing(root: Path, opened: Callable[[], Collect
 def test_moved_copied_changed_and_deleted_files_are_noticed(root: Path, opened: Callable[[], Collection]) -> None:
     opened().add(root)
     (root / "it's/green.png").rename(root / "moved.png")
-    shutil.copyfile(root / "grey.mp4", root / "copy.mp4")
+    for name in ("copy.mp4", "second.mp4"):
+        shutil.copyfile(root / "grey.mp4", root / name)
     flat(root / "red.png", "blue", size=21)
     (root / "it's/deep/blue.jpg").unlink()
     collection = opened()
     report = collection.add(root)
-    assert (report.moved, report.copied, report.changed, report.removed, report.unchanged) == (1, 1, 1, 1, 2)
+    assert (report.moved, report.copied, report.changed, report.removed, report.unchanged) == (1, 2, 1, 1, 2)
     assert encoded(collection) == ["red.png"]
     pictures = [(hit.name, round(hit.score, 2)) for hit in collection.search("blue", kind="image")]
     assert [name for name, _ in pictures] == ["red.png", "moved.png"]
-    assert set(names(collection, "red", kind="video")) == {"grey.mp4", "copy.mp4"}
+    assert set(names(collection, "red", kind="video")) == {"grey.mp4", "copy.mp4", "second.mp4"}
 
 
 def test_a_text_that_shrinks_loses_its_passages(root: Path, opened: Callable[[], Collection]) -> None:
