@@ -76,9 +76,9 @@ def _digest(content: Any) -> bytes:
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
-def file_digest(path: str | os.PathLike[str]) -> bytes:
-    """A digest of a file's bytes."""
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+def file_digest(path: str | os.PathLike[str], salt: bytes = b"") -> bytes:
+    """A digest of `salt` and a file's bytes."""
+    digest = hashlib.blake2b(salt, digest_size=_DIGEST_BYTES)
     with open(path, "rb") as file:
         while block := file.read(_READ_BYTES):
             digest.update(block)

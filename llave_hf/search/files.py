@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,13 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from llave_hf.content_keys import file_digest
 from llave_hf.errors import UserError
 from llave_hf.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 KINDS = ("text", "image", "video")
-_DIGEST_BYTES = 16
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,4 @@ def digest_of(path: Path) -> str:
     """What is equal for two files of the same content that are opened the same way."""
     suffix = path.suffix.lower()
     way = "text" if suffix in TEXT_SUFFIXES else "gif" if suffix == ".gif" else "media"
-    digest = hashlib.blake2b(way.encode(), digest_size=_DIGEST_BYTES)
-    with open(path, "rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_digest(path, way.encode()).hex()

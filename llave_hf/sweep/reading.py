@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from llave_hf.errors import UserError
-from llave_hf.training.recipe import Recipe, _Loader, known_keys, load_recipe
+from llave_hf.training.recipe import Recipe, RecipeLoader, known_keys, load_recipe
 
 from .checks import check_keys, check_number, check_seeds, mapping, named_entries
 from .plan import Group, Run, Sweep, Variant, slug, what
@@ -141,7 +141,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"sweep {file} does not exist; give a YAML file such as recipes/ablation.yaml.")
     try:
-        raw = mapping(yaml.load(file.read_text(encoding="utf-8"), _Loader), str(file))
+        raw = mapping(yaml.load(file.read_text(encoding="utf-8"), RecipeLoader), str(file))
     except yaml.YAMLError as error:
         raise UserError(f"sweep {file} is no valid YAML: {error}") from error
     check_keys(raw, SWEEP_KEYS, str(file))

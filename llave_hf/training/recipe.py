@@ -100,11 +100,11 @@ class Recipe:
 _KINDS = (ModelArguments, DataArguments, LlaveTrainingArguments)
 
 
-class _Loader(yaml.SafeLoader):
+class RecipeLoader(yaml.SafeLoader):
     """YAML as people write it: `1e-5` is a number (YAML 1.1 wants `1.0e-5`)."""
 
 
-_Loader.add_implicit_resolver(
+RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
     list("-+0123456789."),
@@ -127,7 +127,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not file.is_file():
         raise ValueError(f"recipe {file} does not exist; give a YAML file such as recipes/tiny.yaml.")
     try:
-        raw = yaml.load(file.read_text(encoding="utf-8"), _Loader) or {}
+        raw = yaml.load(file.read_text(encoding="utf-8"), RecipeLoader) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"recipe {file} is no valid YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -179,7 +179,7 @@ def _parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
         if not equals:
             text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         _check_keys({key.partition(".")[0]: None}, "command line")
-        pairs.append((key, yaml.load(text, _Loader)))
+        pairs.append((key, yaml.load(text, RecipeLoader)))
     return pairs
 
 

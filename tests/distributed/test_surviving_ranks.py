@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,10 @@ import pytest
 import torch
 from helpers import write_recipe, write_training_data
 from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+
+from killing import equal
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -80,7 +85,7 @@ def whole(root: Path) -> Path:
 
 def same(one: Path, other: Path, names: list[str]) -> None:
     for name in names:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+        assert equal(one / name, other / name), name
 
 
 def test_two_ranks_killed_together_go_on_to_the_same_bits(root: Path, whole: Path) -> None:
@@ -157,7 +162,7 @@ def test_the_death_of_a_rank_ends_the_other_without_an_agent(root: Path) -> None
     _, said = ranks[0].communicate(timeout=MINUTE)
     assert time.monotonic() - killed < MINUTE
     assert ranks[0].returncode not in (0, None)
-    assert "Connection closed by peer" in said
+    assert re.search("by peer|remote worker", said), said[-2000:]
 
 
 def test_numbers_that_are_not_finite_on_one_rank_stop_both_with_both_batches_kept(root: Path) -> None:

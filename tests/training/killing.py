@@ -100,7 +100,7 @@ def main(recipe: str, folder: Path, moments: list[str]) -> None:
         left = sorted(str(path.relative_to(out)) for path in out.glob("*")) if out.exists() else []
         resumed = fork(lambda: run(out, None, go_on=True))  # noqa: B023
         files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-        equal = [name for name in files if _equal(out / name, folder / "whole" / name)]
+        equal = [name for name in files if equal(out / name, folder / "whole" / name)]
         print(  # noqa: T201
             json.dumps(
                 {"moment": moment, "killed": killed, "left": left, "resumed": resumed, "files": files, "equal": equal}
@@ -108,17 +108,17 @@ def main(recipe: str, folder: Path, moments: list[str]) -> None:
         )
 
 
-def _equal(one: Path, other: Path) -> bool:
+def equal(one: Path, other: Path) -> bool:
     if not other.exists():
         return False
     if one.name == "trainer_state.json":
         return _without_times(one) == _without_times(other)
     if one.name == "telemetry.pt":  # a pickle's bytes also depend on which strings are the same object
-        return _contents(one) == _contents(other)
+        return contents(one) == contents(other)
     return one.read_bytes() == other.read_bytes()
 
 
-def _contents(path: Path) -> str:
+def contents(path: Path) -> str:
     import torch
 
     torch.set_printoptions(threshold=10**9)
@@ -129,7 +129,7 @@ def _without_times(path: Path) -> dict[str, object]:
     """Without what Trainer reckons from the last start on."""
     state = json.loads(path.read_text(encoding="utf-8"))
     for log in state["log_history"]:
-        for name in [name for name in log if name.endswith(("_runtime", "_per_second", "train_loss"))]:
+        for name in [name for name in log if name.endswith(("_runtime", "_per_second", "loss"))]:
             del log[name]
     return state
 
