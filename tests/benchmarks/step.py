@@ -251,7 +251,7 @@ class Ours(Side):
         self.clock.watch(self.model)
 
     def set_size(self, mini_batch_size: int) -> None:
-        self.collator.limits["mini_batch_size"] = mini_batch_size
+        self.collator.collator.limits["mini_batch_size"] = mini_batch_size
 
     def batches(self) -> list[list[int]]:
         """The rows of each batch, as `LlaveTrainer` plans them."""
