@@ -56,9 +56,9 @@ def main() -> None:
 
 def train(scenes: Path, model: Path) -> None:
     """`accelerate launch` with two processes on the CPU; `--cpu --num_processes 2` would start one."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += ["-m", "llave_hf.train", str(RECIPE), "--train_data", str(scenes / "train")]
+    from .sweep.launching import Launch
+
+    command = [*Launch(processes=2).command, "llave_hf.train", str(RECIPE), "--train_data", str(scenes / "train")]
     command += ["--media_root", str(scenes), "--eval_benchmark", str(scenes / "benchmark.yaml")]
     command += ["--output_dir", str(model), "--max_steps", str(STEPS), "--resume_from_checkpoint"]
     print("Training: ACCELERATE_USE_CPU=1 accelerate launch " + " ".join(command[3:]), flush=True)

@@ -61,5 +61,5 @@ def weighted(
 
 @cache
 def compiled(function: Pointwise, backend: str = "inductor") -> Pointwise:
-    """The function as one graph for tiles of any size."""
-    return torch.compile(function, dynamic=True, fullgraph=True, backend=backend)
+    """The function as one graph for tiles of any size; eager where Dynamo has compiled it too often in a process."""
+    return torch.compile(function, dynamic=True, backend=backend)

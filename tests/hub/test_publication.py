@@ -5,29 +5,16 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from publishable import write_publishable
 from safetensors.torch import load_file, save_file
 
 from llave_hf import cli
 from llave_hf.hub.publication import collect, is_published
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_publishable(tmp_path_factory.mktemp("saved") / "model")
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
-    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 def edit_json(path: Path, **changes: Any) -> None:

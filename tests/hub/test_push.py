@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,6 @@ from helpers import picture, write_recipe, write_training_data
 from huggingface_hub import ModelCard
 from loopback_hub import LoopbackHub
 from loopback_store import Refused, Repository
-from publishable import write_publishable
 from safetensors.torch import load_file, save_file
 
 from llave_hf.hub.fingerprint import write_fingerprint
@@ -73,17 +71,6 @@ def afresh(request: pytest.FixtureRequest) -> None:
         server.store.objects.clear()
         server.requests.clear()
         server.faults.clear()
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_publishable(tmp_path_factory.mktemp("saved") / "model")
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
-    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 # ------------------------------------------------------------------------------------------------------ what arrives

@@ -164,6 +164,14 @@ def test_a_resumed_run_comes_to_the_same_bits(tmp_path: Path, case: str) -> None
         assert logged(whole, name)[-3:] == logged(resumed, name)[-3:]
     if case.startswith("learned"):
         assert len(set(logged(whole, "temperature"))) == 6
+    if case == "moving average":
+        assert whole.objective.average is not None and resumed.objective.average is not None
+        first = LlaveModel.from_pretrained(root / "whole" / "initial").state_dict()
+        averages, again = (trainer.objective.average.state_dict() for trainer in (whole, resumed))
+        assert all(torch.equal(average, again[name]) for name, average in averages.items())
+        moved = [name for name, average in averages.items() if not torch.equal(average, first[name])]
+        followed = [name for name, average in averages.items() if torch.equal(average, whole.model.state_dict()[name])]
+        assert len(moved) > len(averages) / 2 > len(followed)
     if case == "steered":
         assert logged(whole, "hardness_strength")[0] == 0
         assert len(set(logged(whole, "hardness_strength"))) == 6
