@@ -100,10 +100,10 @@ def main(recipe: str, folder: Path, moments: list[str]) -> None:
         left = sorted(str(path.relative_to(out)) for path in out.glob("*")) if out.exists() else []
         resumed = fork(lambda: run(out, None, go_on=True))  # noqa: B023
         files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-        equal = [name for name in files if equal(out / name, folder / "whole" / name)]
+        same = [name for name in files if equal(out / name, folder / "whole" / name)]
         print(  # noqa: T201
             json.dumps(
-                {"moment": moment, "killed": killed, "left": left, "resumed": resumed, "files": files, "equal": equal}
+                {"moment": moment, "killed": killed, "left": left, "resumed": resumed, "files": files, "equal": same}
             )
         )
 
