@@ -206,7 +206,30 @@ class LlaveProcessor(ProcessorMixin):
         image_marks = self._visual.add_images(data, images_of)
         video_marks = self._visual.add_videos(data, self._clips(clips, video_options))
         marks = [[*of_images, *of_video] for of_images, of_video in zip(image_marks, video_marks, strict=True)]
-        return BatchFeature({**self._tokenise(texts, marks, text_options, placeholder), **data})
+        rows = self._token_rows(texts, marks, text_options, placeholder)
+        return BatchFeature({**self._padded(rows, text_options), **data})
+
+    def unpadded(
+        self,
+        text: Sequence[str] | None = None,
+        images: Sequence[Any] | None = None,
+        videos: Sequence[Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Each of B samples as a call with it alone prepares it, without batch dimension and mask: `input_ids` `(T,)`.
+
+        Faster than B calls, as the tokenizer runs once. Arguments, errors and other tensors are those of a call.
+        """
+        texts, image_lists, clips = _aligned(text, images, videos)
+        samples: list[dict[str, Any]] = []
+        marks: list[list[list[int]]] = []
+        for row, clip in zip(image_lists, self._clips(clips, {}), strict=True):
+            data: dict[str, Any] = {}
+            (of_images,) = self._visual.add_images(data, [[to_rgb(load_image(image)) for image in row]])
+            (of_video,) = self._visual.add_videos(data, [clip])
+            samples.append(data)
+            marks.append([*of_images, *of_video])
+        rows = self._token_rows(texts, marks, {}, None)
+        return [{"input_ids": torch.tensor(row), **data} for row, data in zip(rows, samples, strict=True)]
 
     def apply_chat_template(
         self,
@@ -252,10 +275,10 @@ class LlaveProcessor(ProcessorMixin):
         fps = options.get("sampling_fps", self.sampling_fps)
         return [None if video is None else load_clip(video, num_frames, max_frames, fps) for video in videos]
 
-    def _tokenise(
+    def _token_rows(
         self, texts: list[str], marks: list[list[list[int]]], options: dict[str, Any], placeholder: str | None
-    ) -> dict[str, torch.Tensor]:
-        max_length = options.get("max_length") or min(self.max_length, self.tokenizer.model_max_length)
+    ) -> list[list[int]]:
+        max_length = self._length_limit(options)
         rows, lost = self._prompt.build(texts, marks, max_length, placeholder)
         for index, count in enumerate(lost):
             if count:
@@ -263,16 +286,22 @@ class LlaveProcessor(ProcessorMixin):
                     f"row {index} of the batch is longer than max_length {max_length}: the last {count} tokens of its "
                     "text were left out. Raise max_length, or shorten the text, to embed all of it."
                 )
+        return rows
+
+    def _padded(self, rows: list[list[int]], options: dict[str, Any]) -> dict[str, torch.Tensor]:
         padding = options.get("padding", True)
         padded = self.tokenizer.pad(
             {"input_ids": rows},
             padding="longest" if padding in (True, False) else padding,
-            max_length=max_length,
+            max_length=self._length_limit(options),
             padding_side=options.get("padding_side"),
             pad_to_multiple_of=options.get("pad_to_multiple_of"),
             return_tensors="pt",
         )
         return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
+
+    def _length_limit(self, options: dict[str, Any]) -> int:
+        return options.get("max_length") or min(self.max_length, self.tokenizer.model_max_length)
 
 
 def _default_grids(image_size: int) -> list[list[int]]:

@@ -52,6 +52,20 @@ def test_inputs_that_are_left_out(tiny: Tiny) -> None:
     assert equal(processor(videos=[[image]]), processor(text=[""], videos=[[image]]))
 
 
+def test_unpadded_samples_are_those_of_a_call_each(tiny: Tiny) -> None:
+    _, processor = tiny
+    text = ["short", "a longer text\n", "", "clip"]
+    images = [None, picture(40, 30), pictures([(30, 50), (20, 20)]), None]
+    videos = [None, None, None, pictures([(24, 24)] * 3)]
+    made = processor.unpadded(text, images, videos)
+    for row, features in enumerate(made):
+        alone = dict(processor(text=[text[row]], images=[images[row]], videos=[videos[row]]))
+        del alone["attention_mask"]
+        assert set(features) == set(alone)
+        assert torch.equal(features.pop("input_ids"), alone.pop("input_ids")[0])
+        assert all(torch.equal(features[name], alone[name]) for name in alone)
+
+
 def test_padding_on_either_side(tiny: Tiny) -> None:
     _, processor = tiny
     texts = ["a", "a dog in the snow and more"]

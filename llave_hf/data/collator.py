@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.utils import logging
 
 from llave_hf.media_llave import MediaError
-from llave_hf.rows import Features, Row, join_rows, split_rows
+from llave_hf.rows import Row, join_rows
 
 from .judgements import hardness_of
 from .media import load_sample
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llave_hf.processing_llave import LlaveProcessor
 
 logger = logging.get_logger(__name__)
+
+IMAGES_AT_ONCE = 8
 
 
 class LlaveCollator:
@@ -105,44 +107,39 @@ class LlaveCollator:
     def prepare(
         self, pairs: Sequence[Pair], failures: dict[Sample, ValueError | OSError] | None = None
     ) -> dict[Sample, Row]:
-        """Each distinct sample as the model takes it, without padding; texts go through the tokenizer together.
+        """Each distinct sample as the model takes it, without padding; many go through the processor together.
 
         Args:
             pairs: Whose samples.
             failures: Is given the samples that cannot be prepared, and why. None: the first one is raised.
         """
         owners = _owners(pairs)
-        prepared = self._prepare_texts([sample for sample in owners if kind_of(sample) == "text"])
-        for sample, pair in owners.items():
-            if sample in prepared:
-                continue
+        prepared: dict[Sample, Row] = {}
+        for group in _groups(list(owners)):
             try:
-                prepared[sample] = split_rows(self._encode(sample), [0])[0]
-            except (ValueError, OSError) as error:
-                if failures is None:
-                    kind = MediaError if isinstance(error, MediaError) else ValueError
-                    raise kind(f"{pair.source}, row {pair.row}: {error}") from error
-                failures[sample] = error
+                prepared |= self._rows(group)
+            except (ValueError, OSError):  # which one is it?
+                for sample in group:
+                    try:
+                        prepared |= self._rows([sample])
+                    except (ValueError, OSError) as error:
+                        if failures is None:
+                            raise _naming(error, owners[sample]) from error
+                        failures[sample] = error
         return prepared
 
-    def _prepare_texts(self, texts: Sequence[Sample]) -> dict[Sample, Row]:
-        """All, or none where one of them fails: alone, it is found and named."""
-        if not texts:
-            return {}
-        try:
-            encoded = self.processor(text=[sample.text for sample in texts], return_tensors="pt")
-        except ValueError:
-            return {}
-        return dict(zip(texts, split_rows(encoded, range(len(texts))), strict=True))
-
-    def _encode(self, sample: Sample) -> Features:
-        loaded = load_sample(sample, self.processor.num_frames, self.processor.max_frames)
-        return self.processor(
-            text=[loaded["text"]],
-            images=[loaded["images"]] if sample.images else None,
-            videos=[loaded["video"]] if sample.video is not None else None,
-            return_tensors="pt",
+    def _rows(self, samples: Sequence[Sample]) -> dict[Sample, Row]:
+        """All, or the error of one of them."""
+        loaded = [load_sample(sample, self.processor.num_frames, self.processor.max_frames) for sample in samples]
+        made = self.processor.unpadded(
+            [one["text"] for one in loaded],
+            [one.get("images") for one in loaded],
+            [one.get("video") for one in loaded],
         )
+        return {
+            sample: Row(0, {"input_ids": features.pop("input_ids")}, features)
+            for sample, features in zip(samples, made, strict=True)
+        }
 
     def _tell_of_long_samples(self, longest: int) -> None:
         budget = self.limits["mini_batch_num_tokens"]
@@ -158,6 +155,19 @@ def kind_of(sample: Sample) -> str:
     if sample.video is not None:
         return "video"
     return "image" if sample.images else "text"
+
+
+def _groups(samples: list[Sample]) -> Iterator[list[Sample]]:
+    """Samples of a kind, texts all at once; of the others few, as their decoded pictures are held together."""
+    for kind, most in (("text", len(samples)), ("image", IMAGES_AT_ONCE), ("video", 1)):
+        of_kind = [sample for sample in samples if kind_of(sample) == kind]
+        for start in range(0, len(of_kind), most):
+            yield of_kind[start : start + most]
+
+
+def _naming(error: Exception, pair: Pair) -> ValueError:
+    kind = MediaError if isinstance(error, MediaError) else ValueError
+    return kind(f"{pair.source}, row {pair.row}: {error}")
 
 
 def _owners(pairs: Sequence[Pair]) -> dict[Sample, Pair]:

@@ -5,6 +5,7 @@ What is a readable picture or video (formats, sizes, limits) is `media_llave`'s;
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -43,7 +44,7 @@ def resolve_media_path(path: str, media_root: str | os.PathLike[str] | None) -> 
         raise MediaError(f"{path!r} {reason}.")
     if media_root is None:
         return Path(path)
-    root = Path(media_root).resolve()
+    root = _real(os.path.abspath(media_root))
     target = root / path
     try:
         resolved = target.resolve(strict=True)
@@ -56,6 +57,12 @@ def resolve_media_path(path: str, media_root: str | os.PathLike[str] | None) -> 
             f"{path!r} is a link that leads out of media_root={str(media_root)!r}, to {resolved}; copy it there."
         )
     return resolved
+
+
+@functools.lru_cache(maxsize=64)
+def _real(folder: str) -> Path:
+    """Resolved once: it is the same for every file of a data set."""
+    return Path(folder).resolve()
 
 
 def refusal(path: str) -> str | None:

@@ -14,7 +14,7 @@ from llave_hf.data import LlaveCollator, MediaError, Pair, Sample
 
 
 class RecordingProcessor:
-    """Has a LlaveProcessor's signature, and makes of each sample the bytes of its text; `calls` says what it got."""
+    """A LlaveProcessor whose `unpadded` makes of each sample the bytes of its text; `calls` says what it got."""
 
     num_frames, max_frames = None, 3
     tokenizer = SimpleNamespace(pad_token_id=0)
@@ -22,19 +22,16 @@ class RecordingProcessor:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    def __call__(
-        self, text: list[str], images: Any = None, videos: Any = None, return_tensors: str = "pt"
-    ) -> dict[str, torch.Tensor]:
+    def unpadded(self, text: list[str], images: list[Any], videos: list[Any]) -> list[dict[str, torch.Tensor]]:
         self.calls.append({"text": text, "images": images, "videos": videos})
-        width = max(map(len, text))
-        ids = torch.tensor([[*t.encode("ascii"), *[0] * (width - len(t))] for t in text]).reshape(len(text), width)
-        sizes = [image.size for row in images or () for image in row]
-        return {
-            "input_ids": ids,
-            "attention_mask": (ids > 0).long(),
-            **({"image_sizes": torch.tensor(sizes)} if sizes else {}),
-            **({"video_num_frames": torch.tensor([len(video) for video in videos])} if videos else {}),
-        }
+        return [
+            {
+                "input_ids": torch.tensor([*one.encode("ascii")]),
+                **({"image_sizes": torch.tensor([image.size for image in pictures])} if pictures else {}),
+                **({"video_num_frames": torch.tensor([len(video)])} if video else {}),
+            }
+            for one, pictures, video in zip(text, images, videos, strict=True)
+        ]
 
 
 @pytest.fixture
@@ -94,7 +91,7 @@ def test_each_distinct_sample_is_encoded_once(pairs: list[Pair]) -> None:
     batch = LlaveCollator(processor)(pairs)
     distinct = {s for p in pairs for s in (p.query, p.positive, *p.negatives)}
     assert len(distinct) == 6 + 4
-    assert [len(call["text"]) for call in processor.calls] == [6, 1, 1, 1, 1]  # texts together, then each picture
+    assert [len(call["text"]) for call in processor.calls] == [6, 4]  # a kind together
     assert [len(part["input_ids"]) for part in batch["micro_batches"]] == [6, 4]
     assert batch["document_index"][0] == batch["document_index"][4] == batch["negative_index"][5, 0] - 2
     assert batch["document_index"][1] == batch["negative_index"][4, 0]
