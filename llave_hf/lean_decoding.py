@@ -39,7 +39,7 @@ class LeanDecoding:
     def __init__(self, model: PreTrainedModel) -> None:
         self._lock = _LOCKS.setdefault(model, threading.Lock())
         self._decoder = decoder_of(model)
-        self._stops = _visual_tokens(model)
+        self._stops = visual_tokens(model)
         self._thread = threading.get_ident()
         self._prefix: torch.Tensor | None = None  # (P,)
         self._cache: list[tuple[torch.Tensor, torch.Tensor]] = []  # a layer: keys and values (1, heads, P, d)
@@ -80,7 +80,7 @@ class LeanDecoding:
         self._trimmed = 0 < length < ids.shape[1] and bool((ids[:, :length] == self._prefix).all())
         if not self._trimmed:
             return features
-        return {name: value[:, length:] if _is_per_token(value, ids) else value for name, value in features.items()}
+        return {name: value[:, length:] if is_per_token(value, ids) else value for name, value in features.items()}
 
     def _before_decoder(
         self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -140,7 +140,7 @@ def decoder_of(model: PreTrainedModel) -> Any:
     return decoder
 
 
-def _visual_tokens(model: PreTrainedModel) -> list[int]:
+def visual_tokens(model: PreTrainedModel) -> list[int]:
     """Tokens that a prefix must not reach: the model counts them, or looks for them, in each row."""
     config = getattr(model.config, "backbone_config", model.config)
     names = ("image_token_id", "video_token_id", "vision_start_token_id")
@@ -152,5 +152,5 @@ def last_tokens(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.arange(mask.shape[0], device=mask.device), columns
 
 
-def _is_per_token(value: Any, ids: torch.Tensor) -> bool:
+def is_per_token(value: Any, ids: torch.Tensor) -> bool:
     return isinstance(value, torch.Tensor) and value.shape[:2] == ids.shape

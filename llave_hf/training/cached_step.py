@@ -13,7 +13,6 @@ from torch import nn
 from .grad_cache import MicroBatch, cached_backward
 from .lockstep import order_parts
 from .parts import part_parameters
-from .pooled_layer import PooledLayer
 from .tower_memory import TowerMemory
 
 if TYPE_CHECKING:
@@ -47,13 +46,11 @@ class CachedStep:
         kind = self.accelerator.distributed_type
         self.deepspeed = kind == DistributedType.DEEPSPEED
         model = trainer.model
-        # The method is FSDP2's: transformers can shard a model itself while loading it, unknown to accelerate.
-        self.sharded = self.deepspeed or kind == DistributedType.FSDP or hasattr(model, "set_requires_gradient_sync")
+        self.sharded = is_sharded(trainer)
         self.texts_train = any(parameter.requires_grad for parameter in part_parameters(model, "language_model"))
         keeps = not self.sharded and not trainer.args.torch_compile
         budget = trainer.args.vision_memory_gb * GIB if keeps else 0
         self.tower = TowerMemory.of(model, budget)
-        self.pooled = PooledLayer.of(model) if keeps else PooledLayer(None)
         self.keeps_last = kind == DistributedType.NO and not self.sharded
 
     def __call__(
@@ -89,7 +86,7 @@ class CachedStep:
             device=device,
             without_reduction=lambda: self._without_reduction(model),
             tower=self.tower,
-            pooled=self.pooled,
+            lean=self.trainer.lean,
             keep_last=self.keeps_last,
         )
 
@@ -112,3 +109,10 @@ class CachedStep:
             yield
         finally:
             state._set_sync_gradients(before)
+
+
+def is_sharded(trainer: LlaveTrainer) -> bool:
+    """Whether parameters are spread over ranks."""
+    kinds = (DistributedType.DEEPSPEED, DistributedType.FSDP)
+    # The method is FSDP2's: transformers can shard a model itself while loading it, unknown to accelerate.
+    return trainer.accelerator.distributed_type in kinds or hasattr(trainer.model, "set_requires_gradient_sync")

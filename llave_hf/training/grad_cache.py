@@ -20,10 +20,8 @@ from typing import Any
 
 import torch
 
-from .pooled_layer import PooledLayer
+from .lean_forward import LeanForward, MicroBatch
 from .tower_memory import TowerMemory
-
-MicroBatch = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def cached_backward(
     device: torch.device,
     without_reduction: Callable[[], AbstractContextManager[Any]] = nullcontext,
     tower: TowerMemory | None = None,
-    pooled: PooledLayer | None = None,
+    lean: LeanForward | None = None,
     keep_last: bool = False,
 ) -> torch.Tensor:
     """Adds the gradient of a loss over all micro-batches to the parameters' gradients.
@@ -79,31 +77,38 @@ def cached_backward(
         without_reduction: Entered for all parts but the last, forward and backward: gradients that ranks exchange are
             exchanged once.
         tower: Keeps the features of a frozen vision tower from the first pass to the third.
-        pooled: Leaves out what the last layer does for tokens that nobody reads.
+        lean: Leaves out work of the language model that no embedding needs.
         keep_last: Whether the last part is embedded once, its graph kept for its backward, which then comes first.
             Not where ranks exchange gradients in the backward of the last part.
 
     Returns:
         The loss, without graph.
     """
-    tower, pooled = tower or TowerMemory.none(), pooled or PooledLayer(None)
+    tower, lean = tower or TowerMemory.none(), lean or LeanForward()
+
+    def lean_one(inputs: MicroBatch) -> AbstractContextManager[list[MicroBatch]]:
+        return lean.of_micro_batches([inputs], holds_backward=True)
+
     states: list[RandomState] = []
     rows: list[torch.Tensor] = []
     again = list(range(len(parts) - 1 if keep_last else len(parts)))  # those of the third pass
     with torch.no_grad():
         for number in again:
             states.append(RandomState(device))
-            with tower.recording(number), pooled.of_micro_batch(parts[number].inputs):
-                rows.append(embed(parts[number].inputs))
+            with (
+                tower.recording(number),
+                lean_one(parts[number].inputs) as (inputs,),
+            ):
+                rows.append(embed(inputs))
     kept: torch.Tensor | None = None
     if keep_last:
-        with pooled.of_micro_batch(parts[-1].inputs):
-            kept = embed(parts[-1].inputs)
+        with lean_one(parts[-1].inputs) as (inputs,):
+            kept = embed(inputs)
         rows.append(kept.detach())
     after = RandomState(device)
     loss, gradients = _gradients_of_embeddings(parts, rows, loss_of)
     if kept is not None:
-        with pooled.of_micro_batch(parts[-1].inputs):
+        with lean_one(parts[-1].inputs):
             backward((kept * gradients[-1]).sum())
         kept = None  # its graph goes before the next one is built
     for number in again:
@@ -112,9 +117,9 @@ def cached_backward(
         with (
             nullcontext() if last else without_reduction(),
             tower.replaying(number),
-            pooled.of_micro_batch(parts[number].inputs),
+            lean_one(parts[number].inputs) as (inputs,),
         ):
-            embeddings = embed(parts[number].inputs)
+            embeddings = embed(inputs)
             # Texts leave no graph where the language model is frozen.
             if last or embeddings.requires_grad:
                 backward((embeddings * gradients[number]).sum())

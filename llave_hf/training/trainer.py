@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,9 @@ from .activation_checkpoints import CheckpointParts
 from .arguments import LlaveTrainingArguments
 from .bad_sample_log import BadSampleLog
 from .batches import train_dataloader
-from .cached_step import CachedStep
+from .cached_step import CachedStep, is_sharded
 from .checkpointing import CheckpointingTrainer
+from .lean_forward import LeanForward
 from .lora import save_beside_adapter, tuned_model, without_peft
 from .objective import AfterStep, Objective, hardness_columns
 from .optimizer import MuonWithAdamW, set_part_rates
@@ -141,9 +143,16 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The hardness-weighted contrastive loss of this device's pairs (Trainer's own asks the model for a loss)."""
-        distinct = model(micro_batches=inputs["micro_batches"]).embeddings  # (M, D)
+        with self.lean.of_micro_batches(inputs["micro_batches"]) as micro_batches:
+            distinct = model(micro_batches=micro_batches).embeddings  # (M, D)
         loss, outputs = self._loss_of(distinct, inputs)
         return (loss, outputs) if return_outputs else loss
+
+    @functools.cached_property
+    def lean(self) -> LeanForward:
+        """What a forward leaves out; a model that is sharded or compiled runs as it is."""
+        whole = not is_sharded(self) and not self.args.torch_compile
+        return LeanForward.of(self.model) if whole else LeanForward()
 
     def _loss_of(
         self, distinct: torch.Tensor, inputs: Mapping[str, Any]

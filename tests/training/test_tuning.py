@@ -18,6 +18,7 @@ from transformers import AutoModel
 from llave_hf import LlaveModel, LlaveProcessor
 from llave_hf.train import main, train
 from llave_hf.training.arguments import LlaveTrainingArguments
+from llave_hf.training.lean_forward import LeanForward
 from llave_hf.training.parts import part_modules, part_parameters
 from llave_hf.training.precision import LOST_SHARE
 from llave_hf.training.recipe import load_recipe
@@ -171,6 +172,7 @@ def checkpointed(root: Path, parts: list[str] | None, **changes: Any) -> LlaveTr
     """A trainer as it is when its first step begins."""
     settings = {} if parts == [] else {"gradient_checkpointing": True, "checkpoint_parts": parts, "disable_tqdm": True}
     trainer = make_trainer(root, double=True, **settings, **changes)
+    trainer.lean = LeanForward()  # which does more where nothing is checkpointed, and sums in another order
     if settings:
         trainer.model.activation_checkpointing_enable()
     trainer.model.train()
