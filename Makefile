@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two test processes share a small machine better with one thread each.
+WORKERS ?= 2
+# Test processes share a small machine better with one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
+PYTEST = $(TEST_ENV) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-lowest lint format typecheck certificate bench clean
+.PHONY: help install quickstart test test-fast test-slow test-lowest lint format typecheck certificate bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,7 +19,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("llave_hf needs Python >= 3.10; set PYTHON=/path/to/python3" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev,peft,search,app]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,peft,search,app,mteb]'
 	@touch $(STAMP)
 
 install: $(STAMP)  ## create .venv and install llave_hf with its tools
@@ -26,15 +28,17 @@ quickstart: $(STAMP)  ## train, evaluate, write the card of and query a tiny mod
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m llave_hf.quickstart
 
 test: $(STAMP)  ## lint, type check and every test that needs no GPU
-	$(MAKE) --no-print-directory lint typecheck
-	$(TEST_ENV) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m 'not gpu' -q
+	$(MAKE) --no-print-directory lint typecheck test-fast test-slow
 
 test-fast: $(STAMP)  ## the tests without `slow` and `distributed` ones
-	$(TEST_ENV) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m 'not gpu and not slow and not distributed' -q
+	$(PYTEST) -m 'not gpu and not slow and not distributed' -n $(WORKERS) --dist loadfile
+
+test-slow: $(STAMP)  ## those alone, one at a time: they start processes of their own and watch the clock
+	$(PYTEST) -m 'not gpu and (slow or distributed)'
 
 test-lowest:  ## the tests on the oldest supported releases, in an environment of their own
 	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.lowest
-	$(TEST_ENV) PATH="$(abspath .venv-lowest/bin):$$PATH" .venv-lowest/bin/python -m pytest -m 'not gpu' -q
+	$(MAKE) --no-print-directory VENV=.venv-lowest test-fast test-slow
 
 .venv-lowest/.lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python -m pip install --quiet 'torch==2.11.*' 'torchvision==0.26.*' 'transformers==5.17.*' \

@@ -110,7 +110,7 @@ def load_clip(
         _refuse_address(os.fspath(source))
         if not path.is_dir():
             return _decode_video(path, num_frames, max_frames, sampling_fps)
-        source = sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key)
+        source = sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
         name = os.fspath(path)
     else:
         name = "a list of frames"
@@ -161,7 +161,7 @@ def sample_frames(
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:
-    _check_size(image.size, name)
+    check_size(image.size, name)
     try:
         image.load()
     except _PILLOW_ERRORS as error:
@@ -192,7 +192,8 @@ def _refuse_address(path: str) -> None:
         raise MediaError(f"{path[:100]} is an address; only local files are opened: download it first.")
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
+def check_size(size: tuple[int, int], name: str) -> None:
+    """Refuses a picture of (width, height) that is too thin or too large, with a [`MediaError`] that has its name."""
     width, height = size
     if min(size) < MIN_SIDE or max(size) > MAX_ASPECT_RATIO * min(size):
         raise MediaError(
@@ -214,11 +215,12 @@ def _from_array(source: Any, name: str) -> Image.Image:
             f"{name} has dtype {pixels.dtype} and shape {pixels.shape}; a picture is an array of uint8, "
             "(H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels."
         )
-    _check_size(pixels.shape[1::-1], name)
+    check_size(pixels.shape[1::-1], name)
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _natural_key(path: Path) -> list[Any]:
+def natural_key(path: Path) -> list[Any]:
+    """By which names sort as people count: frame 2 before frame 10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
@@ -228,16 +230,16 @@ def _decode_video(path: Path, num_frames: int | None, max_frames: int, sampling_
     if not path.exists():
         raise MediaError(f"{path} does not exist; check the path or the folder it is relative to.")
     try:
-        with _open_video(path) as container:
+        with open_container(path) as container:
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise MediaError(f"{path} holds a video in an unknown coding; convert it, to H.264 for example.")
-            _check_size((stream.width, stream.height), str(path))
+            check_size((stream.width, stream.height), str(path))
             fps = float(stream.average_rate) if stream.average_rate else None
             total = sum(1 for _ in container.decode(stream))  # the header's count is missing or wrong too often
         wanted = sample_frames(total, fps, num_frames, max_frames, sampling_fps)
         chosen = set(wanted)
-        with _open_video(path) as container:
+        with open_container(path) as container:
             frames = [f.to_image() for i, f in enumerate(container.decode(video=0)) if i in chosen]
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path} cannot be decoded ({error}); the file is broken or no video: replace it.") from error
@@ -246,7 +248,8 @@ def _decode_video(path: Path, num_frames: int | None, max_frames: int, sampling_
     return Clip(frames, [index / fps for index in wanted] if fps else None)
 
 
-def _open_video(path: Path) -> Any:
+def open_container(path: Path) -> Any:
+    """A video file opened by PyAV, from disk and of a known container alone; [`MediaError`] without a video stream."""
     import av
 
     # An absolute path, so that FFmpeg takes no name for a protocol ("concat:a|b").
@@ -258,4 +261,15 @@ def _open_video(path: Path) -> Any:
     return container
 
 
-__all__ = ["Clip", "MediaError", "load_clip", "load_frames", "load_image", "sample_frames", "to_rgb"]
+__all__ = [
+    "Clip",
+    "MediaError",
+    "check_size",
+    "load_clip",
+    "load_frames",
+    "load_image",
+    "natural_key",
+    "open_container",
+    "sample_frames",
+    "to_rgb",
+]

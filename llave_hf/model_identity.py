@@ -18,6 +18,7 @@ VERSIONED_PACKAGES = ("torch", "transformers", "sentence-transformers", "pillow"
 _MODEL_FILES = frozenset({".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"})
 # what training and we ourselves leave beside a model; it changes no vector
 _OTHER_FILES = frozenset({"fingerprint.json", "training_args.json", "trainer_state.json", "telemetry.json"})
+_WRITTEN_BY_SAVING = frozenset({"_name_or_path", "architectures", "auto_map", "transformers_version"})
 _READ_BYTES = 1 << 20
 
 
@@ -130,7 +131,7 @@ def _settings(encoder: Any, module: torch.nn.Module) -> Iterator[str]:
         yield f"{name} {getattr(encoder, name, None)!r}"
     for name, part in module.named_modules():
         if isinstance(getattr(part, "config", None), PreTrainedConfig):
-            fields = part.config.to_dict() | {"_name_or_path": None}
+            fields = {key: value for key, value in part.config.to_dict().items() if key not in _WRITTEN_BY_SAVING}
             yield f"{name} {sorted(fields.items())!r}"
         elif hasattr(part, "get_config_dict") and not isinstance(part, type(module)):
             yield f"{name} {part.get_config_dict()!r}"

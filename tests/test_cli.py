@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from llave_hf import cli, evaluation
+from llave_hf.evaluation.report_page import PageOptions
 
 
 class LengthEncoder:
@@ -61,10 +62,21 @@ def test_options_reach_the_evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     monkeypatch.setattr(evaluation, "evaluate_benchmark", record)
     command = "evaluate M --benchmark mmeb --output O --data D --batch_size 7 --subsets X Y --cache C"
+    command += " --misses 3 --no_pictures"
     with pytest.raises(SystemExit):
         cli.main(command.split())
     options = {"output_dir": "O", "data": "D", "batch_size": 7, "subsets": ["X", "Y"], "cache": "C"}
-    assert seen == options | {"positional": ("M", "mmeb")}
+    told = (
+        "llave evaluate M --benchmark mmeb --output O --data D --subsets X Y --batch_size 7 --misses 3 --no_pictures"
+    )
+    page = PageOptions(misses=3, pictures=False, command=told)
+    assert seen == options | {"positional": ("M", "mmeb"), "page": page}
+
+
+def test_negative_misses_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "M", "--benchmark", "mmeb", "--output", "O", "--misses", "-1"])
+    assert "--misses must not be negative" in capsys.readouterr().err
 
 
 def test_user_errors_are_one_line_and_exit_code_2(

@@ -10,6 +10,7 @@ from . import (
     convert,
     doctor,
     evaluate,
+    evaluate_videos,
     export,
     index,
     init,
@@ -23,6 +24,7 @@ from . import (
 
 COMMANDS = (
     evaluate,
+    evaluate_videos,
     compare,
     card,
     convert,

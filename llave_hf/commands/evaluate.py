@@ -1,8 +1,9 @@
-"""`llave evaluate`: results.json, results.md, results.png in the output folder, and the tables on the screen."""
+"""`llave evaluate`: results, tables, a plot and a page in the output folder, and the tables on the screen."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 
 from llave_hf.errors import UserError
@@ -19,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options, also those of `python -m llave_hf.evaluate`."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a model folder or Hub id")
     parser.add_argument(
-        "--benchmark", required=True, metavar="FILE|NAME", help="a YAML file, or a bundled name (mmeb)"
+        "--benchmark", required=True, metavar="FILE|NAME", help="a YAML file, or a bundled name (mmeb, mmeb-v2)"
     )
     parser.add_argument("--output", metavar="DIR", help="where the results are written")
     parser.add_argument(
@@ -29,6 +30,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subsets", nargs="+", metavar="NAME", help="evaluate only these subsets")
     cache = "keep vectors here, by content and model: a stopped run goes on, other benchmarks reuse them (default: no)"
     parser.add_argument("--cache", metavar="DIR", help=cache)
+    misses = "queries of each subset that report.html shows what went wrong with (default: 20)"
+    parser.add_argument("--misses", type=int, default=20, metavar="N", help=misses)
+    parser.add_argument("--no_pictures", action="store_true", help="keep pictures of the data out of report.html")
     parser.add_argument(
         "--self_test", action="store_true", help="no model: check that encoders that know nothing score chance"
     )
@@ -41,9 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
     for name, value in (("MODEL", arguments.model), ("--output DIR", arguments.output)):
         if value is None:
             raise UserError(f"{name} is missing: say what to evaluate and where to write (or give --self_test).")
+    if arguments.misses < 0:
+        raise UserError(f"--misses must not be negative, not {arguments.misses} (0: none are shown).")
     from llave_hf import distributed
     from llave_hf.evaluation import evaluate_benchmark
-    from llave_hf.evaluation.report import markdown_report
+    from llave_hf.evaluation.report_markdown import markdown_report
+    from llave_hf.evaluation.report_page import PageOptions
 
     results = evaluate_benchmark(
         arguments.model,
@@ -53,10 +60,23 @@ def run(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         subsets=arguments.subsets,
         cache=arguments.cache,
+        page=PageOptions(arguments.misses, not arguments.no_pictures, _command(arguments)),
     )
     if distributed.rank() == 0:
         print(markdown_report(results.to_dict()))
-        print(f"Written to {arguments.output}: results.json, results.md, results.png, per_query.safetensors")
+        files = "report.html, results.json, results.md, results.png, per_query.safetensors"
+        print(f"Written to {arguments.output}: {files}")
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that gives these results again, with what is not a default."""
+    words = ["llave", "evaluate", arguments.model, "--benchmark", arguments.benchmark, "--output", arguments.output]
+    words += ["--data", arguments.data] if arguments.data else []
+    words += ["--subsets", *arguments.subsets] if arguments.subsets else []
+    words += ["--batch_size", str(arguments.batch_size)] if arguments.batch_size != 32 else []
+    words += ["--misses", str(arguments.misses)] if arguments.misses != 20 else []
+    words += ["--no_pictures"] if arguments.no_pictures else []
+    return shlex.join(words)
 
 
 def _self_test(arguments: argparse.Namespace) -> None:

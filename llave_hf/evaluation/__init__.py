@@ -6,6 +6,7 @@ from .benchmark import Benchmark, BenchmarkError, Task, bundled_benchmarks, load
 from .comparison import Comparison, compare_results
 from .evaluate import evaluate_benchmark
 from .modules import module_path
+from .report_page import PageOptions
 from .results import BenchmarkResults, TaskResult
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "BenchmarkError",
     "BenchmarkResults",
     "Comparison",
+    "PageOptions",
     "Task",
     "TaskResult",
     "bundled_benchmarks",

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .benchmark import Benchmark, BenchmarkError, Task
+from .benchmark import Benchmark, Task
+from .fields import BenchmarkError
 from .inputs import ROWS_NAMED, DistinctInputs
 from .metrics import FloatArray, IntArray
-from .mmeb import parse_row
+from .raw import EvalRow, RawInput
 from .rows import RowReader
 
 logger = logging.getLogger(__name__)
@@ -70,56 +71,94 @@ def collect_inputs(benchmark: Benchmark, reader: RowReader) -> tuple[DistinctInp
     Raises:
         BenchmarkError: rows or files that cannot be used.
     """
-    inputs = DistinctInputs(benchmark.media_root)
+    inputs = DistinctInputs(benchmark.media_root, benchmark.num_frames)
     tasks = [_collect_task(task, inputs, reader) for task in benchmark.tasks]
     inputs.check_media()
     keys = np.array(inputs.keys, dtype=np.int64)
-    return inputs, [replace(task, digest=_digest(task, keys)) for task in tasks]
+    return inputs, [replace(task, digest=_digest(task, keys, inputs.reading)) for task in tasks]
 
 
 def _collect_task(task: Task, inputs: DistinctInputs, reader: RowReader) -> TaskInputs:
-    queries: list[int] = []
-    answers: list[int] = []
-    pools: list[NDArray[np.int32]] = []
-    everything: dict[int, None] = {}
-    duplicates = 0
-    findings: dict[str, list[int]] = {name: [] for name in PROBLEMS}
-    seen: set[tuple[int, int]] = set()
-    for number, row in enumerate(reader.read(task)):
-        place = f"{task.name}, row {number}"
-        parsed = parse_row(row, place)
-        query = inputs.add(parsed.query, place)
-        candidates = [inputs.add(candidate, place) for candidate in parsed.candidates]
-        answer, pool = candidates[0], dict.fromkeys(candidates)
-        queries.append(query)
-        answers.append(answer)
-        if task.pool == "global":
-            everything |= pool
-        else:
-            pools.append(np.fromiter(pool, dtype=np.int32))
-        duplicates += len(candidates) - len(pool)
-        if candidates.count(answer) > 1:
-            findings["repeated_answer"].append(number)
-        if any(candidate.empty for candidate in parsed.candidates):
-            findings["empty_candidate"].append(number)
-        if (query, answer) in seen:
-            findings["repeated_row"].append(number)
-        seen.add((query, answer))
-    if not queries:
+    rows, corpus = reader.open(task)
+    collected = _Collected(task, inputs)
+    for raw, place in corpus:
+        collected.everything[collected.number(raw, place)] = None
+    for number, row in enumerate(rows):
+        collected.add(number, row)
+    if not collected.queries:
         raise BenchmarkError(f"{task.name} has no rows: complete the data, or leave the subset out.")
-    if task.pool == "global":
-        pools = [np.sort(np.fromiter(everything, dtype=np.int32))]
-    named = {name: rows for name, rows in findings.items() if rows}
-    _warn(task, named)
-    return TaskInputs(
-        task,
-        np.array(queries, dtype=np.int64),
-        np.array(answers, dtype=np.int64),
-        pools,
-        duplicates=duplicates,
-        findings=named,
-        revision=reader.task_revision,
-    )
+    return collected.finished(reader.task_revision)
+
+
+class _Collected:
+    """A subset's rows as numbers, one after another."""
+
+    def __init__(self, task: Task, inputs: DistinctInputs) -> None:
+        self.task = task
+        self.inputs = inputs
+        self.queries: list[int] = []
+        self.everything: dict[int, None] = {}  # a global pool
+        self._answers: list[int] = []
+        self._answer_queries: list[int] = []
+        self._gains: list[float] = []
+        self._pools: list[NDArray[np.int32]] = []
+        self._duplicates = 0
+        self._findings: dict[str, list[int]] = {name: [] for name in PROBLEMS}
+        self._seen: set[tuple[int, ...]] = set()
+
+    def add(self, number: int, row: EvalRow) -> None:
+        """One row; `number` is for the findings."""
+        query_place, candidate_place = (row.place + side for side in row.sides)
+        query = self.number(row.query, query_place)
+        candidates = [self.number(raw, candidate_place) for raw in row.candidates]
+        pool = dict.fromkeys(candidates)
+        # two answers with the same content are one, of the better grade
+        grades: dict[int, float] = {}
+        for answer, gain in zip(candidates, row.gains or [1.0] * row.answers, strict=False):
+            grades[answer] = max(gain, grades.get(answer, 0.0))
+        self._answers += grades
+        self._answer_queries += [len(self.queries)] * len(grades)
+        self._gains += grades.values()
+        self.queries.append(query)
+        if self.task.pool == "global":
+            self.everything |= pool
+        else:
+            self._pools.append(np.fromiter(pool, dtype=np.int32))
+        self._duplicates += len(candidates) - len(pool)
+        self._look(number, row, (query, *grades), candidates[row.answers :])
+
+    def number(self, raw: RawInput, place: str) -> int:
+        """The number of an input whose paths are relative to the subset's own folder."""
+        return self.inputs.add(raw.within(self.task.media) if self.task.media else raw, place)
+
+    def _look(self, number: int, row: EvalRow, asked: tuple[int, ...], others: list[int]) -> None:
+        """What is odd in a row."""
+        if not set(asked[1:]).isdisjoint(others):
+            self._findings["repeated_answer"].append(number)
+        if any(candidate.empty for candidate in row.candidates):
+            self._findings["empty_candidate"].append(number)
+        if asked in self._seen:
+            self._findings["repeated_row"].append(number)
+        self._seen.add(asked)
+
+    def finished(self, revision: str) -> TaskInputs:
+        """All rows; warns of what is odd."""
+        findings = {name: rows for name, rows in self._findings.items() if rows}
+        _warn(self.task, findings)
+        if self.task.pool == "global":
+            self._pools = [np.sort(np.fromiter(self.everything, dtype=np.int32))]
+        single = len(self._answers) == len(self.queries)  # every query has one at least
+        return TaskInputs(
+            self.task,
+            np.array(self.queries, dtype=np.int64),
+            np.array(self._answers, dtype=np.int64),
+            self._pools,
+            answer_queries=None if single else np.array(self._answer_queries, dtype=np.int64),
+            gains=np.array(self._gains) if len(set(self._gains)) > 1 else None,
+            duplicates=self._duplicates,
+            findings=findings,
+            revision=revision,
+        )
 
 
 def _warn(task: Task, findings: Mapping[str, list[int]]) -> None:
@@ -128,9 +167,9 @@ def _warn(task: Task, findings: Mapping[str, list[int]]) -> None:
         logger.warning("%s: in %d row(s) %s (row %s).", task.name, len(rows), PROBLEMS[name], named)
 
 
-def _digest(task: TaskInputs, keys: IntArray) -> str:
+def _digest(task: TaskInputs, keys: IntArray, reading: str) -> str:
     """Of queries, answers, grades and candidates, the latter in any order; keys (M,) of the distinct inputs."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(reading.encode())
     sorted_pools = (np.sort(keys[pool]) for pool in task.pools)
     for values in (keys[task.queries], keys[task.answers], task.answer_queries, task.gains, *sorted_pools):
         if values is not None:

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from llave_hf import distributed
@@ -15,10 +16,13 @@ from llave_hf.model_identity import ModelIdentity, identify, loaded_revision
 
 from .benchmark import Benchmark, load_benchmark
 from .collection import collect_inputs
-from .report import write_report
+from .leaderboard import LEADERBOARD_FILE, leaderboard
+from .report import write_json, write_report
+from .report_page import DEFAULTS, PAGE_FILE, PageOptions, render_page
 from .results import BenchmarkResults, TaskResult, write_per_query
-from .retrieval import normalise, rank_tasks
+from .retrieval import normalise, score_tasks
 from .rows import RowReader
+from .training_weights import training_weights
 from .vectors import Encoder, encode_inputs
 
 logger = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ def evaluate_benchmark(
     model_name: str | None = None,
     model_revision: str | None = None,
     cache: str | os.PathLike[str] | None = None,
+    page: PageOptions = DEFAULTS,
 ) -> BenchmarkResults:
     """Score an encoder on a benchmark; with several ranks each encodes a share, and every rank gets the results.
 
@@ -44,8 +49,8 @@ def evaluate_benchmark(
     Args:
         model: a model folder or Hub id, or an object with sentence-transformers' `encode`.
         benchmark: a YAML file, the name of a bundled benchmark, or a loaded one.
-        output_dir: where the first rank writes `results.json`, `results.md`, `results.png` and
-            `per_query.safetensors`; None: nowhere.
+        output_dir: where the first rank writes `results.json`, `results.md`, `results.png`, `report.html` and
+            `per_query.safetensors`, and `leaderboard.json` where the benchmark asks for it; None: nowhere.
         data: folder that stands in for the benchmark file's own (see :func:`load_benchmark`).
         batch_size: inputs that the encoder takes at once.
         subsets: names of the subsets to evaluate; None: all. Means are then over these alone.
@@ -54,6 +59,7 @@ def evaluate_benchmark(
             folder's files or of the weights in memory. Only an object that is no torch module has none by itself.
         cache: folder that keeps every vector by content and model: a stopped run goes on, another benchmark finds
             what they share. All ranks must see it. None: nothing is kept.
+        page: what `report.html` shows.
 
     Raises:
         BenchmarkError: the benchmark file or its data cannot be used.
@@ -69,18 +75,18 @@ def evaluate_benchmark(
     selected = whole.select(subsets)
     reader = RowReader(selected)
     inputs, tasks = collect_inputs(selected, reader)
-    encoder, identity = _open(model, model_revision)
+    encoder, identity = open_encoder(model, model_revision)
     store = None if cache is None else _store(Path(cache), identity)
     logger.info("%s: %d distinct inputs in %d subsets.", selected.name, len(inputs), len(tasks))
     start = time.perf_counter()
     embeddings = encode_inputs(encoder, inputs, batch_size=batch_size, show_progress=show_progress, store=store)
     encoded = time.perf_counter()
-    ranks = rank_tasks(tasks, embeddings, normalise(embeddings), show_progress=show_progress)
+    scored = score_tasks(tasks, embeddings, normalise(embeddings), show_progress=show_progress)
     results = BenchmarkResults(
-        model=model_name or _name(model),
+        model=model_name or name_of(model),
         benchmark=selected.name,
         revision=reader.revision,
-        tasks=tuple(map(TaskResult, tasks, ranks)),
+        tasks=tuple(TaskResult(task, *found) for task, found in zip(tasks, scored, strict=True)),
         missing=tuple(task.name for task in whole.tasks if task not in selected.tasks),
         identity=identity,
     )
@@ -88,10 +94,15 @@ def evaluate_benchmark(
     if output_dir is not None and distributed.rank() == 0:
         write_report(results.to_dict(), Path(output_dir))
         write_per_query(results, Path(output_dir))
+        shown = replace(page, weights=page.weights or training_weights(model))
+        (Path(output_dir) / PAGE_FILE).write_text(render_page(results, inputs, shown), encoding="utf-8")
+        if selected.leaderboard:
+            write_json(leaderboard(results, encoder, embeddings.shape[1]), Path(output_dir) / LEADERBOARD_FILE)
     return results
 
 
-def _open(model: Encoder | str | os.PathLike[str], revision: str | None) -> tuple[Encoder, ModelIdentity]:
+def open_encoder(model: Encoder | str | os.PathLike[str], revision: str | None) -> tuple[Encoder, ModelIdentity]:
+    """The encoder behind a folder, a Hub id or an object, and its identity; `revision` where the caller knows it."""
     from llave_hf.sentence_transformer import load_encoder
 
     if not isinstance(model, (str, os.PathLike)):
@@ -109,7 +120,8 @@ def _store(folder: Path, identity: ModelIdentity) -> VectorStore:
     return VectorStore(folder, identity.vectors())
 
 
-def _name(model: Encoder | str | os.PathLike[str]) -> str:
+def name_of(model: Encoder | str | os.PathLike[str]) -> str:
+    """What results call a model: its folder or id as given, or its class."""
     if isinstance(model, (str, os.PathLike)):
         return os.fspath(model)
     return type(model).__name__

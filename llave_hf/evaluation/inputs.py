@@ -16,20 +16,27 @@ from llave_hf.data.content_digests import ContentDigests
 from llave_hf.data.media import MediaError, load_sample, resolve_media_path
 from llave_hf.data.samples import Sample, sample_from
 from llave_hf.data.vector_store import Keys
-from llave_hf.media_llave import MAX_FRAMES
+from llave_hf.media_llave import IMAGE_SUFFIXES, MAX_FRAMES
 
-from .benchmark import BenchmarkError
+from .fields import BenchmarkError
 from .metrics import IntArray
-from .mmeb import RawInput
+from .pictures import picture_folder
+from .raw import RawInput
 
 ROWS_NAMED = 5  # how many culprits a message lists
 
 
 class DistinctInputs:
-    """Numbers inputs by content, and remembers where each was seen first (subset and row) for messages."""
+    """Numbers inputs by content, and remembers where each was seen first (subset and row) for messages.
 
-    def __init__(self, media_root: Path | None) -> None:
+    Args:
+        media_root: what paths are relative to, but for stored pictures.
+        num_frames: how many frames of a video are looked at, uniformly over its length; None: `load_sample`'s choice.
+    """
+
+    def __init__(self, media_root: Path | None, num_frames: int | None = None) -> None:
         self.media_root = media_root
+        self.num_frames = num_frames
         self.samples: list[Sample] = []
         self.keys: list[int] = []  # by text and paths, wherever the media folder is
         self._places: list[str] = []
@@ -63,7 +70,7 @@ class DistinctInputs:
         problems: dict[str, str] = {}
         for sample, place in zip(self.samples, self._places, strict=True):
             for path in (*sample.images, *([sample.video] if sample.video else [])):
-                if path not in problems and (problem := self._problem(path)):
+                if path not in problems and (problem := _problem(path, sample.media_root)):
                     problems[path] = f"{place}: {problem}"
         if problems:
             named = "\n  ".join(list(problems.values())[:ROWS_NAMED])
@@ -82,7 +89,7 @@ class DistinctInputs:
         if not sample.images and not sample.video:
             return sample.text
         try:
-            loaded = load_sample(sample)
+            loaded = load_sample(sample, self.num_frames)
         except (MediaError, OSError) as error:
             raise BenchmarkError(f"{self._places[number]}: {error}") from error
         encodable: dict[str, Any] = {"text": sample.text} if sample.text else {}
@@ -91,6 +98,11 @@ class DistinctInputs:
         if (video := loaded.get("video")) is not None:
             encodable["video"] = video
         return encodable
+
+    @property
+    def reading(self) -> str:
+        """How videos are read, where the benchmark says so."""
+        return "" if self.num_frames is None else f"{self.num_frames} frames"
 
     def place(self, number: int) -> str:
         """Subset and row where the input was seen first."""
@@ -102,7 +114,7 @@ class DistinctInputs:
         Raises:
             BenchmarkError: a file cannot be read.
         """
-        digests = ContentDigests(f"at most {MAX_FRAMES} frames")
+        digests = ContentDigests(self.reading or f"at most {MAX_FRAMES} frames")
         try:
             return digests.keys(self.samples[number] for number in numbers)
         except (MediaError, OSError) as error:
@@ -113,20 +125,14 @@ class DistinctInputs:
         size = [(bool(sample.video), len(sample.images), len(sample.text)) for sample in self.samples]
         return np.array(sorted(range(len(size)), key=size.__getitem__), dtype=np.int64)
 
-    def _problem(self, path: str) -> str | None:
-        try:
-            resolve_media_path(path, self.media_root)
-            return None
-        except (MediaError, OSError) as error:
-            return str(error)
-
     def _sample(self, raw: RawInput, place: str) -> Sample:
-        if (raw.images or raw.video) and self.media_root is None:
+        root = picture_folder() if raw.stored else self.media_root
+        if (raw.images or raw.video) and root is None:
             raise BenchmarkError(
                 f"{place} needs {(raw.video, *raw.images)[-1]}: say with --data DIR where the pictures lie."
             )
         try:
-            sample = sample_from(raw.text, raw.images, raw.video or None, media_root=self.media_root)
+            sample = sample_from(raw.text, raw.images, raw.video or None, media_root=root)
         except ValueError as error:
             raise BenchmarkError(f"{place}: {error}") from error
         if sample.text != raw.text and not (sample.images or sample.video):
@@ -134,3 +140,14 @@ class DistinctInputs:
                 f"{place}: the text {raw.text!r:.80} marks a picture, but no path is given: fill it in."
             )
         return sample
+
+
+def _problem(path: str, root: str | None) -> str | None:
+    """Why a picture, video or folder of frames cannot be used, as far as can be seen without opening it."""
+    try:
+        resolved = resolve_media_path(path, root)
+        if resolved.is_dir() and not any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in resolved.iterdir()):
+            return f"{resolved} holds no frame; fill or remove the folder."
+    except (MediaError, OSError) as error:
+        return str(error)
+    return None

@@ -7,33 +7,12 @@ videos. The words qry and tgt end here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from .benchmark import BenchmarkError
+from .fields import BenchmarkError
+from .raw import EvalRow, RawInput
 
 REQUIRED_COLUMNS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
-
-
-class RawInput(NamedTuple):
-    """One side of a row as it is written: text with its image mark, paths relative to the media folder."""
-
-    text: str
-    images: tuple[str, ...]
-    video: str
-
-    @property
-    def empty(self) -> bool:
-        """Nothing that could be encoded; white space is something (the published prompts are full of it)."""
-        return not (self.text or self.images or self.video)
-
-
-@dataclass(frozen=True, slots=True)
-class EvalRow:
-    """A query and its candidates, the answer first."""
-
-    query: RawInput
-    candidates: list[RawInput]
 
 
 def parse_row(row: Mapping[str, Any], where: str) -> EvalRow:
@@ -73,7 +52,7 @@ def parse_row(row: Mapping[str, Any], where: str) -> EvalRow:
     for side, name in ((query, "query"), (candidates[0], "answer (candidate 0)")):
         if side.empty:
             raise BenchmarkError(f"{where}: the {name} has no text, picture or video: remove the row or fill it.")
-    return EvalRow(query, candidates)
+    return EvalRow(query, candidates, place=where)
 
 
 def _side_list(row: Mapping[str, Any], column: str, length: int, where: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Shows results: a Markdown table, a bar chart, and the files of an evaluation's output folder.
+"""Shows results: a bar chart, and the files of an evaluation's output folder but for its page.
 
 All functions take the content of `results.json`, so that a saved evaluation can be shown again or compared.
 """
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-Results = Mapping[str, Any]
+from .report_markdown import markdown_report
+from .report_order import Results, meta_tasks_of, ordered_tasks
 
-META_TASKS = ("classification", "vqa", "retrieval", "grounding", "video")  # shown in this order, others after them
 BAR_COLOURS = ("#4477aa", "#66aa77", "#cc7744", "#aa5588", "#999944", "#557799")
 BEFORE_COLOUR = "#c8ccd2"
 
@@ -31,73 +31,6 @@ def write_json(results: Results, path: Path) -> None:
     path.write_text(json.dumps(results, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def markdown_report(results: Results) -> str:
-    """The tables of a results file: means, then every subset; values in percent."""
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
-    return "\n".join(
-        [
-            f"# {results['benchmark']}: {results['model']}",
-            "",
-            *_means_table(results),
-            "",
-            *_tasks_table(results),
-            "",
-            *_notes(results),
-            f"Data revision: {results['revision']}. Versions: {versions}.",
-            "",
-        ]
-    )
-
-
-def _means_table(results: Results) -> list[str]:
-    tasks, missing = results["tasks"].values(), results["missing"]
-    labels = {"in": "in-distribution", "out": "out-of-distribution", "overall": "**overall**"}
-    lines = ["| mean over subsets | subsets | score, % |", "|---|---:|---:|"]
-    for group in (*_meta_tasks(results), "in", "out", "overall"):
-        if group in results["means"]:
-            count = sum(group in (task["meta_task"], task["distribution"], "overall") for task in tasks)
-            lines.append(f"| {labels.get(group, group)} | {count} | {100 * results['means'][group]:.1f} |")
-    if missing:
-        total = len(results["tasks"]) + len(missing)
-        lines += [
-            "",
-            f"Means are over {len(results['tasks'])} of {total} subsets. Not evaluated: {', '.join(missing)}.",
-        ]
-    return lines
-
-
-def _tasks_table(results: Results) -> list[str]:
-    lines = [
-        "| subset | meta-task | distribution | metric | score, % | 95 % interval | chance, % | queries | candidates |",
-        "|---|---|---|---|---:|---|---:|---:|---:|",
-    ]
-    for name, task in _ordered_tasks(results):
-        low, high = (100 * bound for bound in task["ci95"])
-        score, chance = 100 * task[task["metric"]], 100 * task["chance"]
-        lines.append(
-            f"| {name} | {task['meta_task']} | {task['distribution']} | {task['metric']} | {score:.1f} | "
-            f"{low:.1f} to {high:.1f} | {chance:.1f} | {task['n']:,} | {task['candidates']:,.4g} |"
-        )
-    return lines
-
-
-def _notes(results: Results) -> list[str]:
-    """Paragraphs on what a reader should know about single subsets: ties, repeated candidates."""
-    ties, repeated = [], []
-    for name, task in _ordered_tasks(results):
-        low, high = task["precision_at_1_bounds"]
-        if low < high:
-            ties.append(f"{name} ({100 * low:.1f} to {100 * high:.1f})")
-        if task["duplicates"]:
-            repeated.append(f"{name} ({task['duplicates']:,})")
-    notes = []
-    if ties:
-        notes += [f"Ties, scored by expectation; precision@1 in % if all were lost or won: {', '.join(ties)}.", ""]
-    if repeated:
-        notes += [f"Candidates repeated within a query's list, counted once: {', '.join(repeated)}.", ""]
-    return notes
-
-
 def plot_scores(results: Results, path: Path, before: Results | None = None) -> None:
     """Draw one bar a subset with its 95 % interval, and a mark at chance.
 
@@ -107,7 +40,7 @@ def plot_scores(results: Results, path: Path, before: Results | None = None) -> 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    tasks = list(reversed(_ordered_tasks(results)))  # the first subset on top
+    tasks = list(reversed(ordered_tasks(results)))  # the first subset on top
     colours = _colours(results)
     figure = Figure(figsize=(8, 1.6 + (0.42 if before else 0.3) * len(tasks)), layout="constrained")
     axes = figure.add_subplot()
@@ -151,24 +84,9 @@ def _legend(colours: Mapping[str, str], before: Results | None) -> list[Any]:
     return [*handles, interval, chance]
 
 
-def _meta_tasks(results: Results) -> list[str]:
-    """The meta-tasks that the results have, MMEB's first."""
-    present = {task["meta_task"] for task in results["tasks"].values()}
-    return [name for name in META_TASKS if name in present] + sorted(present.difference(META_TASKS))
-
-
-def _ordered_tasks(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
-    """Subsets by meta-task, in- before out-of-distribution, then by name: the same from a file as from memory."""
-    meta_tasks = _meta_tasks(results)
-    return sorted(
-        results["tasks"].items(),
-        key=lambda item: (meta_tasks.index(item[1]["meta_task"]), item[1]["distribution"], item[0]),
-    )
-
-
 def _colours(results: Results) -> dict[str, str]:
     """A colour for each meta-task."""
-    return {name: BAR_COLOURS[number % len(BAR_COLOURS)] for number, name in enumerate(_meta_tasks(results))}
+    return {name: BAR_COLOURS[number % len(BAR_COLOURS)] for number, name in enumerate(meta_tasks_of(results))}
 
 
 def _shortened(text: str, length: int = 60) -> str:

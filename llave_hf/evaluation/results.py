@@ -15,6 +15,7 @@ from llave_hf.model_identity import UNKNOWN, ModelIdentity, package_versions
 
 from .benchmark import DISTRIBUTIONS, Task
 from .collection import TaskInputs
+from .inputs import ROWS_NAMED
 from .metrics import (
     AnswerRanks,
     FloatArray,
@@ -24,17 +25,20 @@ from .metrics import (
     precision_at_1_bounds,
     without_ties,
 )
-from .resampling import bootstrap_interval
+from .nearest import Nearest
+from .resampling import bootstrap_interval, bootstrap_interval_of_means
+from .similarities import Similarities
 
 PER_QUERY_FILE = "per_query.safetensors"
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A subset and where its answers stand."""
+    """A subset, where its answers stand, and what is nearest to its queries."""
 
     inputs: TaskInputs
     ranks: AnswerRanks
+    nearest: Nearest
 
     @property
     def task(self) -> Task:
@@ -45,6 +49,11 @@ class TaskResult:
     def per_query(self) -> FloatArray:
         """(Q,) the subset's own metric, query by query: what a paired comparison of two models needs."""
         return per_query_metric(self.task.metric)(self.ranks)
+
+    @cached_property
+    def similarities(self) -> Similarities:
+        """Cosines of answers and of hardest negatives."""
+        return Similarities.of(self.nearest)
 
     @property
     def score(self) -> float:
@@ -68,9 +77,12 @@ class TaskResult:
             "candidates": int(candidates) if candidates.is_integer() else candidates,
             "duplicates": self.inputs.duplicates,
             "findings": {name: len(rows) for name, rows in self.inputs.findings.items()},
+            "finding_rows": {name: rows[:ROWS_NAMED] for name, rows in self.inputs.findings.items()},
+            "similarities": self.similarities.to_dict(),
             "inputs": self.inputs.digest,
             "revision": self.inputs.revision,
             "meta_task": self.task.meta_task,
+            "modality": self.task.modality,
             "distribution": self.task.distribution,
         }
 
@@ -93,15 +105,23 @@ class BenchmarkResults:
     identity: ModelIdentity = UNKNOWN
 
     @property
-    def means(self) -> dict[str, float]:
-        """Plain means over subsets (not queries), as MMEB reports them; a group without any subset has no mean."""
-        groups: dict[str, list[float]] = {}
+    def groups(self) -> dict[str, list[TaskResult]]:
+        """The subsets of each mean: by meta-task, modality and distribution, and all; one without any is left out."""
+        groups: dict[str, list[TaskResult]] = {}
         for result in self.tasks:
-            groups.setdefault(result.task.meta_task, []).append(result.score)
+            groups.setdefault(result.task.meta_task, []).append(result)
+        for result in self.tasks:
+            if result.task.modality:
+                groups.setdefault(result.task.modality, []).append(result)
         for distribution in DISTRIBUTIONS:
-            groups[distribution] = [result.score for result in self.tasks if result.task.distribution == distribution]
-        groups["overall"] = [result.score for result in self.tasks]
-        return {name: _mean(scores) for name, scores in groups.items() if scores}
+            groups[distribution] = [result for result in self.tasks if result.task.distribution == distribution]
+        groups["overall"] = list(self.tasks)
+        return {name: results for name, results in groups.items() if results}
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Plain means over subsets (not queries), as MMEB reports them."""
+        return {name: _mean(result.score for result in results) for name, results in self.groups.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `results.json`; the same in every run on the same data, model and versions."""
@@ -116,6 +136,11 @@ class BenchmarkResults:
             "tasks": {result.task.name: result.to_dict() for result in self.tasks},
             "missing": list(self.missing),
             "means": self.means,
+            "means_ci95": {
+                name: list(bootstrap_interval_of_means([result.per_query for result in results]))
+                for name, results in self.groups.items()
+            },
+            "group_sizes": {name: len(results) for name, results in self.groups.items()},
         }
 
 

@@ -8,6 +8,8 @@ everything, whatever the BLAS. Where a tile is scored twice, it is the same prod
 The cut into blocks of queries and tiles of candidates does not depend on the number of ranks, and each block is ranked
 by one of them: the ranks of the answers are the same on any number of processes.
 
+Beside the ranks, each query's hardest negatives are kept (see `nearest.py`).
+
 Shapes: M distinct inputs, Q queries, P answers, D dimensions; q queries and p answers of a block, V distinct vectors.
 """
 
@@ -22,27 +24,33 @@ from tqdm.auto import tqdm
 
 from llave_hf import distributed
 
+from .block_scoring import Block, Pool, score_global, score_local
 from .collection import TaskInputs
 from .metrics import AnswerRanks, IntArray
+from .nearest import Nearest
 from .vectors import Embeddings
 
 LOCAL_QUERIES = 32  # a block's queries with candidates of their own
 LOCAL_CANDIDATES = 1 << 18  # and how many candidates these have together (a single longer list apart)
 GLOBAL_QUERIES = 256
-TILE = 8192  # vectors scored at once
 ROWS_AT_ONCE = 8192  # normalised at once
 
 
-class _Block(NamedTuple):
-    """Answers that are ranked together: `answers` numbers them within the task, `queries` their queries."""
+class Scored(NamedTuple):
+    """Where a subset's answers stand, and which wrong candidates are nearest to its queries."""
 
-    answers: IntArray
-    queries: IntArray
+    ranks: AnswerRanks
+    nearest: Nearest
 
 
-def rank_tasks(
+def rank_tasks(tasks: Sequence[TaskInputs], embeddings: Embeddings, vector_ids: IntArray) -> list[AnswerRanks]:
+    """The ranks of :func:`score_tasks` alone."""
+    return [scored.ranks for scored in score_tasks(tasks, embeddings, vector_ids)]
+
+
+def score_tasks(
     tasks: Sequence[TaskInputs], embeddings: Embeddings, vector_ids: IntArray, *, show_progress: bool = False
-) -> list[AnswerRanks]:
+) -> list[Scored]:
     """Rank every answer of every subset; with several ranks each does a share, and all get everything.
 
     Args:
@@ -53,22 +61,25 @@ def rank_tasks(
     blocks = [(number, block) for number, task in enumerate(tasks) for block in _blocks(task, vector_ids)]
     own = blocks[rank::world_size]
     found = []
-    pools: dict[int, tuple[IntArray, IntArray]] = {}
+    pools: dict[int, Pool] = {}
     for number, block in tqdm(own, desc="Scoring", unit="block", disable=not show_progress or rank != 0):
         task = tasks[number]
         if task.task.pool == "global":
             if number not in pools:
-                pools = {number: np.unique(vector_ids[task.pools[0]], return_counts=True)}
-            found.append(_rank_global(task, block, embeddings, vector_ids, *pools[number]))
+                pools = {number: Pool.of(task.pools[0], vector_ids)}
+            found.append(score_global(task, block, embeddings, vector_ids, pools[number]))
         else:
-            found.append(_rank_local(task, block, embeddings, vector_ids))
-    above = [np.zeros(len(task.answers), dtype=np.int64) for task in tasks]
-    tied = [np.zeros(len(task.answers), dtype=np.int64) for task in tasks]
-    for share, part in enumerate(distributed.all_gather_object(found)):
-        for (number, block), (block_above, block_tied) in zip(blocks[share::world_size], part, strict=True):
-            above[number][block.answers], tied[number][block.answers] = block_above, block_tied
+            found.append(score_local(task, block, embeddings, vector_ids))
+    above, tied = ([np.zeros(len(task.answers), dtype=np.int64) for task in tasks] for _ in range(2))
+    nearest = [Nearest.empty(len(task.queries), len(task.answers)) for task in tasks]
+    for share, parts in enumerate(distributed.all_gather_object(found)):
+        for (number, block), part in zip(blocks[share::world_size], parts, strict=True):
+            above[number][block.answers], tied[number][block.answers] = part.above, part.tied
+            nearest[number].put(part.nearest, np.unique(block.queries), block.answers)
     return [
-        AnswerRanks(above[number], tied[number], task.candidates, task.answer_queries, task.gains)
+        Scored(
+            AnswerRanks(above[number], tied[number], task.candidates, task.answer_queries, task.gains), nearest[number]
+        )
         for number, task in enumerate(tasks)
     ]
 
@@ -92,15 +103,11 @@ def normalise(embeddings: Embeddings) -> IntArray:
     return first[group.reshape(-1)]
 
 
-def _blocks(task: TaskInputs, vector_ids: IntArray) -> Iterator[_Block]:
+def _blocks(task: TaskInputs, vector_ids: IntArray) -> Iterator[Block]:
     """The task's answers, cut so that each block fits in memory."""
     queries = np.arange(len(task.answers)) if task.answer_queries is None else task.answer_queries
     if task.task.pool == "global":
-        # by place of the answer, so that a block's answers lie in few tiles
-        order = np.argsort(vector_ids[task.answers], kind="stable")
-        for start in range(0, len(order), GLOBAL_QUERIES):
-            answers = order[start : start + GLOBAL_QUERIES]
-            yield _Block(answers, queries[answers])
+        yield from _global_blocks(queries, vector_ids[task.answers])
         return
     lengths = task.candidates
     start = 0
@@ -110,51 +117,24 @@ def _blocks(task: TaskInputs, vector_ids: IntArray) -> Iterator[_Block]:
             total += lengths[stop]
             stop += 1
         answers = np.arange(*np.searchsorted(queries, [start, stop]))
-        yield _Block(answers, queries[answers])
+        yield Block(answers, queries[answers])
         start = stop
 
 
-def _rank_local(
-    task: TaskInputs, block: _Block, embeddings: Embeddings, vector_ids: IntArray
-) -> tuple[IntArray, IntArray]:
-    """(p,) twice, above and tied, among each query's own candidates."""
-    rows, row_of = np.unique(block.queries, return_inverse=True)
-    pools = [vector_ids[task.pools[row]] for row in rows]
-    vectors = np.unique(np.concatenate(pools))
-    queries = embeddings[task.queries[rows]]
-    scores = np.empty((len(rows), len(vectors)), dtype=np.float32)
-    for start in range(0, len(vectors), TILE):
-        tile = slice(start, start + TILE)
-        scores[:, tile] = queries @ embeddings[vectors[tile]].T
-    above, tied = np.empty((2, len(block.answers)), dtype=np.int64)
-    for number, (answer, row) in enumerate(zip(block.answers, row_of.reshape(-1), strict=True)):
-        candidates = scores[row, np.searchsorted(vectors, pools[row])]
-        own = scores[row, np.searchsorted(vectors, vector_ids[task.answers[answer]])]
-        above[number] = np.count_nonzero(candidates > own)
-        tied[number] = np.count_nonzero(candidates == own) - 1
-    return above, tied
+def _global_blocks(queries: IntArray, places: IntArray) -> Iterator[Block]:
+    """Whole queries, by the place of their first answer, so that a block's answers lie in few tiles.
 
-
-def _rank_global(
-    task: TaskInputs,
-    block: _Block,
-    embeddings: Embeddings,
-    vector_ids: IntArray,
-    vectors: IntArray,
-    counts: IntArray,
-) -> tuple[IntArray, IntArray]:
-    """(p,) twice, above and tied, among all candidates: vectors (V,) and how many candidates have each."""
-    queries = embeddings[task.queries[block.queries]]
-    places = np.searchsorted(vectors, vector_ids[task.answers[block.answers]])
-    own = np.empty((len(queries), 1), dtype=np.float32)
-    for start in np.unique(places // TILE) * TILE:
-        inside = np.flatnonzero(places // TILE == start // TILE)
-        scores = queries @ embeddings[vectors[start : start + TILE]].T
-        own[inside, 0] = scores[inside, places[inside] - start]
-    above, tied = np.zeros((2, len(queries)), dtype=np.int64)
-    for start in range(0, len(vectors), TILE):
-        scores = queries @ embeddings[vectors[start : start + TILE]].T
-        weights = counts[start : start + TILE]
-        above += np.where(scores > own, weights, 0).sum(axis=1)
-        tied += np.where(scores == own, weights, 0).sum(axis=1)
-    return above, tied - 1
+    Args:
+        queries: (P,) ascending.
+        places: (P,) where the answers stand.
+    """
+    distinct, firsts, counts = np.unique(queries, return_index=True, return_counts=True)
+    order = np.argsort(places[firsts], kind="stable")
+    ends = np.cumsum(counts[order])
+    start = 0
+    while start < len(distinct):
+        limit = (ends[start - 1] if start else 0) + GLOBAL_QUERIES
+        stop = max(start + 1, int(np.searchsorted(ends, limit, side="right")))
+        answers = np.concatenate([np.arange(firsts[n], firsts[n] + counts[n]) for n in order[start:stop]])
+        yield Block(answers, queries[answers])
+        start = stop

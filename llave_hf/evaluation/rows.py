@@ -2,8 +2,11 @@
 
 A subset's files, in the order in which they are looked for (parquet before jsonl), as the Hub lays them out:
 
-    <folder>/<subset>/<split>-*.parquet    <folder>/<subset>/<split>/*.parquet
-    <folder>/<subset>/<split>.parquet      <folder>/<subset>.parquet
+    <folder>/<subset>/<split>-*.parquet         <folder>/<subset>/<split>/*.parquet
+    <folder>/<subset>/data/<split>-*.parquet    <folder>/<subset>/<split>.parquet    <folder>/<subset>.parquet
+
+A subset with several tables or configurations has a folder or file for each in `<folder>/<subset>/`. A subset with a
+folder of its own as `source` needs no `<subset>` in it.
 """
 
 from __future__ import annotations
@@ -15,9 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .benchmark import Benchmark, BenchmarkError, Task
+from .benchmark import Benchmark, Task
+from .fields import BenchmarkError
+from .formats import Tables
+from .raw import TaskRows
 
 ROWS_PER_BATCH = 256
+COMMITS_NAMED = 3  # more are counted; each subset names its own
 COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
@@ -32,34 +39,65 @@ class RowReader:
         self._commits: set[str] = set()
         self._task_commits: set[str] = set()
 
-    def read(self, task: Task) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a subset; `task_revision` then tells which data these were.
+    def open(self, task: Task) -> TaskRows:
+        """A subset's queries, answers and candidates; once they are read, `task_revision` tells which data these were.
+
+        Raises:
+            BenchmarkError: no rows can be had, a file is broken, or a row cannot be used; the message names subset and
+                place.
+        """
+        self._task_digest = hashlib.sha256()
+        self._task_commits = set()
+        root = self.benchmark.media_root
+        media = root / task.media if root is not None else None
+        return task.format.read(Tables(task.name, lambda table: self.read(task, table), media, task.limit))
+
+    def read(self, task: Task, table: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a subset, as they are written.
+
+        Args:
+            table: one of several that the subset consists of; None: there is one.
 
         Raises:
             BenchmarkError: no rows can be had, or a file is broken; the message names subset and place.
         """
-        self._task_digest = hashlib.sha256()
-        self._task_commits = set()
-        folder = self.benchmark.source if isinstance(self.benchmark.source, Path) else self.benchmark.data
-        files = _row_files(folder, task.name, self.benchmark.split) if folder is not None else []
+        source = self.benchmark.source if task.source is None else task.source
+        folder = source if isinstance(source, Path) else self.benchmark.data
+        own_folder = task.source if isinstance(task.source, Path) else None
+        if folder is not None and own_folder is None and (task.source or task.subset or table):
+            folder = folder / task.name
+        shared = None if task.source else task.name
+        for config in (table,) if table else task.subset or (shared,):
+            rows = self._read_config(task, source, folder, config)
+            yield from ({**row, "subset": config} for row in rows) if len(task.subset) > 1 else rows
+
+    def _read_config(
+        self, task: Task, source: str | Path, folder: Path | None, config: str | None
+    ) -> Iterator[dict[str, Any]]:
+        split = task.split or self.benchmark.split
+        files = _row_files(folder, config, split) if folder is not None else []
         if files:
             for file in files:
                 self._remember(file)
                 yield from _read_file(file, task.name)
-        elif isinstance(self.benchmark.source, Path):
-            split = self.benchmark.split
+        elif isinstance(source, Path):
+            inside, name = ("", f"{folder}") if config is None else (f"{config}/", config)
             raise BenchmarkError(
                 f"{task.name}: there are no rows of split {split!r} in {folder}: expected "
-                f"{task.name}/{split}-*.parquet (or .jsonl), or {task.name}.parquet (or .jsonl)."
+                f"{inside}{split}-*.parquet (or .jsonl), or {name}.parquet (or .jsonl)."
             )
         else:
-            yield from self._read_hub(self.benchmark.source, task)
+            yield from self._read_hub(source, task, config)
 
     @property
     def revision(self) -> str | None:
-        """Of the data read so far: commits of the Hub, and a digest of the local files' names and contents."""
+        """Of the data read so far: commits of the Hub (a digest of many), and a digest of the local files."""
+        commits = sorted(self._commits)
+        if len(commits) > COMMITS_NAMED:
+            digest = hashlib.sha256(" ".join(commits).encode()).hexdigest()[:16]
+            commits = [f"{len(commits)} commits, together sha256:{digest}"]
         local = [f"sha256:{self._digest.hexdigest()[:16]}"] if self._local else []
-        return ", ".join(sorted(self._commits) + local) or None
+        return ", ".join(commits + local) or None
 
     @property
     def task_revision(self) -> str:
@@ -75,14 +113,14 @@ class RowReader:
                 self._digest.update(block)
                 self._task_digest.update(block)
 
-    def _read_hub(self, source: str, task: Task) -> Iterator[dict[str, Any]]:
+    def _read_hub(self, source: str, task: Task, config: str | None) -> Iterator[dict[str, Any]]:
         import datasets
 
-        where = f"{task.name}: the rows of {source} (split {self.benchmark.split!r})"
+        split = task.split or self.benchmark.split
+        revision = task.revision if task.source else self.benchmark.revision
+        where = f"{task.name}: the rows of {source} (split {split!r})"
         try:
-            rows = datasets.load_dataset(
-                source, task.name, split=self.benchmark.split, revision=self.benchmark.revision
-            )
+            rows = datasets.load_dataset(source, config, split=split, revision=revision)
         except ConnectionError as error:
             raise BenchmarkError(
                 f"{where} cannot be downloaded: {error}. Check the network (HF_HUB_OFFLINE=1 allows the cache only), "
@@ -93,19 +131,23 @@ class RowReader:
                 f"{where} cannot be read: {error}. Check source, revision, split and subset."
             ) from error
         commits = {match[1] for url in rows.download_checksums or {} if (match := COMMIT.search(str(url)))}
-        self._task_commits = commits or {self.benchmark.revision or "unknown"}
+        self._task_commits |= commits or {revision or "unknown"}
         self._commits |= self._task_commits
+        for column, feature in rows.features.items():
+            if isinstance(feature, datasets.Image):  # bytes, not opened: the picture is kept as it is
+                rows = rows.cast_column(column, datasets.Image(decode=False))
         yield from rows
 
 
-def _row_files(folder: Path, subset: str, split: str) -> list[Path]:
+def _row_files(folder: Path, config: str | None, split: str) -> list[Path]:
+    inside = folder / config if config else folder
     for suffix in ("parquet", "jsonl"):
-        inside = folder / subset
         for found in (
             inside.glob(f"{split}-*.{suffix}"),
             (inside / split).glob(f"*.{suffix}"),
+            (inside / "data").glob(f"{split}-*.{suffix}"),
             filter(Path.is_file, [inside / f"{split}.{suffix}"]),
-            filter(Path.is_file, [folder / f"{subset}.{suffix}"]),
+            filter(Path.is_file, [inside.with_name(f"{inside.name}.{suffix}")]),
         ):
             if files := sorted(found):
                 return files

@@ -186,7 +186,7 @@ def _encode(
     """The vectors of some inputs, opened a chunk at a time, and checked."""
     done = 0
     for chunk in _chunks(inputs, numbers, batch_size * BATCHES_PER_CHUNK):
-        vectors = _as_array(model.encode(chunk, batch_size=batch_size, show_progress_bar=False))
+        vectors = as_array(model.encode(chunk, batch_size=batch_size, show_progress_bar=False))
         chosen = numbers[done : done + len(chunk)]
         if vectors.ndim != 2 or len(vectors) != len(chunk):
             raise ValueError(
@@ -208,7 +208,7 @@ def _chunks(inputs: DistinctInputs, numbers: IntArray, size: int) -> Iterator[li
     pixels = 0
     for number in numbers:
         chunk.append(inputs.load(int(number)))
-        pixels += _pixels(chunk[-1])
+        pixels += pixels_of(chunk[-1])
         if len(chunk) == size or pixels >= CHUNK_PIXELS:
             yield chunk
             chunk, pixels = [], 0
@@ -216,7 +216,8 @@ def _chunks(inputs: DistinctInputs, numbers: IntArray, size: int) -> Iterator[li
         yield chunk
 
 
-def _pixels(encodable: str | dict[str, Any]) -> int:
+def pixels_of(encodable: str | dict[str, Any]) -> int:
+    """How many pixels its pictures and frames have, all opened."""
     if isinstance(encodable, str):
         return 0
     images = encodable.get("image", [])
@@ -224,10 +225,10 @@ def _pixels(encodable: str | dict[str, Any]) -> int:
     return sum(picture.width * picture.height for picture in pictures)
 
 
-def _as_array(vectors: Any) -> Embeddings:
+def as_array(vectors: Any) -> Embeddings:
     """A float32 array from an array, a tensor of any device and precision, or a list of either."""
     if isinstance(vectors, list):
-        return np.stack([_as_array(vector) for vector in vectors])
+        return np.stack([as_array(vector) for vector in vectors])
     if hasattr(vectors, "detach"):
         vectors = vectors.detach().float().cpu().numpy()
     return np.asarray(vectors, dtype=np.float32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from .histograms import BINS, bin_numbers
+from llave_hf.histograms import BINS, bin_numbers
+
 from .pair_sample import PairSample
 from .pair_weights import PairWeights, Weighting, extremes, weigh
 

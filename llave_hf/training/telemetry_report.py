@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from llave_hf import histograms
 from llave_hf.hub.plots import plot_separation, plot_similarities, plot_task_similarities
 
-from . import histograms
 from .pair_counts import ROLES, PairCounts, top_share
 
 REPORT_BIN = 10  # fine bins in one of telemetry.json: 0.02 wide

@@ -224,9 +224,11 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
             eval_dataset: A benchmark; None takes the trainer's.
             ignore_keys: Not used; Trainer passes it.
             metric_key_prefix: Of the names of the metrics.
-            output_dir: Where results.json and its tables are written; None: nowhere.
+            output_dir: Where results.json, its tables and report.html are written; None: nowhere.
         """
         from llave_hf.evaluation import evaluate_benchmark
+        from llave_hf.evaluation.report_page import PageOptions
+        from llave_hf.evaluation.training_weights import recorded_weights
 
         benchmark = eval_dataset if eval_dataset is not None else self.eval_dataset
         if benchmark is None:
@@ -240,6 +242,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
                 model_name=os.path.basename(os.path.normpath(self.args.output_dir)),
                 batch_size=self.args.per_device_eval_batch_size,
                 show_progress=not self.args.disable_tqdm and self.is_world_process_zero(),
+                page=PageOptions(weights=recorded_weights(vars(self.args), "From the run that was evaluated.")),
             ).to_dict()
         metrics = {f"{metric_key_prefix}_{name}": task["precision_at_1"] for name, task in results["tasks"].items()}
         metrics |= {f"{metric_key_prefix}_mean_{name}": value for name, value in results["means"].items()}

@@ -75,7 +75,7 @@ def test_without_media_pictures_lie_in_the_source_folder(tmp_path: Path) -> None
         ({"tasks": {"A": {"meta_task": "vqa"}}}, "tasks: A lacks 'distribution'"),
         (
             {"tasks": {"A": {"meta_task": "vqa", "distribution": "ood"}}},
-            "A: distribution must be in or out, not 'ood'",
+            "A: distribution must be in or out or none, not 'ood'",
         ),
         (
             {"tasks": {"A": {"meta_task": "vqa", "distribution": "in", "pools": "x"}}},
@@ -93,7 +93,7 @@ def test_faults_of_the_file_are_named(tmp_path: Path, keys: dict, message: str) 
 
 
 def test_faults_of_the_name_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"bundled benchmark 'mmeb-v9'. Did you mean 'mmeb'"):
+    with pytest.raises(BenchmarkError, match=r"bundled benchmark 'mmeb-v9'. Did you mean 'mmeb-v2'"):
         load_benchmark("mmeb-v9")
     with pytest.raises(BenchmarkError, match=r"no benchmark file .*none.yaml"):
         load_benchmark(tmp_path / "none.yaml")

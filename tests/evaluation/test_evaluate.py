@@ -70,8 +70,8 @@ def test_files_are_the_same_in_every_run(tmp_path: Path) -> None:
     for run in ("one", "two"):
         evaluate(word_encoder(), path, output_dir=tmp_path / run)
     files = sorted(file.name for file in (tmp_path / "one").iterdir())
-    assert files == ["per_query.safetensors", "results.json", "results.md", "results.png"]
-    for file in files[:3]:
+    assert files == ["per_query.safetensors", "report.html", "results.json", "results.md", "results.png"]
+    for file in files[:4]:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert json.loads((tmp_path / "one" / "results.json").read_text())["means"]["overall"] == 0.5
 

@@ -13,7 +13,7 @@ import torch
 from evaluation_helpers import RecordingEncoder, make_row, random_encoder, write_benchmark
 from PIL import Image
 
-from llave_hf.evaluation import retrieval, vectors
+from llave_hf.evaluation import block_scoring, retrieval, vectors
 from llave_hf.evaluation.benchmark import BenchmarkError, Task, load_benchmark
 from llave_hf.evaluation.collection import TaskInputs, collect_inputs
 from llave_hf.evaluation.inputs import DistinctInputs
@@ -209,7 +209,7 @@ def dense_ranks(task: TaskInputs, embeddings: np.ndarray) -> tuple[np.ndarray, n
 def test_tiles_of_a_global_pool_give_the_ranks_of_the_dense_way(
     tile: int, queries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrieval, "TILE", tile)
+    monkeypatch.setattr(block_scoring, "TILE", tile)
     monkeypatch.setattr(retrieval, "GLOBAL_QUERIES", queries)
     generator = np.random.default_rng(tile)
     embeddings = generator.standard_normal((150, 6)).astype(np.float32)

@@ -79,7 +79,7 @@ class FakeHub(types.ModuleType):
         self.rows = rows
         self.asked: list[Any] = []
 
-    def load_dataset(self, source: str, subset: str, *, split: str, revision: str | None) -> Any:
+    def load_dataset(self, source: str, subset: str | None, *, split: str, revision: str | None) -> Any:
         self.asked.append((source, subset, split, revision))
         if isinstance(self.rows, Exception):
             raise self.rows
@@ -90,6 +90,7 @@ class FakeHub(types.ModuleType):
 
 class HubRows(list):
     download_checksums: dict[str, Any]
+    features: dict[str, Any] = {}
 
 
 def hub_benchmark(tmp_path: Path, **keys: Any) -> Path:
@@ -124,3 +125,60 @@ def test_hub_failures_are_one_clear_error(
     monkeypatch.setitem(sys.modules, "datasets", FakeHub(error))
     with pytest.raises(BenchmarkError, match=f"A: the rows of someone/data .split 'test'. {message}"):
         read(hub_benchmark(tmp_path))
+
+
+class PictureFeature:
+    """Stands in for `datasets.Image`."""
+
+    def __init__(self, decode: bool = True) -> None:
+        self.decode = decode
+
+
+class PictureRows(HubRows):
+    def cast_column(self, column: str, feature: PictureFeature) -> PictureRows:
+        answer = PictureRows([{**row, column: "bytes" if not feature.decode else "opened"} for row in self])
+        answer.download_checksums, answer.features = self.download_checksums, self.features
+        return answer
+
+
+def test_pictures_of_the_hub_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = FakeHub([ROW | {"page": "opened"}])
+    hub.Image = PictureFeature
+    answer = hub.load_dataset
+
+    def load_dataset(*arguments: Any, **options: Any) -> PictureRows:
+        rows = answer(*arguments, **options)
+        pictures = PictureRows(rows)
+        pictures.download_checksums, pictures.features = rows.download_checksums, {"page": PictureFeature()}
+        return pictures
+
+    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    rows, _ = read(hub_benchmark(tmp_path))
+    assert rows[0]["page"] == "bytes"
+
+
+def test_subsets_with_a_source_of_their_own_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = FakeHub([ROW])
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    own = {"meta_task": "x", "distribution": "in", "source": "other/data", "revision": "v2", "split": "dev"}
+    tasks = {"A": own, "B": own | {"subset": ["one", "two"]}, "C": {"meta_task": "x", "distribution": "in"}}
+    path = write_benchmark(tmp_path, {"A": [ROW]}, source="someone/data", revision="v1", tasks=tasks)
+    benchmark = load_benchmark(path)
+    reader = RowReader(benchmark)
+    rows = [list(reader.read(task)) for task in benchmark.tasks]
+    assert hub.asked == [
+        ("other/data", None, "dev", "v2"),
+        ("other/data", "one", "dev", "v2"),
+        ("other/data", "two", "dev", "v2"),
+        ("someone/data", "C", "test", "v1"),
+    ]
+    assert [row["subset"] for row in rows[1]] == ["one", "two"] and "subset" not in rows[0][0]
+
+
+def test_many_commits_are_counted(tmp_path: Path) -> None:
+    reader = RowReader(load_benchmark(write_benchmark(tmp_path, {"A": [ROW]})))
+    reader._commits = {"a", "b", "c"}
+    assert reader.revision == "a, b, c"
+    reader._commits.add("d")
+    assert reader.revision is not None and reader.revision.startswith("4 commits, together sha256:")
