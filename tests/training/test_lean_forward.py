@@ -76,7 +76,7 @@ def test_nothing_is_shared_where_it_would_be_wrong_or_dear(opened: tuple[LlaveMo
         elif reason == "few rows":
             batch = {name: value[:3] for name, value in batch.items()}
         else:
-            batch = dict(processor(text=[f"{words} " * 200 for words in WORDS]))
+            batch = dict(processor(text=[f"{words} " * 80 for words in WORDS]))
         *_, tokens = run(model, LeanForward.of(model), batch)
         assert set(tokens) == {batch["input_ids"].numel()}
     finally:
