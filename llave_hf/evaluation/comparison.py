@@ -133,8 +133,12 @@ def _row(name: str, of: Difference) -> str:
     verdict = ("B is better" if of.difference > 0 else "A is better") if of.real else "no"
     return (
         f"| {name} | {of.metric} | {100 * of.a:.1f} | {100 * of.b:.1f} | {100 * of.difference:+.1f} | "
-        f"{low:+.1f} to {high:+.1f} | {of.adjusted_p:.4f} | {verdict} |"
+        f"{low:+.1f} to {high:+.1f} | {_shown(of.adjusted_p)} | {verdict} |"
     )
+
+
+def _shown(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, FloatArray]]:
