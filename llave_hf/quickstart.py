@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny.yaml"
-STEPS = 600
+STEPS = 300
 QUERIES = (
     "a large red circle in the middle on a white background",
     "a small blue star left of a large yellow heart on a black background",
