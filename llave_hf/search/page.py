@@ -21,7 +21,7 @@ PASSAGE_SHOWN = 300  # characters
 THREADS = 4
 
 CSS = """
-.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1200px !important; margin: 0 auto !important; }
 #head { text-align: center; }
 #filters { align-items: stretch; }
 #found .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) !important; gap: 12px; }
