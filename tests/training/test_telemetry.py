@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from llave_hf import distributed
-from llave_hf import histograms
+from llave_hf import distributed, histograms
 from llave_hf.training.pair_counts import PairCounts, top_share
 from llave_hf.training.pair_hardness import Judge
 from llave_hf.training.pair_sample import gather, sample_pairs, sampled_rows
