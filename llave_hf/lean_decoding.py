@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +22,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 MIN_PREFIX = 4  # tokens; less is not worth the longer keys
 MIN_ROWS = 4  # inputs; with fewer, a pass of its own for the prefix costs more than it saves
+
+KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer, (1, heads, P, d) for P tokens
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.Lock] = WeakKeyDictionary()
 
@@ -42,7 +44,7 @@ class LeanDecoding:
         self._stops = visual_tokens(model)
         self._thread = threading.get_ident()
         self._prefix: torch.Tensor | None = None  # (P,)
-        self._cache: list[tuple[torch.Tensor, torch.Tensor]] = []  # a layer: keys and values (1, heads, P, d)
+        self._cache: KeysAndValues = []
         self._trimmed = False
         self._shape = torch.Size()
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None  # row and column of each pooled token
@@ -55,11 +57,9 @@ class LeanDecoding:
         prefix = common_prefix(rows, self._stops)
         if len(rows) < MIN_ROWS or len(prefix) < MIN_PREFIX:
             return
-        cache = DynamicCache()
         with self._lock:
-            embeds = self._decoder.get_input_embeddings()(prefix[None].to(device))
-            self._decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
-        self._prefix, self._cache = prefix, [(layer.keys, layer.values) for layer in cache.layers]
+            self._cache = run_prefix(self._decoder, prefix.to(device))
+        self._prefix = prefix
 
     def run(self, features: dict[str, Any], forward: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
         """`forward` of a right-padded batch, whose shared tokens it does not see."""
@@ -80,7 +80,7 @@ class LeanDecoding:
         self._trimmed = 0 < length < ids.shape[1] and bool((ids[:, :length] == self._prefix).all())
         if not self._trimmed:
             return features
-        return {name: value[:, length:] if is_per_token(value, ids) else value for name, value in features.items()}
+        return without_first(features, length)
 
     def _before_decoder(
         self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -91,15 +91,7 @@ class LeanDecoding:
         self._shape = mask.shape
         if not self._trimmed or self._prefix is None:
             return None
-        batch, length = mask.shape[0], len(self._prefix)
-        cache = [tuple(part.expand(batch, -1, -1, -1) for part in layer) for layer in self._cache]
-        kwargs = {
-            **kwargs,
-            "attention_mask": torch.cat((mask.new_ones(batch, length), mask), dim=1),
-            "position_ids": kwargs["position_ids"] + length,
-            "past_key_values": DynamicCache(cache),
-        }
-        return args, kwargs
+        return args, behind_prefix(kwargs, self._cache)
 
     def _before_mlp(self, mlp: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if threading.get_ident() != self._thread or self._last is None:
@@ -109,9 +101,40 @@ class LeanDecoding:
     def _after_mlp(self, mlp: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
         if threading.get_ident() != self._thread or self._last is None:
             return None
-        whole = output.new_zeros(*self._shape, output.shape[-1])
-        whole[self._last] = output[:, 0]
-        return whole
+        return put_back(output[:, 0], self._last, self._shape)
+
+
+def run_prefix(decoder: Any, prefix: torch.Tensor) -> KeysAndValues:
+    """What a decoder's layers keep of token ids `(P,)`; with graph where gradients are wanted."""
+    cache = DynamicCache()
+    embeds = decoder.get_input_embeddings()(prefix[None])
+    decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def behind_prefix(kwargs: dict[str, Any], prefix: KeysAndValues) -> dict[str, Any]:
+    """The arguments of a decoder's forward, each of their rows `(B, T)` behind the same prefix."""
+    mask, length = kwargs["attention_mask"], prefix[0][0].shape[2]
+    rows = [tuple(part.expand(len(mask), -1, -1, -1) for part in layer) for layer in prefix]
+    return {
+        **kwargs,
+        "attention_mask": torch.cat((mask.new_ones(len(mask), length), mask), dim=1),
+        "position_ids": kwargs["position_ids"] + length,
+        "past_key_values": DynamicCache(rows),
+    }
+
+
+def without_first(features: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """A processor's output without the first tokens of each row."""
+    ids = features["input_ids"]
+    return {name: value[:, length:] if _is_per_token(value, ids) else value for name, value in features.items()}
+
+
+def put_back(pooled: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor], shape: torch.Size) -> torch.Tensor:
+    """`(B, D)` at their places among zeros `(B, T, D)`; `shape` is `(B, T)`."""
+    whole = pooled.new_zeros(*shape, pooled.shape[-1])
+    whole[places] = pooled
+    return whole
 
 
 def common_prefix(rows: Iterable[torch.Tensor], stops: Iterable[int] = ()) -> torch.Tensor:
@@ -152,5 +175,5 @@ def last_tokens(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.arange(mask.shape[0], device=mask.device), columns
 
 
-def is_per_token(value: Any, ids: torch.Tensor) -> bool:
+def _is_per_token(value: Any, ids: torch.Tensor) -> bool:
     return isinstance(value, torch.Tensor) and value.shape[:2] == ids.shape

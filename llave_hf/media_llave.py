@@ -10,6 +10,7 @@ import os
 import re
 import struct
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def sample_frames(
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:
-    check_size(image.size, name)
+    _check_size(image.size, name)
     try:
         image.load()
     except _PILLOW_ERRORS as error:
@@ -192,7 +193,7 @@ def _refuse_address(path: str) -> None:
         raise MediaError(f"{path[:100]} is an address; only local files are opened: download it first.")
 
 
-def check_size(size: tuple[int, int], name: str) -> None:
+def _check_size(size: tuple[int, int], name: str) -> None:
     """Refuses a picture of (width, height) that is too thin or too large, with a [`MediaError`] that has its name."""
     width, height = size
     if min(size) < MIN_SIDE or max(size) > MAX_ASPECT_RATIO * min(size):
@@ -215,7 +216,7 @@ def _from_array(source: Any, name: str) -> Image.Image:
             f"{name} has dtype {pixels.dtype} and shape {pixels.shape}; a picture is an array of uint8, "
             "(H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels."
         )
-    check_size(pixels.shape[1::-1], name)
+    _check_size(pixels.shape[1::-1], name)
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -225,46 +226,79 @@ def natural_key(path: Path) -> list[Any]:
 
 
 def _decode_video(path: Path, num_frames: int | None, max_frames: int, sampling_fps: float) -> Clip:
-    import av
-
     if not path.exists():
         raise MediaError(f"{path} does not exist; check the path or the folder it is relative to.")
+    frames, fps = decode_frames(
+        path, lambda total, fps: sample_frames(total, fps, num_frames, max_frames, sampling_fps)
+    )
+    return Clip(list(frames.values()), [number / fps for number in frames] if fps else None)
+
+
+def decode_frames(
+    path: Path, choose: Callable[[int, float | None], Iterable[int]]
+) -> tuple[dict[int, Image.Image], float | None]:
+    """The chosen frames of a video file by number, in order, and its frames a second (None: not known).
+
+    The file is gone through twice, as its length is known only at its end, and only the chosen frames are kept.
+
+    Args:
+        path: A file that exists.
+        choose: (frames of the video, frames a second or None) -> the numbers of those to keep.
+
+    Raises:
+        MediaError: The file is broken, no video, or has no frame.
+    """
+    import av
+
     try:
         with open_container(path) as container:
             stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise MediaError(f"{path} holds a video in an unknown coding; convert it, to H.264 for example.")
-            check_size((stream.width, stream.height), str(path))
             fps = float(stream.average_rate) if stream.average_rate else None
             total = sum(1 for _ in container.decode(stream))  # the header's count is missing or wrong too often
-        wanted = sample_frames(total, fps, num_frames, max_frames, sampling_fps)
-        chosen = set(wanted)
+        if not total:
+            raise MediaError(f"{path} has no frame; replace it.")
+        chosen = set(choose(total, fps))
         with open_container(path) as container:
-            frames = [f.to_image() for i, f in enumerate(container.decode(video=0)) if i in chosen]
+            frames = {n: frame.to_image() for n, frame in enumerate(container.decode(video=0)) if n in chosen}
     except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"{path} cannot be decoded ({error}); the file is broken or no video: replace it.") from error
-    if not frames:
-        raise MediaError(f"{path} has no frame; replace it.")
-    return Clip(frames, [index / fps for index in wanted] if fps else None)
+        raise broken_video(path, error) from error
+    return frames, fps
 
 
 def open_container(path: Path) -> Any:
-    """A video file opened by PyAV, from disk and of a known container alone; [`MediaError`] without a video stream."""
+    """A video file opened by PyAV, from disk and of a known container alone.
+
+    Raises:
+        MediaError: It has no video stream, or one of an unknown coding or a bad size.
+    """
     import av
 
     # An absolute path, so that FFmpeg takes no name for a protocol ("concat:a|b").
     options = {"format_whitelist": ",".join(VIDEO_CONTAINERS), "protocol_whitelist": "file"}
     container = av.open(str(path.absolute()), metadata_errors="ignore", options=options)
-    if not container.streams.video:
+    try:
+        if not container.streams.video:
+            raise MediaError(f"{path} holds no video stream; give a video file or a folder of frames.")
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise MediaError(f"{path} holds a video in an unknown coding; convert it, to H.264 for example.")
+        _check_size((stream.width, stream.height), str(path))
+    except MediaError:
         container.close()
-        raise MediaError(f"{path} holds no video stream; give a video file or a folder of frames.")
+        raise
     return container
+
+
+def broken_video(path: Path, error: Exception) -> MediaError:
+    """What is said of a file that PyAV cannot decode."""
+    return MediaError(f"{path} cannot be decoded ({error}); the file is broken or no video: replace it.")
 
 
 __all__ = [
     "Clip",
     "MediaError",
-    "check_size",
+    "broken_video",
+    "decode_frames",
     "load_clip",
     "load_frames",
     "load_image",

@@ -8,7 +8,15 @@ from pathlib import Path
 from PIL import Image
 
 from llave_hf.data.media import resolve_media_path
-from llave_hf.media_llave import IMAGE_SUFFIXES, MediaError, check_size, load_image, natural_key, open_container
+from llave_hf.media_llave import (
+    IMAGE_SUFFIXES,
+    MediaError,
+    broken_video,
+    decode_frames,
+    load_image,
+    natural_key,
+    open_container,
+)
 
 # (frames of the video, frames a second or None) -> samples, each the numbers of its frames
 Choose = Callable[[int, float | None], Sequence[Sequence[int]]]
@@ -41,32 +49,20 @@ def check_video(video: Path) -> None:
 
     try:
         with open_container(video) as container:
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise MediaError(f"{video} holds a video in an unknown coding; convert it, to H.264 for example.")
-            check_size((stream.width, stream.height), str(video))
-            if next(container.decode(stream), None) is None:
+            if next(container.decode(video=0), None) is None:
                 raise MediaError(f"{video} has no frame; replace it.")
     except (av.FFmpegError, OSError) as error:
-        raise _broken(video, error) from error
+        raise broken_video(video, error) from error
 
 
 def _read_file(video: Path, choose: Choose) -> list[list[Image.Image]]:
-    import av
+    samples: list[Sequence[int]] = []
 
-    try:
-        with open_container(video) as container:
-            stream = container.streams.video[0]
-            fps = float(stream.average_rate) if stream.average_rate else None
-            total = sum(1 for _ in container.decode(stream))
-        if not total:
-            raise MediaError(f"{video} has no frame; replace it.")
-        samples = choose(total, fps)
-        wanted = set().union(*samples)
-        with open_container(video) as container:
-            frames = {n: frame.to_image() for n, frame in enumerate(container.decode(video=0)) if n in wanted}
-    except (av.FFmpegError, OSError) as error:
-        raise _broken(video, error) from error
+    def wanted(total: int, fps: float | None) -> set[int]:
+        samples.extend(choose(total, fps))
+        return set().union(*samples)
+
+    frames, _ = decode_frames(video, wanted)
     return [[frames[number] for number in sample] for sample in samples]
 
 
@@ -83,7 +79,3 @@ def _frame_files(folder: Path) -> list[Path]:
     if not files:
         raise MediaError(f"{folder} holds no picture; give a video file or a folder of frames.")
     return [resolve_media_path(file.name, folder) for file in files]
-
-
-def _broken(video: Path, error: Exception) -> MediaError:
-    return MediaError(f"{video} cannot be decoded ({error}); the file is broken or no video: replace it.")

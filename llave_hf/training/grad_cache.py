@@ -95,10 +95,7 @@ def cached_backward(
     with torch.no_grad():
         for number in again:
             states.append(RandomState(device))
-            with (
-                tower.recording(number),
-                lean_one(parts[number].inputs) as (inputs,),
-            ):
+            with tower.recording(number), lean_one(parts[number].inputs) as (inputs,):
                 rows.append(embed(inputs))
     kept: torch.Tensor | None = None
     if keep_last:

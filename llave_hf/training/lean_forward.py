@@ -7,15 +7,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import DynamicCache
 
-from llave_hf.lean_decoding import decoder_of, is_per_token, last_tokens, visual_tokens
+from llave_hf.lean_decoding import (
+    behind_prefix,
+    decoder_of,
+    last_tokens,
+    put_back,
+    run_prefix,
+    visual_tokens,
+    without_first,
+)
 from llave_hf.modeling_llave import LlaveModel
 
 MicroBatch = dict[str, Any]
@@ -62,7 +69,7 @@ class LeanForward:
             yield list(micro_batches)
             return
         prefixes = [self._prefix_of(one) if shares else one["input_ids"][0, :0] for one in micro_batches]
-        rest = [_without_first(one, len(prefix)) for one, prefix in zip(micro_batches, prefixes, strict=True)]
+        rest = [without_first(one, len(prefix)) for one, prefix in zip(micro_batches, prefixes, strict=True)]
         plans = [
             _Plan(prefix, one["input_ids"].shape, last_tokens(one["attention_mask"]))
             for one, prefix in zip(rest, prefixes, strict=True)
@@ -115,26 +122,11 @@ class _Hooks:
         if kwargs.get("use_cache"):  # a prefix
             return None
         plan, mask = next(self._plans), kwargs["attention_mask"]  # (B, T)
-        length, batch = len(plan.prefix), len(mask)
-        if length:
-            layers = self._keys_and_values(plan.prefix, mask.device)
-            cache = DynamicCache([tuple(part.expand(batch, -1, -1, -1) for part in layer) for layer in layers])
-            kwargs = {
-                **kwargs,
-                "attention_mask": torch.cat((mask.new_ones(batch, length), mask), dim=1),
-                "position_ids": kwargs["position_ids"] + length,
-                "past_key_values": cache,
-            }
+        if len(plan.prefix):
+            self._plan = None
+            kwargs = behind_prefix(kwargs, run_prefix(self.decoder, plan.prefix.to(mask.device)))
         self._plan = plan
         return args, kwargs
-
-    def _keys_and_values(self, prefix: torch.Tensor, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Of each layer, `(1, heads, P, d)`, with graph where gradients are wanted."""
-        cache = DynamicCache()
-        self._plan = None
-        embeds = self.decoder.get_input_embeddings()(prefix[None].to(device))
-        self.decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
-        return [(layer.keys, layer.values) for layer in cache.layers]
 
     def _pick(self, block: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         return None if self._plan is None else (args[0][self._plan.pooled],)
@@ -142,9 +134,7 @@ class _Hooks:
     def _put_back(self, block: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor | None:
         if self._plan is None:
             return None
-        whole = output.new_zeros(*self._plan.shape, output.shape[-1])
-        whole[self._plan.pooled] = output
-        return whole
+        return put_back(output, self._plan.pooled, self._plan.shape)
 
 
 def _has_dropout(module: nn.Module) -> bool:
@@ -156,8 +146,3 @@ def _has_dropout(module: nn.Module) -> bool:
 
 def _is_checkpointed(layer: nn.Module) -> bool:
     return bool(getattr(layer, "gradient_checkpointing", False))
-
-
-def _without_first(micro_batch: Mapping[str, Any], length: int) -> MicroBatch:
-    ids = micro_batch["input_ids"]
-    return {name: value[:, length:] if is_per_token(value, ids) else value for name, value in micro_batch.items()}

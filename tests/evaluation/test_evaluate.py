@@ -151,6 +151,7 @@ def test_results_name_the_model(tmp_path: Path) -> None:
     assert memory["dtype"] == "float32" and memory["prompt"] == "" and memory["model_revision"].startswith("sha256:")
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
+    assert evaluate(LlaveEncoder(model, processor), path)["model_revision"] == memory["model_revision"]
     folder = evaluate(tmp_path / "model", path)
     assert folder["model_revision"] == path_revision(tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text("A card changes no vector.")

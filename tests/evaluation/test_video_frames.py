@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import picture, write_video
 
+from llave_hf import media_llave
 from llave_hf.evaluation import video_frames
 from llave_hf.evaluation.video_frames import check_video, read_samples
 from llave_hf.evaluation.video_protocols import PROTOCOLS
@@ -41,11 +42,11 @@ def test_file_is_gone_through_twice_whatever_the_number_of_samples(
     video = write_video(tmp_path / "a.mp4", range(0, 200, 10))
     opened = []
 
-    def recording(path: Path, open_video: object = video_frames.open_container) -> object:
+    def recording(path: Path, open_video: object = media_llave.open_container) -> object:
         opened.append(path)
         return open_video(path)  # type: ignore[operator]
 
-    monkeypatch.setattr(video_frames, "open_container", recording)
+    monkeypatch.setattr(media_llave, "open_container", recording)
     read_samples(video, lambda total, _: [[0], [0, total - 1], list(range(total))])
     assert opened == [video, video]
 
