@@ -18,7 +18,8 @@ VERSIONED_PACKAGES = ("torch", "transformers", "sentence-transformers", "pillow"
 _MODEL_FILES = frozenset({".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"})
 # what training and we ourselves leave beside a model; it changes no vector
 _OTHER_FILES = frozenset({"fingerprint.json", "training_args.json", "trainer_state.json", "telemetry.json"})
-_WRITTEN_BY_SAVING = frozenset({"_name_or_path", "architectures", "auto_map", "transformers_version"})
+# what saving adds to a configuration; every weight's dtype is in the digest itself
+_WRITTEN_BY_SAVING = frozenset({"_name_or_path", "architectures", "auto_map", "dtype", "transformers_version"})
 _READ_BYTES = 1 << 20
 
 
@@ -131,8 +132,7 @@ def _settings(encoder: Any, module: torch.nn.Module) -> Iterator[str]:
         yield f"{name} {getattr(encoder, name, None)!r}"
     for name, part in module.named_modules():
         if isinstance(getattr(part, "config", None), PreTrainedConfig):
-            fields = {key: value for key, value in part.config.to_dict().items() if key not in _WRITTEN_BY_SAVING}
-            yield f"{name} {sorted(fields.items())!r}"
+            yield f"{name} {_unsaved(part.config.to_dict())!r}"
         elif hasattr(part, "get_config_dict") and not isinstance(part, type(module)):
             yield f"{name} {part.get_config_dict()!r}"
     processor = getattr(encoder, "processor", None)
@@ -140,10 +140,20 @@ def _settings(encoder: Any, module: torch.nn.Module) -> Iterator[str]:
     settings: Any
     for settings in (processor, tokenizer):
         if hasattr(settings, "to_dict"):
-            yield repr(sorted(settings.to_dict().items()))
+            yield repr(_unsaved(settings.to_dict()))
         yield repr(getattr(settings, "chat_template", None))
     if hasattr(tokenizer, "backend_tokenizer"):
         yield tokenizer.backend_tokenizer.to_str()
+
+
+def _unsaved(settings: Any) -> Any:
+    """Settings in the order of their names, at every depth without what saving adds to them."""
+    if isinstance(settings, dict):
+        kept = {key: value for key, value in settings.items() if key not in _WRITTEN_BY_SAVING}
+        return {key: _unsaved(kept[key]) for key in sorted(kept, key=str)}
+    if isinstance(settings, list | tuple):
+        return [_unsaved(entry) for entry in settings]
+    return settings
 
 
 def _shown(digest: Any) -> str:
