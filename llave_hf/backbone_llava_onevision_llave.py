@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from .backbone_llave import Backbone, Marks, refuse_unknown_inputs, required, text_positions
 from .geometry_llave import num_image_tokens, num_video_tokens, swapped
 from .media_llave import Clip, to_rgb
-from .pixels_llave import TileMaker
+from .pixels_llave import TileMaker, channels_first
 from .prompt_llave import PromptStyle
 from .vision_llave import image_features, video_features
 
@@ -73,7 +73,7 @@ class TiledInputs:
                 sizes.append((image.height, image.width))
                 marks[-1].append([self.image_token_id] * self._num_tokens(image, len(made)))
         if tiles:
-            data["pixel_values"] = self.tiles.normalise(np.concatenate(tiles))
+            data["pixel_values"] = channels_first(np.concatenate(tiles))
             data["image_sizes"] = torch.tensor(sizes)
             data["image_num_tiles"] = torch.tensor([len(made) for made in tiles])
         return marks
@@ -91,9 +91,14 @@ class TiledInputs:
             count = num_video_tokens(counts[-1], side=self.side, newline=self.settings.video_newline)
             marks[-1].append([self.video_token_id] * count)
         if counts:
-            data["pixel_values_videos"] = self.tiles.normalise(np.stack(frames))
+            data["pixel_values_videos"] = channels_first(np.stack(frames))
             data["video_num_frames"] = torch.tensor(counts)
         return marks
+
+    def normalise(self, data: dict[str, Any]) -> None:
+        for name in ("pixel_values", "pixel_values_videos"):
+            if (pixels := data.get(name)) is not None and pixels.dtype == torch.uint8:
+                data[name] = self.tiles.normalise(pixels)
 
     def _num_tokens(self, image: Image.Image, num_tiles: int) -> int:
         return num_image_tokens(

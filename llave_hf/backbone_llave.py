@@ -34,6 +34,9 @@ class VisualInputs(Protocol):
     def add_videos(self, data: dict[str, Any], clips: Sequence[Clip | None]) -> Marks:
         """Fills the tensors of B samples' videos (or None) into `data`; returns their token ids."""
 
+    def normalise(self, data: dict[str, Any]) -> None:
+        """Makes the model's floats of pixels in `data` that are still bytes, on their device."""
+
 
 @dataclass(frozen=True)
 class Backbone:

@@ -69,6 +69,9 @@ class PatchInputs:
             [[self.start, *[self.image_token_id] * next(counts), self.end] for _ in images] for images in image_lists
         ]
 
+    def normalise(self, data: dict[str, Any]) -> None:
+        """transformers' processors have done it."""
+
     def add_videos(self, data: dict[str, Any], clips: Sequence[Clip | None]) -> Marks:
         step = self.videos.temporal_patch_size
         timed = [None if clip is None else _timed(clip, step) for clip in clips]

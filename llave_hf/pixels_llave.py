@@ -86,15 +86,22 @@ class TileMaker:
             image = square
         return self._resize(image, self.image_size, self.image_size)
 
-    def normalise(self, tiles: np.ndarray) -> torch.Tensor:
-        """`(n, S, S, 3)` bytes -> `(n, 3, S, S)` float32."""
-        planes = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+    def normalise(self, planes: torch.Tensor) -> torch.Tensor:
+        """`(n, 3, S, S)` bytes, as [`channels_first`] gives them -> float32, on their device; the same on any."""
+        if planes.device.type != "cpu":
+            table = torch.from_numpy(self._table).to(planes.device)
+            return torch.stack([table[channel][planes[:, channel].int()] for channel in range(3)], dim=1)
         pixels = np.empty(planes.shape, dtype=np.float32)
-        for levels, out in zip(planes, pixels, strict=True):
+        for levels, out in zip(planes.numpy(), pixels, strict=True):
             for channel in range(3):
                 # Unless it clips, `take` fills a buffer first; a byte is never out of bounds.
                 np.take(self._table[channel], levels[channel], out=out[channel], mode="clip")
         return torch.from_numpy(pixels)
+
+
+def channels_first(tiles: np.ndarray) -> torch.Tensor:
+    """`(n, S, S, 3)` bytes -> `(n, 3, S, S)`."""
+    return torch.from_numpy(np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)))
 
 
 def _resize_pil(image: Image.Image, width: int, height: int) -> np.ndarray:

@@ -61,6 +61,8 @@ def video_features(
 
 def _project(backbone: PreTrainedModel, pixels: torch.Tensor) -> torch.Tensor:
     """Tiles `(n, 3, S, S)` through vision tower and projector: `(n, P * P, D)`."""
+    if not pixels.is_floating_point():
+        raise TypeError(f"pixels are {pixels.dtype}; pass LlaveProcessor.normalised(inputs) to the model.")
     config = backbone.config
     tower = backbone.vision_tower
     chosen = config.vision_feature_layer

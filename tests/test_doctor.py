@@ -106,7 +106,11 @@ def test_estimates_follow_the_settings(tmp_path: Path) -> None:
     assert flops == pytest.approx(3 * 2 * 1000 * 8 * parameters, rel=0.1)
     (_, _, small), more = estimated(mini_batch_size=2)
     assert small == pytest.approx(activations / 4)
-    assert more == pytest.approx(flops * 4 / 3)
+    assert more == pytest.approx(flops * 3.75 / 3)  # of four micro-batches, three run forward twice
+    (_, _, doubled), fewer = estimated(mini_batch_size=2, mini_batch_graphs=2)
+    assert doubled == pytest.approx(2 * small)
+    assert fewer == pytest.approx(flops * 3.5 / 3)
+    assert estimated(mini_batch_size=2, mini_batch_graphs=9) == ((weights, states, activations), pytest.approx(flops))
     part = estimated(gradient_checkpointing=True, checkpoint_parts=["vision_tower"])[0][2]
     assert estimated(gradient_checkpointing=True)[0][2] < part < activations
     frozen = estimated(freeze=["vision_tower"])

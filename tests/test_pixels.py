@@ -6,7 +6,7 @@ import torch
 from helpers import picture
 from PIL import Image
 
-from llave_hf.pixels_llave import TileMaker
+from llave_hf.pixels_llave import TileMaker, channels_first
 
 GRIDS = [[28, 28], [28, 56], [56, 28], [56, 56]]
 
@@ -51,13 +51,22 @@ def test_resize_goes_across_before_down() -> None:
 def test_normalise_is_the_published_arithmetic_for_every_byte() -> None:
     tiles = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     expected = ((torch.arange(256).double() * (1 / 255)).float() - 0.5) / 0.5
-    for channel in maker().normalise(tiles)[0]:
+    for channel in maker().normalise(channels_first(tiles))[0]:
         assert torch.equal(channel.flatten(), expected)
 
 
 def test_normalise_uses_each_channels_mean_and_std() -> None:
-    made = TileMaker(28, GRIDS, (0.0, 0.5, 1.0), (1.0, 0.5, 0.25)).normalise(np.full((1, 2, 2, 3), 255, np.uint8))
+    tiles = TileMaker(28, GRIDS, (0.0, 0.5, 1.0), (1.0, 0.5, 0.25))
+    made = tiles.normalise(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
     assert made[0, :, 0, 0].tolist() == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_normalise_gives_the_same_bits_on_a_gpu() -> None:
+    planes = torch.randint(0, 256, (5, 3, 28, 28), dtype=torch.uint8)
+    tiles = TileMaker(28, GRIDS, (0.1, 0.5, 0.9), (1.0, 0.5, 0.25))
+    assert torch.equal(tiles.normalise(planes.cuda()).cpu(), tiles.normalise(planes))
 
 
 @pytest.mark.parametrize("size", [(100, 60), (20, 20), (300, 90), (31, 200)])

@@ -39,6 +39,8 @@ class LlaveCollator:
             neither limit, there is one micro-batch a kind.
         tasks: Names of the tasks, in the order of their numbers in `task_ids`.
         hardness_columns: Which of `pos_hardness` and `neg_hardness` each row has to have.
+        as_bytes: Whether pixels stay bytes, a quarter of the memory on their way from a loader's workers and until a
+            micro-batch's turn, when `processor.normalised(micro_batch)` is what the model takes.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class LlaveCollator:
         mini_batch_num_tokens: int | None = None,
         tasks: Sequence[str] = (),
         hardness_columns: Sequence[str] = (),
+        as_bytes: bool = False,
     ) -> None:
         self.processor = processor
+        self.as_bytes = as_bytes
         self.tasks = {name: number for number, name in enumerate(tasks)}
         self.hardness_columns = tuple(hardness_columns)
         self.limits = {"mini_batch_size": mini_batch_size, "mini_batch_num_tokens": mini_batch_num_tokens}
@@ -76,7 +80,7 @@ class LlaveCollator:
 
     def join(self, pairs: Sequence[Pair], prepared: dict[Sample, Row]) -> dict[str, Any]:
         """One batch, from what [`prepare`] gave for these pairs; takes what it uses out of it."""
-        samples = list(_owners(pairs))
+        samples = list(owners_of(pairs))
         lengths = [len(prepared[sample]) for sample in samples]
         self._tell_of_long_samples(max(lengths))
         groups = plan_micro_batches([kind_of(sample) for sample in samples], lengths, **self.limits)
@@ -113,7 +117,7 @@ class LlaveCollator:
             pairs: Whose samples.
             failures: Is given the samples that cannot be prepared, and why. None: the first one is raised.
         """
-        owners = _owners(pairs)
+        owners = owners_of(pairs)
         prepared: dict[Sample, Row] = {}
         for group in _groups(list(owners)):
             try:
@@ -124,7 +128,7 @@ class LlaveCollator:
                         prepared |= self._rows([sample])
                     except (ValueError, OSError) as error:
                         if failures is None:
-                            raise _naming(error, owners[sample]) from error
+                            raise naming_row(error, owners[sample]) from error
                         failures[sample] = error
         return prepared
 
@@ -135,6 +139,7 @@ class LlaveCollator:
             [one["text"] for one in loaded],
             [one.get("images") for one in loaded],
             [one.get("video") for one in loaded],
+            as_bytes=self.as_bytes,
         )
         return {
             sample: Row(0, {"input_ids": features.pop("input_ids")}, features)
@@ -165,12 +170,13 @@ def _groups(samples: list[Sample]) -> Iterator[list[Sample]]:
             yield of_kind[start : start + most]
 
 
-def _naming(error: Exception, pair: Pair) -> ValueError:
+def naming_row(error: Exception, pair: Pair) -> ValueError:
+    """The error of a sample of a pair, with its source and row."""
     kind = MediaError if isinstance(error, MediaError) else ValueError
     return kind(f"{pair.source}, row {pair.row}: {error}")
 
 
-def _owners(pairs: Sequence[Pair]) -> dict[Sample, Pair]:
+def owners_of(pairs: Sequence[Pair]) -> dict[Sample, Pair]:
     """The distinct samples of pairs, each with the first that has it."""
     owners: dict[Sample, Pair] = {}
     for pair in pairs:

@@ -78,7 +78,8 @@ def memory(recipe: Recipe, lengths: np.ndarray) -> tuple[float, float, float]:
     """Bytes of weights, of gradients and optimizer, and of activations."""
     tuned = tuned_sizes(recipe)
     per_token = _language_activations(recipe) + _tower_activations(recipe)
-    return tuned.weights, tuned.states, per_token * _tokens_at_once(recipe, lengths)
+    tokens = max(_tokens_at_once(recipe, lengths), _graph_tokens(recipe, lengths))
+    return tuned.weights, tuned.states, per_token * tokens
 
 
 def _language_activations(recipe: Recipe) -> float:
@@ -119,11 +120,12 @@ def step_flops(recipe: Recipe, lengths: np.ndarray) -> float:
     """Of one device: 2 a parameter and token forwards, twice that backwards (once where weights are frozen and an
     adapter is trained), once more for each recomputation."""
     args, sizes = recipe.training, part_sizes(recipe)
-    tokens = 2 * lengths.mean() * args.per_device_train_batch_size
+    tokens = _tokens(recipe, lengths)
     frozen = frozen_parts(args.freeze, args.lora)
+    forward_again = 1 - _graph_tokens(recipe, lengths) / tokens if args.caches_gradients else 0.0
     flops = 0.0
     for part in STACKS:
-        passes = 3 - int(args.lora is not None) + int(_checkpointed(recipe, part)) + int(_caches(recipe))
+        passes = 3 - int(args.lora is not None) + int(_checkpointed(recipe, part)) + forward_again
         flops += 2 * sizes[part] * tokens * (1 if part == "vision_tower" and part in frozen else passes)
     return flops * args.gradient_accumulation_steps
 
@@ -140,19 +142,26 @@ def measured_tflops(size: int = 1024) -> float:
     return 2 * size**3 / best / 1e12
 
 
+def _tokens(recipe: Recipe, lengths: np.ndarray) -> float:
+    """Of a device's batch."""
+    return float(2 * lengths.mean() * recipe.training.per_device_train_batch_size)
+
+
 def _tokens_at_once(recipe: Recipe, lengths: np.ndarray) -> float:
-    args = recipe.training
-    if budget := getattr(args, "mini_batch_num_tokens", None):
-        return float(budget)
+    """With gradient caching those of a micro-batch; without it the activations of all live."""
+    args, tokens = recipe.training, _tokens(recipe, lengths)
+    if not args.caches_gradients:
+        return tokens
+    if args.mini_batch_num_tokens:
+        return min(float(args.mini_batch_num_tokens), tokens)
     samples = 2 * args.per_device_train_batch_size
-    at_once = min(args.mini_batch_size, samples) if args.mini_batch_size else samples
-    # With gradient caching only one micro-batch's activations live; without it, those of all.
-    return float(np.quantile(lengths, LONGEST_QUANTILE) * at_once if _caches(recipe) else lengths.mean() * samples)
+    return float(np.quantile(lengths, LONGEST_QUANTILE) * min(args.mini_batch_size or samples, samples))
 
 
-def _caches(recipe: Recipe) -> bool:
-    args = recipe.training
-    return bool(args.mini_batch_size or getattr(args, "mini_batch_num_tokens", None))
+def _graph_tokens(recipe: Recipe, lengths: np.ndarray) -> float:
+    """Of the micro-batches that gradient caching runs forward once."""
+    kept = recipe.training.mini_batch_graphs * _tokens_at_once(recipe, lengths)
+    return min(kept, _tokens(recipe, lengths))
 
 
 def _fits(needed: float) -> str:

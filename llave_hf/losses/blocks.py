@@ -64,11 +64,6 @@ class Block:
         slope = None if self.weights is None else self.weights.slope
         return scale if slope is None else scale + slope[row, None]
 
-    def left_factor(self, rows: Rows, row: slice) -> torch.Tensor:
-        """`(R, D)`: its product with the columns is the logit, or s where that is needed."""
-        vectors = rows.vectors[row]
-        return vectors if self.needs_similarities else vectors * self.sharpness(rows, row)
-
 
 @dataclass(eq=False)
 class Tile:
@@ -93,7 +88,6 @@ def make_tile(
     block: Block,
     row: slice,
     column: slice,
-    left: torch.Tensor,
     dtype: torch.dtype,
     out: torch.Tensor | None = None,
     left_out: torch.Tensor | None = None,
@@ -103,13 +97,12 @@ def make_tile(
 
     Args:
         rows, block, row, column: Which pairs.
-        left: `block.left_factor(rows, row)`.
         dtype: What exponentials are computed in, see [`exponent_dtype`].
         out: `(R, C)` memory for logits, in the vectors' type.
         left_out: Two integers, to which pairs are added that rows, and that columns, leave out.
         as_logits: Leaves logits, -inf where a pair counts for neither, for a kernel that exponentiates them.
     """
-    logits = torch.mm(left, block.vectors[column].T, out=out)
+    logits = torch.mm(rows.vectors[row], block.vectors[column].T, out=out)
     teacher = None
     if rows.teacher is not None and block.teacher is not None:
         teacher = rows.teacher[row] @ block.teacher[column].T
@@ -118,8 +111,7 @@ def make_tile(
     extra = None
     if block.weights is not None and block.weights.slope is None:
         extra = block.weights.tile(similarities, teacher, row, column)
-    if block.needs_similarities:
-        logits.mul_(block.sharpness(rows, row))
+    logits.mul_(block.sharpness(rows, row))
     if extra is not None:
         logits.add_(extra)
     mask = block.mask.out_for_both(row, column)

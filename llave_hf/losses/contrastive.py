@@ -69,7 +69,7 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         hardness_mode: str = "in_batch_negatives",
         directions: Sequence[str] = DIRECTIONS,
         gather_across_devices: bool = True,
-        tile_size: int = 1024,
+        tile_size: int = 512,
         *,
         hardness_source: str = "self",
         max_weight: float | None = None,

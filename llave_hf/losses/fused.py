@@ -40,19 +40,18 @@ def weighted(
     column_factors: torch.Tensor | None,
     out_of_rows: torch.Tensor | None,
     out_of_columns: torch.Tensor | None,
-    row_counts: torch.Tensor | None,
+    row_shares: torch.Tensor,
     column_counts: torch.Tensor | None,
 ) -> torch.Tensor:
-    """e_ij (u_i c_j + r_i v_j) `(R, C)`, each term where the pair counts for its anchor."""
+    """e_ij (u_i c_j + r_i v_j) / τ_i `(R, C)`, each term where the pair counts for its anchor: `row_factors` u_i/τ_i,
+    `row_shares` r_i/τ_i."""
     factors = row_factors[:, None]
     if column_counts is not None:
         factors = factors * column_counts.to(factors.dtype)
     if out_of_rows is not None:
         factors = torch.where(out_of_rows, 0.0, factors)
     if column_factors is not None:
-        by_column = column_factors[None]
-        if row_counts is not None:
-            by_column = by_column * row_counts.to(by_column.dtype)[:, None]
+        by_column = column_factors[None] * row_shares[:, None]
         if out_of_columns is not None:
             by_column = torch.where(out_of_columns, 0.0, by_column)
         factors = factors + by_column

@@ -9,7 +9,7 @@ negatives are l_ij = s_ij/τ_i + log w_ij. Forward, one pass of tiles gives
 with e = exp(l) where a pair counts and 0 elsewhere, and backward a second pass the gradients, from row and column
 factors u, v:
 
-    g_ij = e_ij (u_i c_j + r_i v_j),   G = g C,   dC = gᵀ (Q/τ);   dQ = G/τ,  d(1/τ_i) = q_i·G_i.
+    g_ij = e_ij (u_i c_j + r_i v_j) / τ_i,   dQ = g C,   dC = gᵀ Q;   d(1/τ_i) = τ_i q_i·dQ_i.
 
 The weight is a constant to the optimizer, hence 1/τ and not 1/τ + α in the gradient. Counts r, c are 1, or less where
 content is repeated. Explicit negatives that are shared with all queries are further blocks of columns, without T.
@@ -27,7 +27,7 @@ import torch
 from .blocks import Block, Rows, Tile, make_tile
 from .fused import compiled, exponentials_and_sums, weighted
 
-FACTOR_ROWS = 512  # half a tile: their memory would be a second tile
+FACTOR_ROWS = 128  # at a time: for a whole tile their memory would be a second tile
 
 
 @dataclass(eq=False)
@@ -82,25 +82,28 @@ class PairTiles:
     def gradients(
         self, row_factors: torch.Tensor, column_factors: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """From u `(B,)` and v `(N,)`: G `(B, D)`, still without 1/τ, and dC `(N, D)` of each block."""
+        """From u `(B,)` and v `(N,)`: dQ `(B, D)`, and dC `(N, D)` of each block."""
         vectors = self.rows.vectors
+        scale = self.rows.scale.to(self.dtype)
+        factors = _Factors(
+            rows=row_factors * scale,
+            shares=scale if self.rows.counts is None else scale * self.rows.counts.to(self.dtype),
+            columns=column_factors,
+        )
         to_queries = torch.zeros_like(vectors)
         to_columns = [
             torch.zeros(block.vectors.shape, dtype=vectors.dtype, device=vectors.device) for block in self.blocks
         ]
         room = _Room(vectors, self.dtype)
-        strip, scaled = None, vectors
         for tile in self._tiles(first_pass=False):
-            if tile.row != strip:
-                strip, scaled = tile.row, vectors[tile.row] * self.rows.scale[tile.row, None]
             if self.compiler is None:
                 for part in slices(len(tile.exponentials), FACTOR_ROWS):
-                    tile.exponentials[part].mul_(self._factors(tile, part, row_factors, column_factors, room))
+                    tile.exponentials[part].mul_(self._weights(tile, part, factors, room))
                 weights = tile.exponentials.to(vectors.dtype)
             else:
-                weights = self._fused_weights(tile, row_factors, column_factors).to(vectors.dtype)
+                weights = self._fused_weights(tile, factors).to(vectors.dtype)
             to_queries[tile.row].addmm_(weights, tile.block.vectors[tile.column])
-            to_columns[self.blocks.index(tile.block)][tile.column].addmm_(weights.T, scaled)
+            to_columns[self.blocks.index(tile.block)][tile.column].addmm_(weights.T, vectors[tile.row])
         return to_queries, to_columns
 
     def _fused_sums(self, tile: Tile) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,48 +116,45 @@ class PairTiles:
         )
         return by_rows, by_columns
 
-    def _fused_weights(self, tile: Tile, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """What [`_factors`] makes of a tile's exponentials, in one pass."""
+    def _fused_weights(self, tile: Tile, factors: _Factors) -> torch.Tensor:
+        """What [`_weights`] makes of a tile's exponentials, in one pass."""
         assert self.compiler is not None
         anchors = self.directions[1] and tile.block.anchors
         return compiled(weighted, self.compiler)(
             tile.exponentials,
-            rows[tile.row],
-            columns[tile.column] if anchors else None,
+            factors.rows[tile.row],
+            factors.columns[tile.column] if anchors else None,
             tile.out_of_rows,
             tile.out_of_columns,
-            _counts(self.rows.counts, tile.row),
+            factors.shares[tile.row],
             _counts(tile.block.counts, tile.column),
         )
 
-    def _factors(
-        self, tile: Tile, part: slice, rows: torch.Tensor, columns: torch.Tensor, room: _Room
-    ) -> torch.Tensor:
-        """u_i c_j + r_i v_j of some of a tile's rows, each where the pair counts for its anchor; may be broadcast."""
-        by_row = rows[tile.row][part, None]
+    def _weights(self, tile: Tile, part: slice, factors: _Factors, room: _Room) -> torch.Tensor:
+        """(u_i c_j + r_i v_j) / τ_i of some of a tile's rows, each where the pair counts for its anchor; may be
+        broadcast."""
+        by_row = factors.rows[tile.row][part, None]
         if tile.block.counts is not None:
             by_row = by_row * tile.block.counts[None, tile.column].to(self.dtype)
         by_row = _without(by_row, None if tile.out_of_rows is None else tile.out_of_rows[part])
         if not (self.directions[1] and tile.block.anchors):
             return by_row
-        by_column = columns[None, tile.column]
-        if self.rows.counts is not None:
-            by_column = by_column * self.rows.counts[tile.row][part, None].to(self.dtype)
-        by_column = _without(by_column, None if tile.out_of_columns is None else tile.out_of_columns[part])
+        by_column = _without(
+            factors.columns[None, tile.column], None if tile.out_of_columns is None else tile.out_of_columns[part]
+        )
         shape = tile.exponentials[part].shape
-        return torch.add(by_row, by_column, out=room.take(shape[0], shape[1]))
+        made = room.take(shape[0], shape[1])
+        return torch.addcmul(by_row, factors.shares[tile.row][part, None], by_column, out=made)
 
     def _tiles(self, first_pass: bool) -> Iterator[Tile]:
         """Every tile, by rows. Whoever gets one may change it, unless it is the first pass, which keeps some."""
         room, kept_bytes = _Room(self.rows.vectors, self.rows.vectors.dtype), 0
         for row in slices(len(self.rows.vectors), self.tile_size):
             for number, block in enumerate(self.blocks):
-                left = None
                 for column in slices(len(block.vectors), 2 * self.tile_size):
                     place = (number, row.start, column.start)
                     tile = None if first_pass else self._kept.pop(place, None)
                     if tile is None:
-                        left = block.left_factor(self.rows, row) if left is None else left
                         shape = (row.stop - row.start, column.stop - column.start)
                         size = shape[0] * shape[1] * self.dtype.itemsize
                         keep = first_pass and kept_bytes + size <= self.keep_bytes
@@ -163,7 +163,6 @@ class PairTiles:
                             block,
                             row,
                             column,
-                            left,
                             self.dtype,
                             out=None if keep else room.take(*shape),
                             left_out=self.left_out if first_pass and number == 0 else None,
@@ -173,6 +172,15 @@ class PairTiles:
                             kept_bytes += size
                             self._kept[place] = tile
                     yield tile
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """What a tile's exponentials are multiplied with: `rows` u_i/τ_i and `shares` r_i/τ_i `(B,)`, `columns` v_j."""
+
+    rows: torch.Tensor
+    shares: torch.Tensor
+    columns: torch.Tensor
 
 
 class _Room:

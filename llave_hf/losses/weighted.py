@@ -82,11 +82,10 @@ class WeightedContrast(torch.autograd.Function):
             to_queries, (to_documents, *to_shared) = tiles.gradients(rows, columns)
         if ctx.gather:
             to_documents = distributed.reduce_scatter_sum(to_documents)
-        at_positives = at_positives.to(queries.dtype)[:, None]
+        at_positives = at_positives.to(queries.dtype)[:, None] * scale[:, None]
         to_queries.addcmul_(at_positives, documents)
-        to_documents.addcmul_(at_positives * scale[:, None], queries)
-        to_scale = row_products(queries, to_queries).to(scale.dtype) if ctx.needs_input_grad[4] else None
-        to_queries.mul_(scale[:, None])
+        to_documents.addcmul_(at_positives, queries)
+        to_scale = (row_products(queries, to_queries) / scale).to(scale.dtype) if ctx.needs_input_grad[4] else None
         to_negatives = torch.stack(to_shared, dim=1) if ctx.shared else None
         if to_negatives is not None and ctx.gather:
             to_negatives = distributed.reduce_scatter_sum(to_negatives)

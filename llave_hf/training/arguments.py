@@ -146,6 +146,13 @@ class LlaveTrainingArguments(TrainingArguments):
             "same gradients, one forward more. 'auto': if mini_batch_size or mini_batch_num_tokens is given."
         },
     )
+    mini_batch_graphs: int = field(
+        default=1,
+        metadata={
+            "help": "With gradient caching: so many micro-batches keep their graph and run forward once, not twice; "
+            "each takes a micro-batch's memory, the first nearly none. Not with FSDP and DeepSpeed."
+        },
+    )
     vision_memory_gb: float = field(
         default=2.0,
         metadata={
@@ -243,6 +250,8 @@ class LlaveTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {value}; give a positive number or leave it out.")
         if self.gradient_caching not in (True, False, "auto"):
             raise ValueError(f"gradient_caching is {self.gradient_caching!r}; give true, false or auto.")
+        if self.mini_batch_graphs < 0:
+            raise ValueError(f"mini_batch_graphs is {self.mini_batch_graphs}; give 0 to keep no graph, or more.")
         if self.vision_memory_gb < 0:
             raise ValueError(f"vision_memory_gb is {self.vision_memory_gb}; give 0 to keep nothing, or more.")
         if not self.caches_gradients:

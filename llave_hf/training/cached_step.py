@@ -26,12 +26,13 @@ class CachedStep:
 
     DDP: gradients pile up on each rank and are exchanged in the backward of the last micro-batch, also those of
     parameters that it does not use (`find_unused_parameters`, the default here; without it the last micro-batch must
-    use all of them).
+    use all of them), so that one keeps no graph.
 
     FSDP: gradients are reduced and scattered in each backward. `no_sync` would hold whole gradients, which is what
     sharding avoids, and accelerate's turns reduction on again when it ends, also inside another. DeepSpeed: its engine
     steps where accelerate says that gradients are synchronised, so only the last micro-batch says so. Under both,
-    ranks run equally many micro-batches of each kind, with fillers of zero gradient, and a frozen tower runs twice.
+    ranks run equally many micro-batches of each kind, with fillers of zero gradient, a frozen tower runs twice and no
+    micro-batch keeps its graph.
 
     Run in the tests: one process; DDP over gloo; torch's `fully_shard` over gloo. Not run: FSDP through accelerate
     (which ignores it on the CPU), and DeepSpeed.
@@ -51,7 +52,8 @@ class CachedStep:
         keeps = not self.sharded and not trainer.args.torch_compile
         budget = trainer.args.vision_memory_gb * GIB if keeps else 0
         self.tower = TowerMemory.of(model, budget)
-        self.keeps_last = kind == DistributedType.NO and not self.sharded
+        self.reduces_last = kind != DistributedType.NO
+        self.graphs = 0 if self.sharded else trainer.args.mini_batch_graphs
 
     def __call__(
         self,
@@ -69,7 +71,7 @@ class CachedStep:
         device = self.trainer.args.device
 
         def embed(micro_batch: MicroBatch) -> torch.Tensor:
-            return model(micro_batches=[self.trainer._prepare_input(micro_batch)]).embeddings
+            return model(micro_batches=[self.trainer.model_input(micro_batch)]).embeddings
 
         parts = order_parts(
             micro_batches,
@@ -87,8 +89,13 @@ class CachedStep:
             without_reduction=lambda: self._without_reduction(model),
             tower=self.tower,
             lean=self.trainer.lean,
-            keep_last=self.keeps_last,
+            keeps=self._keeps(len(parts)),
         )
+
+    def _keeps(self, parts: int) -> range:
+        """Numbers of the parts that keep their graph: the last ones before the one that exchanges gradients."""
+        end = parts - int(self.reduces_last)
+        return range(max(end - self.graphs, 0), end)
 
     def _backward(self, scalar: torch.Tensor) -> None:
         # DeepSpeed would divide by the accumulation steps once more.

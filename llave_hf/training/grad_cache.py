@@ -7,13 +7,14 @@ A contrastive loss needs the embeddings of the whole batch, but only the embeddi
 2. the loss of all embeddings and dL/dE;
 3. each micro-batch again, with graph and the same random numbers, and backward with its rows of dL/dE.
 
-At most one micro-batch holds its graph, so memory does not grow with the batch. In one process, where the order of
-backwards is free, the last micro-batch of the first pass keeps its graph and goes backward first: one forward less.
+In the third pass one micro-batch at a time holds its graph, so memory does not grow with the batch. Micro-batches may
+keep the graph of the first pass instead and go backward right after the loss: one forward less for each, for the
+memory of its graph; for one of them, no more than the third pass takes anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -63,13 +64,13 @@ def cached_backward(
     without_reduction: Callable[[], AbstractContextManager[Any]] = nullcontext,
     tower: TowerMemory | None = None,
     lean: LeanForward | None = None,
-    keep_last: bool = False,
+    keeps: Collection[int] = (),
 ) -> torch.Tensor:
     """Adds the gradient of a loss over all micro-batches to the parameters' gradients.
 
     Args:
         parts: At least one with a place; the places are 0, 1, ...
-        embed: Embeddings `(b, D)` of a micro-batch; is called twice for each, but for `keep_last`.
+        embed: Embeddings `(b, D)` of a micro-batch; is called twice for each, once for those that keep their graph.
         loss_of: The loss of the embeddings `(M, D)` of all micro-batches in order of place. Parameters of its own get
             their gradients here, without what `backward` adds.
         backward: Runs backward from a scalar; may scale it (mixed precision).
@@ -78,8 +79,8 @@ def cached_backward(
             exchanged once.
         tower: Keeps the features of a frozen vision tower from the first pass to the third.
         lean: Leaves out work of the language model that no embedding needs.
-        keep_last: Whether the last part is embedded once, its graph kept for its backward, which then comes first.
-            Not where ranks exchange gradients in the backward of the last part.
+        keeps: The numbers of the parts that keep their graph from the first pass. Not the last one where ranks
+            exchange gradients in its backward, as that must come after all others.
 
     Returns:
         The loss, without graph.
@@ -89,38 +90,36 @@ def cached_backward(
     def lean_one(inputs: MicroBatch) -> AbstractContextManager[list[MicroBatch]]:
         return lean.of_micro_batches([inputs], holds_backward=True)
 
-    states: list[RandomState] = []
+    def reduction(number: int) -> AbstractContextManager[Any]:
+        return nullcontext() if number == len(parts) - 1 else without_reduction()
+
+    states: dict[int, RandomState] = {}
+    kept: dict[int, torch.Tensor] = {}
     rows: list[torch.Tensor] = []
-    again = list(range(len(parts) - 1 if keep_last else len(parts)))  # those of the third pass
-    with torch.no_grad():
-        for number in again:
-            states.append(RandomState(device))
-            with tower.recording(number), lean_one(parts[number].inputs) as (inputs,):
-                rows.append(embed(inputs))
-    kept: torch.Tensor | None = None
-    if keep_last:
-        with lean_one(parts[-1].inputs) as (inputs,):
-            kept = embed(inputs)
-        rows.append(kept.detach())
+    for number, part in enumerate(parts):
+        if number in keeps:
+            with reduction(number), lean_one(part.inputs) as (inputs,):
+                kept[number] = embed(inputs)
+            rows.append(kept[number].detach())
+            continue
+        states[number] = RandomState(device)
+        with torch.no_grad(), tower.recording(number), lean_one(part.inputs) as (inputs,):
+            rows.append(embed(inputs))
     after = RandomState(device)
     loss, gradients = _gradients_of_embeddings(parts, rows, loss_of)
-    if kept is not None:
-        with lean_one(parts[-1].inputs):
-            backward((kept * gradients[-1]).sum())
-        kept = None  # its graph goes before the next one is built
-    for number in again:
-        last = number == len(parts) - 1
-        states[number].restore()
-        with (
-            nullcontext() if last else without_reduction(),
-            tower.replaying(number),
-            lean_one(parts[number].inputs) as (inputs,),
-        ):
-            embeddings = embed(inputs)
-            # Texts leave no graph where the language model is frozen.
-            if last or embeddings.requires_grad:
-                backward((embeddings * gradients[number]).sum())
-            del embeddings
+
+    def backward_of(number: int, embeddings: torch.Tensor) -> None:
+        # Texts leave no graph where the language model is frozen.
+        if number == len(parts) - 1 or embeddings.requires_grad:
+            backward((embeddings * gradients[number]).sum())
+
+    for number in list(kept):
+        with reduction(number), lean_one(parts[number].inputs):
+            backward_of(number, kept.pop(number))  # popped: its graph goes before the next one is built
+    for number, state in states.items():
+        state.restore()
+        with reduction(number), tower.replaying(number), lean_one(parts[number].inputs) as (inputs,):
+            backward_of(number, embed(inputs))
     after.restore()
     return loss
 

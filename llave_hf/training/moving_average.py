@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -37,28 +37,16 @@ class MovingAverage:
 
     @torch.no_grad()
     def embed(
-        self,
-        micro_batches: Sequence[Mapping[str, Any]],
-        device: torch.device,
-        precision: AbstractContextManager[Any],
+        self, micro_batches: Iterable[Mapping[str, Any]], precision: AbstractContextManager[Any]
     ) -> torch.Tensor:
         """Embeddings `(M, D)` of the distinct samples of a batch.
 
         Args:
-            micro_batches: As the collator made them; one at a time goes to the device.
-            device: Where the model is.
+            micro_batches: On the model's device; taken one at a time.
             precision: Autocast, or a context that does nothing.
         """
         with precision:
-            parts = [
-                self.model(
-                    micro_batches=[
-                        {key: x.to(device) if isinstance(x, torch.Tensor) else x for key, x in part.items()}
-                    ]
-                ).embeddings
-                for part in micro_batches
-            ]
-        return torch.cat(parts)
+            return torch.cat([self.model(micro_batches=[part]).embeddings for part in micro_batches])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The averages of what is trained."""

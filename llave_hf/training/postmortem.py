@@ -118,7 +118,9 @@ class PostMortem:
         batches: dict[str, torch.Tensor] = {}
         rows: list[list[dict[str, Any]]] = []
         for number, batch in enumerate(self.batches):
-            batches |= dict(_flat(f"batch.{number}", {name: batch[name] for name in batch if name != "pairs"}))
+            taken = [self.trainer.processing_class.normalised(part) for part in batch["micro_batches"]]
+            kept = {name: batch[name] for name in batch if name != "pairs"} | {"micro_batches": taken}
+            batches |= dict(_flat(f"batch.{number}", kept))
             latest = number == len(self.batches) - 1
             finite = self.embeddings.isfinite().all(1).tolist() if latest and self.embeddings is not None else None
             rows.append(_rows(batch, finite))

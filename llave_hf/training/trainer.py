@@ -27,7 +27,7 @@ from .bad_sample_log import BadSampleLog
 from .batches import train_dataloader
 from .cached_step import CachedStep, is_sharded
 from .checkpointing import CheckpointingTrainer
-from .lean_forward import LeanForward
+from .lean_forward import LeanForward, MicroBatch
 from .lora import save_beside_adapter, tuned_model, without_peft
 from .objective import AfterStep, Objective, hardness_columns
 from .optimizer import MuonWithAdamW, set_part_rates
@@ -77,9 +77,10 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         tasks = [source.name for source in train_dataset.sources] if train_dataset is not None else []
         limits = args.mini_batch_size, args.mini_batch_num_tokens
         columns = hardness_columns(args)
-        collator = LlaveCollator(processing_class, *limits, tasks, columns)
-        skip = args.on_bad_sample == "skip"
-        kwargs.setdefault("data_collator", TracedCollator(collator, train_dataset, skip=skip))
+        collator = LlaveCollator(processing_class, *limits, tasks, columns, as_bytes=True)
+        self.bad_samples = bad = BadSampleLog(args, 0 if train_dataset is None else len(train_dataset))
+        traced = TracedCollator(collator, train_dataset, skip=bad.on, unusable=bad.unusable)
+        kwargs.setdefault("data_collator", traced)
         super().__init__(
             model=model,
             args=args,
@@ -92,14 +93,13 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         self.add_callback(CheckpointParts())
         self.objective = Objective(args, tasks)
         self.objective.prepare(self)
-        self.add_callback(AfterStep(self.objective, train_dataset))
+        self.add_callback(AfterStep(self.objective, train_dataset, self.bad_samples))
         # The loss is a mean over this device's pairs: Trainer has to divide it by the accumulation steps. Left to
         # itself it would not, because LlaveModel.forward takes **kwargs.
         self.loss_is_scaled_for_ga = False
         self._cached_step: CachedStep | None = None
         self._tokens = TokenCount()
         self.watch = Watch(args, tasks)
-        self.bad_samples = BadSampleLog(args, 0 if train_dataset is None else len(train_dataset))
         self.kept = (self.watch, self.objective, self.bad_samples)
         self.post_mortem = PostMortem(self, tasks)
 
@@ -143,10 +143,14 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The hardness-weighted contrastive loss of this device's pairs (Trainer's own asks the model for a loss)."""
-        with self.lean.of_micro_batches(inputs["micro_batches"]) as micro_batches:
+        with self.lean.of_micro_batches([*map(self.model_input, inputs["micro_batches"])]) as micro_batches:
             distinct = model(micro_batches=micro_batches).embeddings  # (M, D)
         loss, outputs = self._loss_of(distinct, inputs)
         return (loss, outputs) if return_outputs else loss
+
+    def model_input(self, micro_batch: MicroBatch) -> MicroBatch:
+        """One of the collator's micro-batches on the device, its pixels as floats."""
+        return self.processing_class.normalised(self._prepare_input(micro_batch))
 
     @functools.cached_property
     def lean(self) -> LeanForward:
@@ -179,7 +183,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         self._tokens.add(inputs["micro_batches"])
         if self.objective.average is not None:
             context = self.compute_loss_context_manager()
-            vectors = self.objective.average.embed(inputs["micro_batches"], self.args.device, context)
+            vectors = self.objective.average.embed(map(self.model_input, inputs["micro_batches"]), context)
             inputs = {**inputs, "average_embeddings": vectors}
         if not self.args.caches_gradients:
             return super().training_step(model, inputs, num_items_in_batch)

@@ -22,7 +22,9 @@ class RecordingProcessor:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    def unpadded(self, text: list[str], images: list[Any], videos: list[Any]) -> list[dict[str, torch.Tensor]]:
+    def unpadded(
+        self, text: list[str], images: list[Any], videos: list[Any], *, as_bytes: bool
+    ) -> list[dict[str, torch.Tensor]]:
         self.calls.append({"text": text, "images": images, "videos": videos})
         return [
             {
@@ -162,6 +164,24 @@ def test_a_sample_that_cannot_be_prepared_is_named_too(root: Path) -> None:
 def test_refuses_a_limit_of_none(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0"):
         LlaveCollator(RecordingProcessor(), **{name: 0})
+
+
+def test_bytes_become_the_same_pixels_later(root: Path, pairs: list[Pair]) -> None:
+    model, processor = tiny_model()
+    pairs = [*pairs, Pair(Sample("\nclip\n", (), "video/clip", str(root)), pairs[0].query)]
+    floats, compact = (
+        LlaveCollator(processor, 2, as_bytes=as_bytes)(pairs)["micro_batches"] for as_bytes in (False, True)
+    )
+    names = ("pixel_values", "pixel_values_videos")
+    held = [one[name] for one in compact for name in names if name in one]
+    assert len(held) > 2
+    assert {pixels.dtype for pixels in held} == {torch.uint8}
+    for one, whole in zip(compact, floats, strict=True):
+        made = processor.normalised(one)
+        assert made.keys() == whole.keys()
+        assert all(torch.equal(made[name], whole[name]) for name in whole)
+    with pytest.raises(TypeError, match=r"pixels are torch.uint8; pass LlaveProcessor.normalised"):
+        model(**next(one for one in compact if "pixel_values" in one))
 
 
 def test_with_the_real_processor_and_model(root: Path, pairs: list[Pair]) -> None:

@@ -49,6 +49,8 @@ LOSS = (
 CASES: dict[str, dict[str, Any]] = {
     "no caching": {},
     "one sample at a time": {"mini_batch_size": 1},
+    "no graph kept": {"mini_batch_size": 2, "mini_batch_graphs": 0},
+    "three graphs kept": {"mini_batch_size": 2, "mini_batch_graphs": 3},
     "a budget of tokens": {"mini_batch_num_tokens": 120},
     "a kind at a time": {"gradient_caching": True},
     "one direction": {"mini_batch_size": 2, "directions": ["query_to_doc"]},

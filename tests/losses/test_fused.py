@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from loss_features import FEATURES, VECTORS, batch
+from torch._dynamo.testing import CompileCounter
 
 from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss as Loss
 from llave_hf.losses.fused import compiled, exponentials_and_sums, weighted
@@ -50,14 +51,14 @@ def test_the_graph_has_the_values_of_the_eager_path(name: str, keep_tiles_mib: f
 
 
 def test_one_graph_serves_tiles_of_all_sizes() -> None:
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     for function in (exponentials_and_sums, weighted):
         counter.clear()
         run = torch.compile(function, dynamic=True, fullgraph=True, backend=counter)
         for rows, columns in ((5, 7), (9, 4), (16, 33)):
             tile = torch.randn(rows, columns)
             if function is weighted:
-                run(tile, torch.randn(rows), torch.randn(columns), None, None, None, None)
+                run(tile, torch.randn(rows), torch.randn(columns), None, None, torch.randn(rows), None)
             else:
                 run(tile, torch.float32, None, None, None, None)
         assert counter.frame_count == 1

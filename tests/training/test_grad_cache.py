@@ -31,6 +31,11 @@ CASES: dict[str, dict[str, Any]] = {
     "budget and size": {"mini_batch_num_tokens": 200, "mini_batch_size": 2},
     "one direction": {"mini_batch_size": 2, "directions": ["query_to_doc"]},
     "negatives": {"mini_batch_num_tokens": 150, "use_negatives": True, "hardness_mode": "all_negatives"},
+    "no graph kept": {"mini_batch_size": 2, "mini_batch_graphs": 0},
+    "three graphs kept": {"mini_batch_size": 2, "mini_batch_graphs": 3},
+    "all graphs kept": {"mini_batch_size": 2, "mini_batch_graphs": 100},
+    "three graphs kept, frozen tower": {"mini_batch_size": 2, "mini_batch_graphs": 3, "freeze": ["vision_tower"]},
+    "three graphs kept, checkpointed": {"mini_batch_size": 2, "mini_batch_graphs": 3, "checkpointed": True},
     "frozen tower": {"mini_batch_size": 2, "freeze": ["vision_tower"]},
     "frozen tower, forgotten": {"mini_batch_size": 2, "freeze": ["vision_tower"], "vision_memory_gb": 0},
     "frozen language model": {"mini_batch_size": 2, "freeze": ["language_model"]},
@@ -60,11 +65,19 @@ def test_loss_and_every_gradient_are_those_of_the_whole_batch(
     assert furthest(found, expected) < TOLERANCE[double]
 
 
-def test_dropout_draws_the_same_numbers_in_both_passes_and_goes_on_after_them(root: Path) -> None:
+@pytest.mark.parametrize("graphs", [0, 1, 3])
+def test_dropout_draws_the_same_numbers_in_both_passes_and_goes_on_after_them(root: Path, graphs: int) -> None:
     rows = make_pairs(root, 6)
     found = []
     for caching in (False, True):
-        trainer = make_trainer(root, double=True, dropout=0.5, mini_batch_size=2, gradient_caching=caching)
+        trainer = make_trainer(
+            root,
+            double=True,
+            dropout=0.5,
+            mini_batch_size=2,
+            gradient_caching=caching,
+            mini_batch_graphs=graphs,
+        )
         torch.manual_seed(0)
         found.append((*run_steps(trainer, [rows]), torch.rand(1).item()))
     (losses, expected, after), (cached_losses, gradients, cached_after) = found
@@ -146,6 +159,9 @@ def test_memory_for_the_graph_does_not_grow_with_the_batch(root: Path, limit: di
     peak = peak_of_kept_bytes(cached, few)
     assert peak_of_kept_bytes(cached, many) < 1.1 * peak
     assert peak_of_kept_bytes(whole, many) > 5 * peak_of_kept_bytes(whole, few) > 10 * peak
+    again, twice = make_trainer(root, **limit, mini_batch_graphs=0), make_trainer(root, **limit, mini_batch_graphs=2)
+    assert peak_of_kept_bytes(again, many) == pytest.approx(peak, rel=0.1)  # one graph costs nothing
+    assert peak_of_kept_bytes(twice, many) == pytest.approx(2 * peak, rel=0.2)
 
 
 def test_a_batch_that_trains_nothing_leaves_zero_gradients(root: Path) -> None:
@@ -194,11 +210,12 @@ def test_parameters_of_the_loss_get_their_gradients_too() -> None:
     torch.testing.assert_close((model.weight.grad, temperature.grad), expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("graphs", [0, 1, 3])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_one_process_embeds_the_last_micro_batch_once_and_pooled_tokens_alone_in_the_last_block(
-    root: Path, dropout: float
+def test_micro_batches_that_keep_their_graph_run_once_and_pooled_tokens_alone_through_the_last_block(
+    root: Path, dropout: float, graphs: int
 ) -> None:
-    trainer = make_trainer(root, mini_batch_size=2)
+    trainer = make_trainer(root, mini_batch_size=2, mini_batch_graphs=graphs)
     decoder = trainer.model.backbone.language_model
     decoder.layers[-1].mlp.dropout = torch.nn.Dropout(dropout)  # as an adapter's: it would draw other numbers
     seen: list[torch.Size] = []
@@ -209,6 +226,7 @@ def test_one_process_embeds_the_last_micro_batch_once_and_pooled_tokens_alone_in
     shapes = [micro_batch["input_ids"].shape for micro_batch in batch["micro_batches"]]
     trainer.current_gradient_accumulation_steps = 1
     trainer.training_step(trainer.model, batch)
-    assert [shape[:2] for shape in runs] == [*shapes, *shapes[:-1]]
+    assert len(shapes) > 3
+    assert [shape[:2] for shape in runs] == [*shapes, *shapes[: len(shapes) - graphs]]
     assert [shape[:-1] for shape in seen] == [shape[:2] if dropout else shape[:1] for shape in runs]
     assert not decoder.layers[-1].mlp._forward_hooks

@@ -282,7 +282,9 @@ def test_a_frozen_tower_in_bfloat16_gives_what_float32_gives_to_its_precision(ro
     for trainer in (frozen, whole):
         batch = trainer.data_collator(pairs)
         with trainer.accelerator.autocast(), torch.no_grad():
-            vectors.append(trainer.model.eval()(micro_batches=batch["micro_batches"]).embeddings)
+            vectors.append(
+                trainer.model.eval()(micro_batches=[*map(trainer.model_input, batch["micro_batches"])]).embeddings
+            )
     cosines = (vectors[0] * vectors[1]).sum(-1)
     assert cosines.min() > 0.999
     assert not torch.equal(*vectors)
