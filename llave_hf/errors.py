@@ -16,14 +16,15 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Ends the program with one line and exit code 2 on errors in input, files and settings.
+    """Ends the program with one line: exit code 2 on errors in input, files and settings, 130 on Ctrl-C.
 
     `LLAVE_DEBUG=1` in the environment keeps the traceback.
     """
     try:
         yield
-    except (UserError, MediaError, ValueError, OSError) as error:
+    except (UserError, MediaError, ValueError, OSError, KeyboardInterrupt) as error:
         if os.environ.get("LLAVE_DEBUG"):
             raise
-        sys.stderr.write(f"llave: error: {error}\n")
-        sys.exit(2)
+        stopped = isinstance(error, KeyboardInterrupt)
+        sys.stderr.write("llave: stopped\n" if stopped else f"llave: error: {error}\n")
+        sys.exit(130 if stopped else 2)

@@ -100,3 +100,15 @@ def test_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main([])
     assert raised.value.code == 2 and "COMMAND" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "evaluate_benchmark", stop)
+    monkeypatch.delenv("LLAVE_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["evaluate", "M", "--benchmark", "mmeb", "--output", "O"])
+    assert exit.value.code == 130
+    assert capsys.readouterr().err == "llave: stopped\n"

@@ -26,16 +26,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DIR", help="the folder of the benchmark's rows and pictures, if not the file's own"
     )
-    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="inputs encoded at once (default: 32)")
+    add_encoding_options(parser)
     parser.add_argument("--subsets", nargs="+", metavar="NAME", help="evaluate only these subsets")
-    cache = "keep vectors here, by content and model: a stopped run goes on, other benchmarks reuse them (default: no)"
-    parser.add_argument("--cache", metavar="DIR", help=cache)
-    misses = "queries of each subset that report.html shows what went wrong with (default: 20)"
+    misses = "queries of each subset that report.html shows what went wrong with (default: %(default)s)"
     parser.add_argument("--misses", type=int, default=20, metavar="N", help=misses)
     parser.add_argument("--no_pictures", action="store_true", help="keep pictures of the data out of report.html")
     parser.add_argument(
         "--self_test", action="store_true", help="no model: check that encoders that know nothing score chance"
     )
+
+
+def add_encoding_options(parser: argparse.ArgumentParser) -> None:
+    """The options of all commands that score what they encode."""
+    batch_size = "inputs encoded at once (default: %(default)s)"
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help=batch_size)
+    cache = "keep vectors here, by content and model: a stopped run goes on, later ones reuse them (default: no)"
+    parser.add_argument("--cache", metavar="DIR", help=cache)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -65,16 +71,19 @@ def run(arguments: argparse.Namespace) -> None:
     if distributed.rank() == 0:
         print(markdown_report(results.to_dict()))
         files = "report.html, results.json, results.md, results.png, per_query.safetensors"
-        print(f"Written to {arguments.output}: {files}")
+        print(f"Written to {arguments.output}: {files}{', leaderboard.json' if results.leaderboard else ''}")
 
 
 def _command(arguments: argparse.Namespace) -> str:
     """The command that gives these results again, with what is not a default."""
+    defaults = argparse.ArgumentParser()
+    add_options(defaults)
     words = ["llave", "evaluate", arguments.model, "--benchmark", arguments.benchmark, "--output", arguments.output]
     words += ["--data", arguments.data] if arguments.data else []
     words += ["--subsets", *arguments.subsets] if arguments.subsets else []
-    words += ["--batch_size", str(arguments.batch_size)] if arguments.batch_size != 32 else []
-    words += ["--misses", str(arguments.misses)] if arguments.misses != 20 else []
+    for name in ("batch_size", "misses"):
+        value = getattr(arguments, name)
+        words += [f"--{name}", str(value)] if value != defaults.get_default(name) else []
     words += ["--no_pictures"] if arguments.no_pictures else []
     return shlex.join(words)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .command import Commands, add_command
+from .evaluate import add_encoding_options
 
 
 def add(commands: Commands) -> None:
@@ -19,7 +20,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--frames", nargs="+", type=int, metavar="N", help=frames)
     parser.add_argument("--captions", metavar="FILE", help="the caption file, if not found in --data by its name")
     parser.add_argument("--videos", metavar="DIR", help="the folder of the videos, if not --data")
-    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="inputs encoded at once (default: 32)")
+    add_encoding_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -39,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         videos=arguments.videos,
         output_dir=arguments.output,
         batch_size=arguments.batch_size,
+        cache=arguments.cache,
     )
     if state.is_main_process:
         print(markdown_video_report(results.to_dict()))

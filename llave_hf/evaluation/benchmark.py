@@ -164,6 +164,6 @@ def load_benchmark(name_or_path: str | Path, data: str | Path | None = None) -> 
             raise BenchmarkError(f"The data folder {data} does not exist: check --data.")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
     return build_benchmark(content, where, folder, file.parent, data_given=data is not None)

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from llave_hf.errors import UserError
 
+from .early_checks import check_folder
 from .metrics import FloatArray
 from .resampling import bootstrap_interval, bootstrap_interval_of_means, holm, p_value, sign_flip_means
 from .results import PER_QUERY_FILE
@@ -102,6 +104,7 @@ def compare_results(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Com
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write `compare.json` and `compare.md`."""
+    check_folder(folder, "The output folder")
     folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) + "\n"
     (folder / "compare.json").write_text(content, encoding="utf-8")
@@ -147,7 +150,15 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, FloatArray]]:
             raise UserError(
                 f"{folder} holds no {name}; give the --output folder of `llave evaluate`, run it anew if it is old."
             )
-    return json.loads((folder / "results.json").read_text(encoding="utf-8")), load_file(folder / PER_QUERY_FILE)
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        scores = load_file(folder / PER_QUERY_FILE)
+        queries = {name: task["n"] for name, task in results["tasks"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no evaluation that can be read ({error}): run it anew.") from error
+    if {name: len(score) for name, score in scores.items()} != queries:
+        raise UserError(f"{folder}: {PER_QUERY_FILE} has not the subsets and queries of results.json: run it anew.")
+    return results, scores
 
 
 def _check_same(name: str, a: Mapping[str, Any], b: Mapping[str, Any], folders: str) -> None:

@@ -16,6 +16,7 @@ from llave_hf.model_identity import ModelIdentity, identify, loaded_revision
 
 from .benchmark import Benchmark, load_benchmark
 from .collection import collect_inputs
+from .early_checks import check_folder, check_model
 from .leaderboard import LEADERBOARD_FILE, leaderboard
 from .report import write_json, write_report
 from .report_page import DEFAULTS, PAGE_FILE, PageOptions, render_page
@@ -63,11 +64,13 @@ def evaluate_benchmark(
 
     Raises:
         BenchmarkError: the benchmark file or its data cannot be used.
-        UserError: `cache` is given for a model whose weights cannot be told from others', without `model_revision`.
+        UserError: the model cannot be opened, `output_dir` or `cache` cannot be written to, or `cache` is given for a
+            model whose weights cannot be told from others', without `model_revision`.
         ValueError: the encoder does not return finite vectors, or `batch_size` is not positive.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+    check_places(model, output_dir, cache)
     if isinstance(benchmark, Benchmark):
         whole = benchmark
     else:
@@ -76,7 +79,7 @@ def evaluate_benchmark(
     reader = RowReader(selected)
     inputs, tasks = collect_inputs(selected, reader)
     encoder, identity = open_encoder(model, model_revision)
-    store = None if cache is None else _store(Path(cache), identity)
+    store = None if cache is None else open_store(Path(cache), identity)
     logger.info("%s: %d distinct inputs in %d subsets.", selected.name, len(inputs), len(tasks))
     start = time.perf_counter()
     embeddings = encode_inputs(encoder, inputs, batch_size=batch_size, show_progress=show_progress, store=store)
@@ -89,6 +92,7 @@ def evaluate_benchmark(
         tasks=tuple(TaskResult(task, *found) for task, found in zip(tasks, scored, strict=True)),
         missing=tuple(task.name for task in whole.tasks if task not in selected.tasks),
         identity=identity,
+        leaderboard=selected.leaderboard,
     )
     logger.info("Encoded in %.1f s, scored in %.1f s.", encoded - start, time.perf_counter() - encoded)
     if output_dir is not None and distributed.rank() == 0:
@@ -96,9 +100,21 @@ def evaluate_benchmark(
         write_per_query(results, Path(output_dir))
         shown = replace(page, weights=page.weights or training_weights(model))
         (Path(output_dir) / PAGE_FILE).write_text(render_page(results, inputs, shown), encoding="utf-8")
-        if selected.leaderboard:
+        if results.leaderboard:
             write_json(leaderboard(results, encoder, embeddings.shape[1]), Path(output_dir) / LEADERBOARD_FILE)
     return results
+
+
+def check_places(
+    model: Encoder | str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str] | None,
+) -> None:
+    """Raise a UserError where the model is not there, or results or vectors could not be written."""
+    check_model(model)
+    for folder, what in ((output_dir, "The output folder"), (cache, "The cache")):
+        if folder is not None:
+            check_folder(Path(folder), what)
 
 
 def open_encoder(model: Encoder | str | os.PathLike[str], revision: str | None) -> tuple[Encoder, ModelIdentity]:
@@ -107,11 +123,19 @@ def open_encoder(model: Encoder | str | os.PathLike[str], revision: str | None) 
 
     if not isinstance(model, (str, os.PathLike)):
         return model, identify(model, revision)
-    encoder = load_encoder(os.fspath(model))
+    try:
+        encoder = load_encoder(os.fspath(model))
+    except OSError as error:
+        raise UserError(f"The model {os.fspath(model)} cannot be opened: {error}") from error
     return encoder, identify(encoder, revision or loaded_revision(encoder, model))
 
 
-def _store(folder: Path, identity: ModelIdentity) -> VectorStore:
+def open_store(folder: Path, identity: ModelIdentity) -> VectorStore:
+    """The vectors that a cache has of a model.
+
+    Raises:
+        UserError: the model's weights cannot be told from others', or the cache cannot be read.
+    """
     if identity.revision is None:
         raise UserError(
             "A cache needs to know which model made a vector, and this encoder is no torch module whose weights could "

@@ -121,6 +121,6 @@ class Settings:
             raise BenchmarkError(f"{self.where}: {key}: there is no file {value} beside the benchmark file.")
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise BenchmarkError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from error
         return texts(content, str(file))

@@ -126,6 +126,13 @@ class DistinctInputs:
         return np.array(sorted(range(len(size)), key=size.__getitem__), dtype=np.int64)
 
     def _sample(self, raw: RawInput, place: str) -> Sample:
+        try:
+            raw.text.encode()
+        except UnicodeEncodeError as error:
+            raise BenchmarkError(
+                f"{place}: the text {raw.text!r:.80} has half a character (a lone surrogate), which no tokenizer "
+                "takes: correct it."
+            ) from error
         root = picture_folder() if raw.stored else self.media_root
         if (raw.images or raw.video) and root is None:
             raise BenchmarkError(

@@ -95,6 +95,7 @@ class BenchmarkResults:
         revision: of the data; a commit of the Hub, or a digest of local files.
         identity: of the model, its weights' dtype and the prompt that it puts before inputs.
         missing: subsets of the benchmark that were not evaluated; means leave them out.
+        leaderboard: whether the benchmark asks for MMEB-V2's file.
     """
 
     model: str
@@ -103,6 +104,7 @@ class BenchmarkResults:
     tasks: tuple[TaskResult, ...]
     missing: tuple[str, ...] = ()
     identity: ModelIdentity = UNKNOWN
+    leaderboard: bool = False
 
     @property
     def groups(self) -> dict[str, list[TaskResult]]:

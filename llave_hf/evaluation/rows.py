@@ -170,13 +170,13 @@ def _read_parquet(file: Path, subset: str) -> Iterator[dict[str, Any]]:
 
 
 def _read_jsonl(file: Path, subset: str) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as stream:
+    with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:  # of the encoding or the syntax
                 raise BenchmarkError(f"{subset}: line {number} of {file} is not JSON: {error}.") from error
             if not isinstance(row, dict):
                 raise BenchmarkError(

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from llave_hf import distributed
 from llave_hf.data.vector_store import Keys, VectorStore
 
+from .fields import BenchmarkError
 from .inputs import DistinctInputs
 from .metrics import IntArray
 
@@ -186,8 +187,11 @@ def _encode(
     """The vectors of some inputs, opened a chunk at a time, and checked."""
     done = 0
     for chunk in _chunks(inputs, numbers, batch_size * BATCHES_PER_CHUNK):
-        vectors = as_array(model.encode(chunk, batch_size=batch_size, show_progress_bar=False))
         chosen = numbers[done : done + len(chunk)]
+        try:
+            vectors = as_array(model.encode(chunk, batch_size=batch_size, show_progress_bar=False))
+        except ValueError as error:
+            raise _named(error, model, inputs, chosen, chunk) from error
         if vectors.ndim != 2 or len(vectors) != len(chunk):
             raise ValueError(
                 f"The encoder returned the shape {vectors.shape} for {len(chunk)} inputs: one vector each is needed."
@@ -200,6 +204,18 @@ def _encode(
             )
         yield chosen, vectors
         done += len(chunk)
+
+
+def _named(
+    error: ValueError, model: Encoder, inputs: DistinctInputs, numbers: IntArray, chunk: list[str | dict[str, Any]]
+) -> ValueError:
+    """The error of the first input that the encoder refuses by itself, with subset and row; else `error`."""
+    for number, entry in zip(numbers.tolist(), chunk, strict=True):
+        try:
+            model.encode([entry], batch_size=1, show_progress_bar=False)
+        except ValueError as own:
+            return BenchmarkError(f"{inputs.place(number)}: {str(own).removeprefix('input 0: ')}")
+    return error
 
 
 def _chunks(inputs: DistinctInputs, numbers: IntArray, size: int) -> Iterator[list[str | dict[str, Any]]]:

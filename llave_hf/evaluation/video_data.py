@@ -104,8 +104,10 @@ def _read_rows(file: Path) -> Iterator[_Row]:
             yield from map(_hub_row, lines, _places(file, "row"))
         elif isinstance(content := json.loads(text), dict):
             yield from _clip4clip_msvd(content, file)
-        else:
+        elif isinstance(content, list):
             yield from map(_hub_row, content, _places(file, "row"))
+        else:
+            raise BenchmarkError(f"{file} must hold an object or a list of rows, not {content!r:.80}.")
     except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
         raise BenchmarkError(f"{file} cannot be read as {suffix[1:]}: {error}.") from error
 
@@ -115,10 +117,17 @@ def _clip4clip_msvd(captions: Mapping[str, Any], file: Path) -> Iterator[_Row]:
     listed = file.parent / "test_list.txt"
     if not listed.is_file():
         raise BenchmarkError(f"{listed} is missing: it says which videos of {file.name} are the test's; put it there.")
-    for place, line in zip(_places(listed, "line", 1), listed.read_text(encoding="utf-8").splitlines(), strict=False):
+    try:
+        lines = listed.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise BenchmarkError(f"{listed} is no text in UTF-8: {error}.") from error
+    seen: dict[str, str] = {}
+    for place, line in zip(_places(listed, "line", 1), lines, strict=False):
         if name := line.strip():
             if name not in captions:
                 raise BenchmarkError(f"{place}: {file.name} has no captions of {name}: complete it.")
+            if seen.setdefault(name, place) != place:
+                raise BenchmarkError(f"{place}: {name} stands in {seen[name]} already: leave one.")
             yield _Row(name, _captions(captions[name], f"{file}, {name}"), f"{file}, {name}")
 
 

@@ -6,8 +6,11 @@ Shapes: C captions, V videos, K numbers of frames.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from PIL import Image
 
 from llave_hf import distributed
 from llave_hf.data.samples import Sample
+from llave_hf.data.vector_store import Keys, VectorStore
 from llave_hf.media_llave import MediaError
 from llave_hf.processing_llave import LlaveProcessor
 
@@ -63,7 +67,7 @@ class VideoInputs(DistinctInputs):
             self._places += [video.place] * len(self.frames)
         self._tokens = _VisualTokens(processor)
         self._open: tuple[int, list[list[Image.Image]]] = -1, []
-        self._measured: dict[int, tuple[int, int | None]] = {}
+        self._measured: dict[int, tuple[int, float]] = {}
 
     def load(self, number: int) -> str | dict[str, Any]:
         """A caption with its prompt, or the frames of a clip with theirs.
@@ -79,9 +83,23 @@ class VideoInputs(DistinctInputs):
                 self._open = at, read_samples(self.videos[at].path, self._choose)
             except (MediaError, OSError) as error:
                 raise BenchmarkError(f"{self.place(number)}: {error}") from error
-        frames = self._open[1][place]
-        self._measured[number] = len(frames), self._tokens.count(frames)
-        return {"text": self.protocol.video_prompt, "video": frames}
+            for clip, frames in zip(self.clips[:, at].tolist(), self._open[1], strict=True):
+                self._measured[clip] = len(frames), self._tokens.count(frames)
+        return {"text": self.protocol.video_prompt, "video": self._open[1][place]}
+
+    def content_keys(self, numbers: IntArray) -> Keys:
+        """(n, 2) keys by texts, the bytes of videos, and which frames are taken of these."""
+        keys = super().content_keys(numbers)
+        # also of captions: `takes_all_frames` cuts them later than the model's own settings, by which others encode
+        sequence, decoder = f"{VIDEO_TOKENS} tokens", f"av {version('av')}"
+        for key, number in zip(keys, numbers.tolist(), strict=True):
+            reading = sequence
+            if number >= self._first_clip:
+                frames = self.frames[(number - self._first_clip) % len(self.frames)]
+                reading += f", {self.protocol.name}, {frames} frames, {decoder}"
+            digest = hashlib.blake2b(key.tobytes() + reading.encode(), digest_size=key.nbytes)
+            key[:] = np.frombuffer(digest.digest(), dtype=key.dtype)
+        return keys
 
     def encoding_order(self) -> IntArray:
         """(M,) videos before captions, so that what is broken is found early; on several ranks a video's clips are
@@ -102,14 +120,36 @@ class VideoInputs(DistinctInputs):
             order[rank::world_size] = share
         return order
 
-    def measured(self) -> tuple[IntArray, FloatArray]:
-        """(K, V) twice, after encoding: frames that each clip had, and its visual tokens (NaN: not known)."""
-        known: dict[int, tuple[int, int | None]] = {}
+    def measured(self, store: VectorStore | None) -> tuple[IntArray, FloatArray]:
+        """(K, V) twice, after encoding: frames that each clip had, and its visual tokens (NaN: not known).
+
+        Args:
+            store: has both for clips whose vectors came from a cache, and is told of the others; None: no cache.
+        """
+        if store is not None:
+            self._recall(store)
+        known: dict[int, tuple[int, float]] = {}
         for part in distributed.all_gather_object(self._measured):
             known |= part
         frames = np.array([known[number][0] for number in self.clips.flat])
         tokens = np.array([known[number][1] for number in self.clips.flat], dtype=np.float64)
         return frames.reshape(self.clips.shape), tokens.reshape(self.clips.shape)
+
+    def _recall(self, store: VectorStore) -> None:
+        """What this rank did not open; a clip of a run that was stopped may be in no store, and is opened."""
+        share = self.encoding_order()[distributed.rank() :: distributed.world_size()]
+        clips = share[share >= self._first_clip]
+        keys = self.content_keys(clips)
+        places = store.find(keys)
+        known, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
+        for positions, rows in store.read(places[known]):
+            for number, (frames, tokens) in zip(clips[known[positions]].tolist(), rows.tolist(), strict=True):
+                self._measured[number] = int(frames), tokens
+        for number in clips[new].tolist():
+            if number not in self._measured:
+                self.load(number)
+        if len(new):
+            store.add(keys[new], np.array([self._measured[n] for n in clips[new].tolist()], dtype=np.float32))
 
     def _choose(self, total: int, fps: float | None) -> list[list[int]]:
         return list(map(partial(self.protocol.indices, total, fps), self.frames))
@@ -122,9 +162,9 @@ class _VisualTokens:
         self._processor = processor
         self._known: dict[tuple[int, tuple[int, int]], int] = {}
 
-    def count(self, frames: list[Image.Image]) -> int | None:
+    def count(self, frames: list[Image.Image]) -> float:
         if self._processor is None:
-            return None
+            return math.nan
         shape = len(frames), frames[0].size
         if shape not in self._known:
             tokens = self._processor(text=[""], videos=[frames])["input_ids"]

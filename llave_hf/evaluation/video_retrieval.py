@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from llave_hf import distributed
+from llave_hf.data.vector_store import VectorStore
 from llave_hf.errors import UserError
 
-from .evaluate import name_of, open_encoder
+from .evaluate import check_places, name_of, open_encoder, open_store
 from .retrieval import normalise
 from .vectors import Encoder, encode_inputs
 from .video_data import read_video_set
@@ -40,6 +41,7 @@ def evaluate_videos(
     show_progress: bool = True,
     model_name: str | None = None,
     model_revision: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> VideoResults:
     """Score an encoder on text-video retrieval, both ways; with several ranks each encodes a share.
 
@@ -47,7 +49,8 @@ def evaluate_videos(
     numbers of frames, and each caption encoded once.
 
     Args:
-        model: as in :func:`evaluate_benchmark`; so are `model_name` and `model_revision`.
+        model: as in :func:`evaluate_benchmark`; so are `model_name`, `model_revision` and `cache`, where a clip's
+            number of frames tells it from others of its video.
         dataset: `msrvtt-1ka` or `msvd`.
         protocol: `clip4clip` or `mmeb-v2`, see `video_protocols.py`.
         data: folder of captions and videos, see `video_data.py`.
@@ -58,11 +61,13 @@ def evaluate_videos(
         batch_size: inputs that the encoder takes at once.
 
     Raises:
-        UserError: arguments or data that cannot be used; the message names file and row.
+        UserError: arguments or data that cannot be used; the message names file and row. Also as
+            :func:`evaluate_benchmark`.
     """
     chosen, counts = _protocol(dataset, protocol), _counts(frames, protocol)
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}.")
+    check_places(model, output_dir, cache)
     places = [None if path is None else Path(path) for path in (captions, videos)]
     video_set = read_video_set(dataset, Path(data), *places)
     if len(video_set.videos) != DATASETS[dataset]:
@@ -70,8 +75,11 @@ def evaluate_videos(
     encoder, identity = open_encoder(model, model_revision)
     processor = processor_of(encoder)
     inputs = VideoInputs(video_set, chosen, counts, processor)
+    store = None if cache is None else open_store(Path(cache), identity)
+    lengths = None if store is None else VectorStore(store.folder, f"frames and visual tokens, {store.identity}")
     with takes_all_frames(processor, counts[-1]):
-        embeddings = encode_inputs(encoder, inputs, batch_size=batch_size, show_progress=show_progress)
+        embeddings = encode_inputs(encoder, inputs, batch_size=batch_size, show_progress=show_progress, store=store)
+        measured = inputs.measured(lengths)
     vector_ids = normalise(embeddings)
     results = VideoResults(
         model=model_name or name_of(model),
@@ -79,7 +87,7 @@ def evaluate_videos(
         videos=video_set,
         protocol=chosen,
         frames=counts,
-        measured=inputs.measured(),
+        measured=measured,
         ranks={
             "text_to_video": rank_text_to_video(inputs, embeddings, vector_ids),
             "video_to_text": rank_video_to_text(inputs, embeddings, vector_ids),

@@ -100,6 +100,9 @@ def test_faults_of_the_name_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("name: [")
     with pytest.raises(BenchmarkError, match="not valid YAML"):
         load_benchmark(tmp_path / "broken.yaml")
+    (tmp_path / "broken.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(BenchmarkError, match=r"broken.yaml is not valid YAML: 'utf-8' codec"):
+        load_benchmark(tmp_path / "broken.yaml")
 
 
 def test_subsets_are_selected_in_the_order_of_the_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_helpers import RecordingEncoder, make_row, write_benchmark
+from safetensors.numpy import save
 
 from llave_hf import cli
 from llave_hf.errors import UserError
@@ -108,6 +109,26 @@ def test_folder_without_results_and_disjoint_subsets_are_refused(path: Path, tmp
         compare_results(a, b)
     (b / "per_query.safetensors").unlink()
     with pytest.raises(UserError, match=r"b holds no per_query.safetensors"):
+        compare_results(a, b)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("per_query.safetensors", b"short", "b holds no evaluation that can be read .*run it anew"),
+        ("per_query.safetensors", save({"Easy": np.zeros(3)}), "b: per_query.safetensors has not the subsets and"),
+        ("per_query.safetensors", save({"Other": np.zeros(60)}), "b: per_query.safetensors has not the subsets and"),
+        ("results.json", b"{", "b holds no evaluation that can be read"),
+        ("results.json", b"{}", "b holds no evaluation that can be read"),
+    ],
+    ids=["cut off", "other queries", "other subsets", "no JSON", "no results"],
+)
+def test_files_that_do_not_belong_together_are_refused(
+    path: Path, tmp_path: Path, file: str, content: bytes, message: str
+) -> None:
+    a, b = (evaluate(skilled(0.5), path, tmp_path / name, subsets=["Easy"]) for name in "ab")
+    (b / file).write_bytes(content)
+    with pytest.raises(UserError, match=message):
         compare_results(a, b)
 
 

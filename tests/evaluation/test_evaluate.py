@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_helpers import RecordingEncoder, constant_encoder, make_row, one_hot, random_encoder, write_benchmark
-from helpers import tiny_model
+from helpers import picture, tiny_model
 
 from llave_hf.encoding import LlaveEncoder
 from llave_hf.evaluation import BenchmarkError, evaluate_benchmark, load_benchmark
@@ -161,3 +161,25 @@ def test_results_name_the_model(tmp_path: Path) -> None:
     assert evaluate(LlaveEncoder(model, processor), path)["model_revision"] != memory["model_revision"]
     unknown = evaluate(word_encoder(), path)
     assert unknown["model_revision"] is None and evaluate(word_encoder(), path, model_revision="v1")["model_revision"]
+
+
+def test_input_that_the_encoder_refuses_is_named_with_its_row(tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    for number in range(9):
+        picture(60, 60, seed=number).save(tmp_path / "clip" / f"{number}.png")
+    rows = [make_row("a", ["a", "b"]), make_row("<|image_1|>\nWhich?", ["a", "b"], image="clip")]
+    path = write_benchmark(tmp_path, {"A": rows})
+    model, processor = tiny_model(processor={"max_length": 30})
+    with pytest.raises(BenchmarkError, match=r"^A, row 1: .* over max_length 30"):
+        evaluate(LlaveEncoder(model, processor), path)
+
+
+def test_error_that_no_input_gives_by_itself_stays_as_it_is(tmp_path: Path) -> None:
+    class Refusing(RecordingEncoder):
+        def encode(self, inputs: list[Any], **options: Any) -> np.ndarray:
+            if len(inputs) > 1:
+                raise ValueError("too many at once")
+            return super().encode(inputs, **options)
+
+    with pytest.raises(ValueError, match=r"^too many at once$"):
+        evaluate(Refusing(lambda text: one_hot(text, WORDS)), write_benchmark(tmp_path, ROWS))

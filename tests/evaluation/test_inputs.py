@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from evaluation_helpers import make_row, write_benchmark
+from evaluation_helpers import make_row, write_benchmark, write_jsonl
 from PIL import Image
 
 from llave_hf.evaluation.benchmark import BenchmarkError, load_benchmark
@@ -154,3 +154,11 @@ def test_pictures_without_a_media_folder_ask_for_data() -> None:
 
     with pytest.raises(BenchmarkError, match=r"A, row 0 needs p.png: say with --data"):
         DistinctInputs(None).add(RawInput("q", ("p.png",), ""), "A, row 0")
+
+
+def test_half_a_character_is_named_with_its_row(tmp_path: Path) -> None:
+    path = write_benchmark(tmp_path, {"A": [make_row("q", ["a", "b"])]})
+    (tmp_path / "eval" / "A" / "test-00000-of-00001.parquet").unlink()
+    write_jsonl(tmp_path / "eval" / "A.jsonl", [make_row("q", ["a"]), make_row("q", ["a", "\ud83d x"])])
+    with pytest.raises(BenchmarkError, match=r"A, row 1: .*half a character"):
+        collect(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 import types
 from pathlib import Path
@@ -54,14 +55,26 @@ def test_other_splits_are_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [('{"a": 1}\n{', "line 2 of .* not JSON"), ("[1]", "line 1 .* object")]
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n{', "line 2 of .* not JSON"),
+        (b"[1]", "line 1 .* object"),
+        (b'{"a": 1}\n{"a": "caf\xe9"}\n', "line 2 of .*B.jsonl is not JSON: 'utf-8' codec"),
+    ],
 )
-def test_broken_jsonl_is_named(tmp_path: Path, content: str, message: str) -> None:
+def test_broken_jsonl_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = write_benchmark(tmp_path, {"A": [ROW], "B": [ROW]})
     (tmp_path / "eval" / "B" / "test-00000-of-00001.parquet").unlink()
-    (tmp_path / "eval" / "B.jsonl").write_text(content)
+    (tmp_path / "eval" / "B.jsonl").write_bytes(content)
     with pytest.raises(BenchmarkError, match=f"B: {message}"):
         read(path, "B")
+
+
+def test_jsonl_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    path = write_benchmark(tmp_path, {"A": [ROW]})
+    (tmp_path / "eval" / "A" / "test-00000-of-00001.parquet").unlink()
+    (tmp_path / "eval" / "A.jsonl").write_text(json.dumps(ROW), encoding="utf-8-sig")
+    assert read(path)[0] == [ROW]
 
 
 def test_broken_parquet_is_named(tmp_path: Path) -> None:

@@ -100,7 +100,17 @@ def test_errors_of_captions(tmp_path: Path) -> None:
     assert "test_list.txt, line 2: raw-captions.json has no captions of video3" in error_of(folder, "msvd")
     captions.write_text("{")
     assert "raw-captions.json cannot be read as json" in error_of(folder, "msvd")
-    (folder / "msvd_data" / "test_list.txt").unlink()
+    captions.write_text("5")
+    assert "raw-captions.json must hold an object or a list of rows, not 5" in error_of(folder, "msvd")
+    captions.write_text(json.dumps(CAPTIONS))
+    listed = folder / "msvd_data" / "test_list.txt"
+    listed.write_text("video3\n\nvideo3\n")
+    assert re.search(
+        r"test_list.txt, line 3: video3 stands in .*test_list.txt, line 1 already", error_of(folder, "msvd")
+    )
+    listed.write_bytes(b"caf\xe9")
+    assert "test_list.txt is no text in UTF-8" in error_of(folder, "msvd")
+    listed.unlink()
     captions.write_text(json.dumps(CAPTIONS))
     assert "test_list.txt is missing" in error_of(folder, "msvd")
     hub = write_hub(tmp_path / "hub", hub_rows(), "test_1k/test")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from helpers import tiny_model
 from PIL import Image
-from video_helpers import CAPTIONS, LEVELS, LevelEncoder, hub_rows, write_hub, write_msrvtt, write_msvd
+from video_helpers import CAPTIONS, LEVELS, LevelEncoder, distinct, hub_rows, write_hub, write_msrvtt, write_msvd
 
 from llave_hf import cli
 from llave_hf.data.samples import strip_marks
@@ -45,13 +45,6 @@ def evaluate(model: Any, dataset: str, protocol: str, data: Path, **options: Any
 
 def constant() -> LevelEncoder:
     return LevelEncoder(lambda _: [0.3, -0.2, 0.7])
-
-
-def distinct(dimensions: int = 8) -> LevelEncoder:
-    def vector(key: Any) -> np.ndarray:
-        return np.random.default_rng(list(str(key).encode())).standard_normal(dimensions)
-
-    return LevelEncoder(vector)
 
 
 def tied() -> LevelEncoder:

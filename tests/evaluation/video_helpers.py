@@ -81,6 +81,15 @@ class LevelEncoder:
         return np.array([self.vector(key) for key in keys], dtype=np.float32)
 
 
+def distinct(dimensions: int = 8) -> LevelEncoder:
+    """A random direction for every text and level."""
+
+    def vector(key: Any) -> np.ndarray:
+        return np.random.default_rng(list(str(key).encode())).standard_normal(dimensions)
+
+    return LevelEncoder(vector)
+
+
 def level_of(frames: Sequence[Any]) -> int:
     """The level of the video in `LEVELS` that these frames are nearest to."""
     mean = float(np.mean([np.asarray(frame) for frame in frames])) - 11
