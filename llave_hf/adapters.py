@@ -32,6 +32,24 @@ def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str
     """
     target = Path(folder)
     refuse_used_folder(target)
+    base, model, processor = open_base(adapter)
+    dtype = model.dtype
+    wrapped = with_adapter(model, adapter)
+    before = _vectors(wrapped, processor)
+    whole = cast_parameters(wrapped.merge_and_unload(), dtype)
+    whole.save_pretrained(target)
+    processor.save_pretrained(target)
+    write_fingerprint(target, model=whole, processor=processor)
+    difference = float((_vectors(whole, processor) - before).abs().max())
+    return f"Written: {target}, {base} with {adapter} merged in; vectors differ by at most {difference:.1e}"
+
+
+def open_base(adapter: str | os.PathLike[str]) -> tuple[str, LlaveModel, LlaveProcessor]:
+    """The name of the base model that an adapter was trained on, the model, and the processor they go with.
+
+    Raises:
+        UserError: `peft` is not installed, there is no adapter, or its base is not named or cannot be opened.
+    """
     try:
         config = _peft().PeftConfig.from_pretrained(os.fspath(adapter))
     except (ValueError, OSError) as error:
@@ -39,20 +57,18 @@ def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str
     base = config.base_model_name_or_path
     if not base:
         raise UserError(f"adapter_config.json of {adapter} names no base_model_name_or_path; write it there.")
-    model = AutoModel.from_pretrained(base)
+    try:
+        model = AutoModel.from_pretrained(base)
+    except OSError as error:
+        raise UserError(
+            f"the base model {base} of {adapter} cannot be opened ({error}); write where it is as "
+            "base_model_name_or_path in adapter_config.json."
+        ) from error
     if not isinstance(model, LlaveModel):
         model = LlaveModel.from_pretrained(base)
-    dtype = model.dtype
     processor = _processor(adapter, base)
     match_processor(model, processor)
-    with_adapter = _with_adapter(model, adapter)
-    before = _vectors(with_adapter, processor)
-    whole = cast_parameters(with_adapter.merge_and_unload(), dtype)
-    whole.save_pretrained(target)
-    processor.save_pretrained(target)
-    write_fingerprint(target, model=whole, processor=processor)
-    difference = float((_vectors(whole, processor) - before).abs().max())
-    return f"Written: {target}, {base} with {adapter} merged in; vectors differ by at most {difference:.1e}"
+    return base, model, processor
 
 
 def merged(model: LlaveModel, adapter: str | os.PathLike[str]) -> LlaveModel:
@@ -61,7 +77,7 @@ def merged(model: LlaveModel, adapter: str | os.PathLike[str]) -> LlaveModel:
     Raises:
         UserError: `peft` is not installed.
     """
-    return _with_adapter(model, adapter).merge_and_unload()
+    return with_adapter(model, adapter).merge_and_unload()
 
 
 def cast_parameters(model: LlaveModel, dtype: torch.dtype) -> LlaveModel:
@@ -71,8 +87,13 @@ def cast_parameters(model: LlaveModel, dtype: torch.dtype) -> LlaveModel:
     return model
 
 
-def _with_adapter(model: LlaveModel, adapter: str | os.PathLike[str]) -> Any:
-    return _peft().PeftModel.from_pretrained(model.float(), os.fspath(adapter)).eval()
+def with_adapter(model: LlaveModel, adapter: str | os.PathLike[str], *, trainable: bool = False) -> Any:
+    """The `peft.PeftModel` of a model, in float32 and evaluation mode, and an adapter, which may be trainable.
+
+    Raises:
+        UserError: `peft` is not installed.
+    """
+    return _peft().PeftModel.from_pretrained(model.float(), os.fspath(adapter), is_trainable=trainable).eval()
 
 
 def _peft() -> Any:

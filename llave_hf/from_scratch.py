@@ -37,10 +37,13 @@ def train_tokenizer(
             give no more merges.
         merge_across_words: Whether a token may span words. An instruction that stands in thousands of rows, and the
             prompt, then take one token each, which halves the length of short samples.
+
+    Raises:
+        ValueError: `vocab_size` is no number, or too small.
     """
     least = 256 + len(SPECIAL_TOKENS)
-    if vocab_size < least:
-        raise ValueError(f"vocab_size is {vocab_size}; a byte-level tokenizer needs at least {least} entries.")
+    if type(vocab_size) is not int or vocab_size < least:
+        raise ValueError(f"vocab_size is {vocab_size!r}; a byte-level tokenizer needs at least {least} entries.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

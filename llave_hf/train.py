@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -170,7 +170,22 @@ def load_model(
         PartialState().wait_for_everyone()
     overrides = arguments.processor if arguments.model is not None else {}
     processor = LlaveProcessor.from_pretrained(source, **_hub(arguments), **overrides)
-    return open_model(arguments, output_dir, processor), processor
+    model = open_model(arguments, output_dir, processor)
+    if arguments.from_scratch is not None:
+        _check_shape(model, arguments.from_scratch, source)
+    return model, processor
+
+
+def _check_shape(model: LlaveModel, fields: Mapping[str, Any], source: str | Path) -> None:
+    """Whether a model that a stopped run built is the recipe's."""
+    for part in ("vision_config", "text_config"):
+        built = getattr(model.config.backbone_config, part)
+        for name, value in fields[part].items():
+            if getattr(built, name, value) != value:
+                raise UserError(
+                    f"{source} was built with from_scratch.{part}.{name} {getattr(built, name)}, the recipe says "
+                    f"{value}: take it back, or begin anew in another output_dir."
+                )
 
 
 def open_model(arguments: ModelArguments, output_dir: str, processor: LlaveProcessor) -> LlaveModel:

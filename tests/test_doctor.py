@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def texts(findings: list[Finding], level: str) -> str:
 def test_a_sound_recipe(tmp_path: Path) -> None:
     findings = examined(write_training_data(tmp_path), per_device_train_batch_size=8)
     assert not texts(findings, "PROBLEM")
-    assert {finding.part for finding in findings} == {"settings", "data", "model", "disk", "memory", "time"}
+    assert {finding.part for finding in findings} == {"settings", "data", "batches", "model", "disk", "memory", "time"}
     assert "48 rows of 2 tasks; no row is empty, every file exists" in texts(findings, "ok")
     assert "Caption: 24 samples with pictures or videos opened" in texts(findings, "ok")
 
@@ -58,6 +59,36 @@ def test_data(tmp_path: Path) -> None:
     assert "7.png" in problems
     assert "Caption has 24 rows, fewer than a batch of 32" in problems
     assert "Caption: 1 of 24 rows looked at repeat another row" in texts(findings, "note")
+
+
+def test_a_broken_file_is_a_note_where_it_is_passed_over(tmp_path: Path) -> None:
+    root = write_training_data(tmp_path)
+    (root / "images" / "7.png").write_bytes(b"")
+    assert "row 7: " in texts(examined(root, on_bad_sample="skip"), "note")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hardness_source": "column"}, "Caption, row 0: .*the row has no 'pos_hardness'"),
+        ({"use_negatives": True}, "no row looked at has negatives: Caption, Question"),
+        ({"hardness_strength_by_task": {"Captoin": 3.0}}, "names Captoin; the tasks are Caption, Question"),
+        ({"matryoshka_dims": [99]}, "matryoshka_dims has 99; vectors have 24 dimensions"),
+        ({"batch_tasks": "mixed", "batch_mix": {"Captoin": 1.0}}, "batch_mix has no task 'Captoin'"),
+        ({"streaming": True, "stream_buffer_size": 2}, "stream_buffer_size is 2"),
+        ({"per_device_train_batch_size": 0}, "batch_size is 0"),
+        ({"hardness_source": "teacher", "hardness_teacher": "/no/model"}, "hardness_teacher /no/model"),
+    ],
+)
+def test_what_training_would_refuse_as_it_begins(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    findings = examined(write_training_data(tmp_path), **changes)
+    assert re.search(message, texts(findings, "PROBLEM")), findings
+    assert any(finding.part == "disk" for finding in findings)
+
+
+def test_a_cause_is_told_once(tmp_path: Path) -> None:
+    findings = examined(write_training_data(tmp_path), lora={"modules": ["none_such"]})
+    assert texts(findings, "PROBLEM").count("lora.modules names none_such") == 1
 
 
 def test_a_missing_file_does_not_hide_the_rest(tmp_path: Path) -> None:

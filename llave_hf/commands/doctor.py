@@ -20,9 +20,11 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from llave_hf.doctor import examine
+    from llave_hf.sweep.checks import check_number
 
     problems = 0
-    options = {"fast": arguments.fast, "tflops": arguments.tflops, "devices": arguments.devices}
+    devices = check_number(arguments.devices, "--devices")
+    options = {"fast": arguments.fast, "tflops": arguments.tflops, "devices": devices}
     for finding in examine(arguments.recipe, arguments.overrides, **options):
         print(finding, flush=True)
         problems += finding.level == "PROBLEM"

@@ -11,7 +11,7 @@ import numpy as np
 
 from llave_hf.rows import Row
 
-from .collator import LlaveCollator
+from .collator import LlaveCollator, owners_of
 from .samples import Pair, Sample
 from .stream_tasks import TrainingPairs
 
@@ -32,21 +32,35 @@ class TracedCollator:
         collator: Makes the batches.
         dataset: Where other rows are drawn.
         skip: Whether to go on; else the first bad sample is raised.
+        unusable: Samples that count as bad whether or not they open, by key, and why; it may grow until batches are
+            asked for.
     """
 
-    def __init__(self, collator: LlaveCollator, dataset: TrainingPairs | None, *, skip: bool) -> None:
+    def __init__(
+        self,
+        collator: LlaveCollator,
+        dataset: TrainingPairs | None,
+        *,
+        skip: bool,
+        unusable: Mapping[int, str] | None = None,
+    ) -> None:
         self.collator = collator
         self.dataset = dataset
         self.skip = skip
+        self.unusable = {} if unusable is None else unusable
 
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """The collator's batch of the mended pairs, with them as `pairs`, and `bad_samples`, see [`report`]."""
-        failures: Failures = {}
-        prepared = self.collator.prepare(pairs, failures if self.skip else None)
+        prepared, failures = self._prepare(pairs)
         reports: list[dict[str, Any]] = []
         if failures:
             pairs = self._mend(pairs, prepared, failures, reports)
         return {**self.collator.join(pairs, prepared), "pairs": list(pairs), "bad_samples": reports}
+
+    def _prepare(self, pairs: Sequence[Pair]) -> tuple[dict[Sample, Row], Failures]:
+        failures: Failures = {}
+        prepared = self.collator.prepare(pairs, failures if self.skip else None)
+        return prepared, failures | failures_among(pairs, self.unusable)
 
     def _mend(
         self,
@@ -55,7 +69,7 @@ class TracedCollator:
         failures: Failures,
         reports: list[dict[str, Any]],
     ) -> list[Pair]:
-        kept = [_without_bad(pair, failures, reports) for pair in pairs]
+        kept = [without_bad(pair, failures, reports) for pair in pairs]
         good = next((pair for pair in kept if pair is not None), None)
         stand_in = self._drawn(pairs[0], prepared, reports) if good is None else good
         return [stand_in if pair is None else pair for pair in kept]
@@ -67,9 +81,8 @@ class TracedCollator:
         draws = np.random.default_rng((zlib.crc32(pair.source.encode()), pair.row))
         for index in draws.integers(source.start, source.stop, size=TRIES).tolist():
             drawn = self.dataset[index]
-            failures: Failures = {}
-            found = self.collator.prepare([drawn], failures)
-            whole = _without_bad(drawn, failures, reports)
+            found, failures = self._prepare([drawn])
+            whole = without_bad(drawn, failures, reports)
             if whole is not None:
                 prepared.update(found)
                 return whole
@@ -79,7 +92,13 @@ class TracedCollator:
         )
 
 
-def _without_bad(pair: Pair, failures: Mapping[Sample, Exception], reports: list[dict[str, Any]]) -> Pair | None:
+def failures_among(pairs: Sequence[Pair], unusable: Mapping[int, str]) -> Failures:
+    """The samples of some pairs that are among the unusable ones, which have keys and reasons."""
+    keys = {sample: sample.key() for sample in owners_of(pairs)} if unusable else {}
+    return {sample: ValueError(unusable[key]) for sample, key in keys.items() if key in unusable}
+
+
+def without_bad(pair: Pair, failures: Mapping[Sample, Exception], reports: list[dict[str, Any]]) -> Pair | None:
     """The pair without its bad negatives; None where its query or its positive is bad. Reports each."""
     bad = [("query", 0, pair.query), ("positive", 0, pair.positive)]
     bad = [entry for entry in bad if entry[2] in failures]

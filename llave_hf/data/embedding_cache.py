@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from llave_hf.errors import UserError
 from llave_hf.model_identity import ModelIdentity, path_revision
 
 from .content_digests import ContentDigests
@@ -51,14 +52,38 @@ class EmbeddingCache:
             samples: Distinct samples.
             what: Names the progress bar.
         """
+        return np.concatenate([self._piece(piece) for piece in self._pieces(samples, what)])
+
+    def fill(self, samples: Sequence[Sample], what: str, tell: Callable[[Sample, Exception], None]) -> None:
+        """Encodes what the folder does not hold yet; `tell` is given each sample that cannot be encoded, and why.
+
+        Args:
+            samples, what: See `encode`.
+            tell: May raise, to end it.
+        """
+        for piece in self._pieces(samples, what):
+            self._fill_piece(piece, tell)
+
+    def _fill_piece(self, samples: Sequence[Sample], tell: Callable[[Sample, Exception], None]) -> None:
+        """Halves a piece that fails until the samples at fault stand alone."""
+        try:
+            self._piece(samples)
+        except UserError:  # of the folder
+            raise
+        except (ValueError, OSError) as error:
+            if len(samples) == 1:
+                tell(samples[0], error)
+                return
+            middle = len(samples) // 2
+            self._fill_piece(samples[:middle], tell)
+            self._fill_piece(samples[middle:], tell)
+
+    def _pieces(self, samples: Sequence[Sample], what: str) -> Iterator[Sequence[Sample]]:
         if self._store is not None:
             self._store.refresh()
         starts = range(0, len(samples), PIECE)
-        pieces = [
-            self._piece(samples[start : start + PIECE])
-            for start in tqdm(starts, desc=what, unit="piece", disable=not self.show_progress)
-        ]
-        return np.concatenate(pieces)
+        for start in tqdm(starts, desc=what, unit="piece", disable=not self.show_progress):
+            yield samples[start : start + PIECE]
 
     def _piece(self, samples: Sequence[Sample]) -> np.ndarray:
         if self._store is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from .embedding_cache import EmbeddingCache, model_identity
 from .mining import MinedTask, MiningOptions, mine_task, mined_columns
 from .pairs import TaskRows, open_tasks
+from .source_specs import TrainData, parse_specs
 from .sources import Subset
 
 ROWS_FILE = "original.jsonl"
@@ -21,7 +21,7 @@ CACHE_FOLDER = ".embeddings"
 
 
 def mine(
-    train_data: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    train_data: TrainData,
     model: str | os.PathLike[str],
     output: str | os.PathLike[str],
     options: MiningOptions | None = None,
@@ -48,13 +48,15 @@ def mine(
         The folder.
 
     Raises:
-        ValueError: The data cannot be used, or `output` was mined with other settings, data or another model.
+        ValueError: The data cannot be used, or `output` was mined with other settings, data or another model, or
+            holds the data themselves.
     """
     from llave_hf.sentence_transformer import load_encoder
 
     root, chosen = Path(output), options or MiningOptions()
     identity = model_identity(model)
-    tasks = open_tasks(train_data, media_root=media_root, subsets=subsets, split=split)
+    tasks = open_tasks(parse_specs(train_data, media_root=media_root, subsets=subsets, split=split))
+    _refuse_own_folder(root, tasks)
     cache: EmbeddingCache | None = None
     for subset, task in tasks:
         mark = _mark(subset, task, identity, chosen)
@@ -68,6 +70,14 @@ def mine(
         _write(folder, subset, task, mined, mark, chosen)
         report(mined.report(chosen.num_negatives))
     return root
+
+
+def _refuse_own_folder(root: Path, tasks: Sequence[tuple[Subset, TaskRows]]) -> None:
+    own = {(root / task.name).resolve() for _, task in tasks}
+    for subset, _ in tasks:
+        for name, _ in subset.files:
+            if Path(name).exists() and {Path(name).resolve(), Path(name).resolve().parent} & own:
+                raise ValueError(f"{name} would be replaced by its mined rows; name another --output than {root}.")
 
 
 def _mark(subset: Subset, task: TaskRows, identity: str, options: MiningOptions) -> str:
@@ -84,7 +94,12 @@ def _mark(subset: Subset, task: TaskRows, identity: str, options: MiningOptions)
 def _is_finished(folder: Path, mark: str) -> bool:
     if not (folder / REPORT_FILE).exists():
         return False
-    found = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    try:
+        found = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{folder / REPORT_FILE} is no JSON ({error}); remove it, and the task is mined anew."
+        ) from error
     if found["mark"] != mark:
         raise ValueError(
             f"{folder} was mined from other data, with another model or other settings; name another --output, or "

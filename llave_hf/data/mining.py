@@ -64,6 +64,8 @@ class MiningOptions:
             raise ValueError(f"rank_min is {self.rank_min} and rank_max {self.rank_max}; 0 <= rank_min < rank_max.")
         if self.relative_margin is not None and not 0 <= self.relative_margin <= 1:
             raise ValueError(f"relative_margin is {self.relative_margin}; it must lie between 0 and 1.")
+        if self.absolute_margin is not None and not self.absolute_margin >= 0:
+            raise ValueError(f"absolute_margin is {self.absolute_margin}; it must not be negative.")
 
 
 @dataclass

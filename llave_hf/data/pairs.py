@@ -8,8 +8,7 @@ A row has `qry, qry_image_path, pos_text, pos_image_path` and, if it likes, `neg
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +16,14 @@ import pyarrow as pa
 from .columns import ColumnError, negative_columns, side_columns
 from .judgements import read_judgements
 from .samples import Pair, Sample, sample_from
-from .source_specs import parse_specs
+from .source_specs import SourceSpec, TrainData, parse_specs
 from .sources import Subset, SubsetFiles, open_source
 from .tasks import PairDataset, SourceSlice, TaskRows
 from .validation import NEGATIVES, check_columns, check_media, check_side
 
 
 def load_pairs(
-    train_data: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    train_data: TrainData,
     *,
     media_root: str | None = None,
     subsets: Sequence[str] | None = None,
@@ -52,33 +51,18 @@ def load_pairs(
         ValueError: A source, subset, split or column is not there, or a row is empty or wrongly marked.
         MediaError: A file is missing or leaves `media_root`.
     """
+    defaults = {"media_root": media_root, "subsets": subsets, "split": split, "max_samples": max_samples_per_source}
     opened = open_tasks(
-        train_data,
-        media_root=media_root,
-        subsets=subsets,
-        split=split,
-        max_samples_per_source=max_samples_per_source,
-        use_negatives=use_negatives,
-        check_files=check_files,
-        seed=seed,
+        parse_specs(train_data, **defaults), use_negatives=use_negatives, check_files=check_files, seed=seed
     )
     return PairDataset([task for _, task in opened])
 
 
 def open_tasks(
-    train_data: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
-    *,
-    media_root: str | None = None,
-    subsets: Sequence[str] | None = None,
-    split: str | None = None,
-    max_samples_per_source: int | None = None,
-    use_negatives: bool = True,
-    check_files: bool = True,
-    seed: int = 0,
+    specs: Sequence[SourceSpec], *, use_negatives: bool = True, check_files: bool = True, seed: int = 0
 ) -> list[tuple[Subset, TaskRows]]:
     """[`load_pairs`]'s tasks, each with the subset that its rows come from."""
-    defaults = {"media_root": media_root, "subsets": subsets, "split": split, "max_samples": max_samples_per_source}
-    opened = [subset for spec in parse_specs(train_data, **defaults) for subset in open_source(spec)]
+    opened = [subset for spec in specs for subset in open_source(spec)]
     return [
         (subset, _task_rows(subset, name, use_negatives, check_files, seed))
         for subset, name in zip(opened, task_names(opened), strict=True)

@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeAlias
+
+TrainData: TypeAlias = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,7 @@ class SourceSpec:
             raise ValueError(f"max_samples of {self.path!r} is {self.max_samples}; it must be at least 1, or absent.")
 
 
-def parse_specs(
-    train_data: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]], **defaults: Any
-) -> list[SourceSpec]:
+def parse_specs(train_data: TrainData, **defaults: Any) -> list[SourceSpec]:
     """`train_data` as a list of specifications; `defaults` hold where an entry does not say otherwise.
 
     Raises:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import torch
 
 from .pairs import capped_rows, checked_rows, task_names
 from .samples import Pair
-from .source_specs import parse_specs
+from .source_specs import TrainData, parse_specs
 from .stream_sources import StreamedSubset, open_stream
 from .tasks import PairDataset, SourceSlice, TaskRows
 
@@ -171,7 +171,7 @@ TrainingPairs: TypeAlias = PairDataset | StreamedPairs
 
 
 def stream_pairs(
-    train_data: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    train_data: TrainData,
     *,
     media_root: str | None = None,
     subsets: Sequence[str] | None = None,

@@ -90,13 +90,21 @@ class VectorStore:
         Args:
             keys: `(n, 2)`, from [`ContentDigests.keys`].
             vectors: `(n, D)` float32.
+
+        Raises:
+            UserError: It cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{self._prefix}-{hashlib.sha256(keys.tobytes()).hexdigest()[:16]}"
         unfinished = self.folder / f"{name}.{os.getpid()}.tmp"
         tensors: dict[str, NDArray] = {"keys": np.ascontiguousarray(keys), "vectors": np.ascontiguousarray(vectors)}
-        save_file(tensors, unfinished, metadata={"identity": self.identity})
-        unfinished.replace(self.folder / f"{name}.safetensors")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, unfinished, metadata={"identity": self.identity})
+            unfinished.replace(self.folder / f"{name}.safetensors")
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"vectors cannot be kept in {self.folder}: {error}. Mend the cause (a full disk?)."
+            ) from error
 
 
 def _tensor(piece: Path, name: str) -> NDArray:

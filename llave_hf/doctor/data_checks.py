@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llave_hf.data.judgements import hardness_of
 from llave_hf.data.media import load_sample
 from llave_hf.data.samples import Pair
 from llave_hf.data.stream_tasks import StreamedPairs, TrainingPairs
 from llave_hf.media_llave import MediaError
+from llave_hf.training.objective import hardness_columns
 from llave_hf.training.recipe import Recipe
 
 from .examination import NOTE, OK, PROBLEM, Finding, Patient
@@ -47,21 +49,30 @@ def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
 
 
 def check_data(patient: Patient) -> Iterator[Finding]:
-    """Duplicates, tasks smaller than a batch, files that do not open."""
-    dataset = patient.dataset
+    """Duplicates, tasks smaller than a batch, files that do not open, columns that a setting needs."""
+    dataset, args = patient.dataset, patient.recipe.training
     if dataset is None:
         return
-    batch = patient.recipe.training.per_device_train_batch_size * patient.devices
+    batch = args.per_device_train_batch_size * patient.devices
+    level = PROBLEM if args.on_bad_sample == "raise" else NOTE
+    without: list[str] = []
     for source in dataset.sources:
         pairs = _Looked(dataset, _rows(source.start, len(source), patient.fast))
-        if len(source) < batch and patient.recipe.training.batch_tasks == "one":
+        if len(source) < batch and args.batch_tasks == "one":
             text = f"{source.name} has {len(source)} rows, fewer than a batch of {batch}: none of them is trained on"
             yield Finding(PROBLEM, "data", text)
         try:
             yield from _duplicates(source.name, pairs)
-            yield from _broken_files(source.name, pairs)
-        except ValueError as error:  # a row of a stream, which is checked only now
+            yield from _broken_files(source.name, pairs, level)
+            if args.use_negatives and not any(pair.negatives for pair in pairs):
+                without.append(source.name)
+            for pair in pairs:
+                hardness_of([pair], hardness_columns(args), len(pair.negatives))
+        except ValueError as error:  # a row of a stream, which is checked only now, or one without hardness
             yield Finding(PROBLEM, "data", str(error))
+    if without:
+        level = PROBLEM if len(without) == len(dataset.sources) else NOTE
+        yield Finding(level, "data", f"use_negatives is on, but no row looked at has negatives: {', '.join(without)}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,7 @@ def _duplicates(name: str, pairs: _Looked) -> Iterator[Finding]:
         yield Finding(NOTE, "data", text)
 
 
-def _broken_files(name: str, pairs: _Looked) -> Iterator[Finding]:
+def _broken_files(name: str, pairs: _Looked, level: str) -> Iterator[Finding]:
     broken: list[str] = []
     seen = set()
     for pair in pairs:
@@ -111,6 +122,6 @@ def _broken_files(name: str, pairs: _Looked) -> Iterator[Finding]:
                 broken.append(f"row {pair.row}: {error}")
     if broken:
         rest = f" (and {len(broken) - NAMED} more)" if len(broken) > NAMED else ""
-        yield Finding(PROBLEM, "data", f"{name}: {len(broken)} files do not open: {'; '.join(broken[:NAMED])}{rest}")
+        yield Finding(level, "data", f"{name}: {len(broken)} files do not open: {'; '.join(broken[:NAMED])}{rest}")
     elif seen:
         yield Finding(OK, "data", f"{name}: {len(seen)} samples with pictures or videos opened")

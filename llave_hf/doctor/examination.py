@@ -19,7 +19,7 @@ class Finding:
 
     Args:
         level: `"ok"`, `"note"` (worth knowing) or `"PROBLEM"` (the run would fail or waste its time).
-        part: `settings`, `data`, `model`, `disk`, `memory`, `time`.
+        part: `settings`, `data`, `loss`, `batches`, `teacher`, `model`, `disk`, `memory`, `time`.
     """
 
     level: str
@@ -67,6 +67,7 @@ def examine(
     from .data_checks import check_data, open_data
     from .estimates import check_memory_and_time
     from .model_checks import check_model
+    from .start_checks import check_batches, check_loss, check_teacher
 
     try:
         recipe = load_recipe(recipe_path, overrides)
@@ -77,12 +78,16 @@ def examine(
     dataset, findings = open_data(recipe)
     yield from findings
     patient = Patient(recipe, dataset, fast, tflops, devices)
-    checks: list[Check] = [check_data, check_model, check_disk, check_memory_and_time]
+    checks: list[Check] = [check_data, check_loss, check_batches, check_teacher]
+    checks += [check_model, check_disk, check_memory_and_time]
+    told: set[str] = set()
     for check in checks:
         try:
             yield from check(patient)
         except (ValueError, OSError) as error:
-            yield Finding(PROBLEM, check.__name__.split("_")[1], str(error))
+            if str(error) not in told:
+                yield Finding(PROBLEM, check.__name__.split("_")[1], str(error))
+            told.add(str(error))
 
 
 def check_settings(recipe: Recipe) -> Iterator[Finding]:

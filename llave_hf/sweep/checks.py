@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llave_hf.errors import UserError
-
-FEW = 10  # names that an error lists
-
-
-def check_keys(keys: Iterable[Any], known: Collection[str], where: str) -> None:
-    """Raises UserError at the first key that is not known."""
-    for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"there are {', '.join(known)}." if len(known) <= FEW else "recipes/README.md lists the keys."
-            if near:
-                hint = f"did you mean {near[0]!r}?"
-            raise UserError(f"{where} has the key {key!r}, which does not exist; {hint}")
 
 
 def mapping(value: Any, where: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import yaml
 
 from llave_hf.errors import UserError
 from llave_hf.training.recipe import Recipe, RecipeLoader, known_keys, load_recipe
+from llave_hf.training.recipe_checks import check_keys
 
-from .checks import check_keys, check_number, check_seeds, mapping, named_entries
+from .checks import check_number, check_seeds, mapping, named_entries
 from .plan import Group, Run, Sweep, Variant, slug, what
 
 SWEEP_KEYS = ("base", "settings", "seeds", "budget_pairs", "groups")

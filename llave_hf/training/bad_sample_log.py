@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from transformers.utils import logging
 
 from llave_hf import distributed
+from llave_hf.data.bad_samples import failures_among, without_bad
+from llave_hf.data.stream_tasks import TrainingPairs
 from llave_hf.errors import UserError
 
 from .arguments import LlaveTrainingArguments
@@ -26,6 +29,9 @@ class BadSampleLog:
     Args:
         args: Of the run.
         rows: Of its training data.
+
+    Attributes:
+        unusable: Samples that count as bad whether or not they open, by key, and why.
     """
 
     def __init__(self, args: LlaveTrainingArguments, rows: int) -> None:
@@ -33,6 +39,21 @@ class BadSampleLog:
         self.on = args.on_bad_sample == "skip"
         self.limit = args.max_bad_samples if args.max_bad_samples is not None else max(10, rows // 100)
         self.found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.unusable: dict[int, str] = {}
+
+    def foretell(self, failed: Mapping[int, str], dataset: TrainingPairs) -> None:
+        """Takes samples, by key, that cannot be used whatever batch they come in, and why; all ranks call it.
+
+        Raises:
+            UserError: On all ranks, where there are more than `max_bad_samples` by now.
+        """
+        for told in distributed.all_gather_object(dict(failed)):
+            self.unusable.update(told)
+        reports: list[dict[str, Any]] = []
+        if self.unusable and distributed.rank() == 0:
+            for pair in (dataset[index] for index in range(len(dataset))):
+                without_bad(pair, failures_among([pair], self.unusable), reports)
+        self.take({"bad_samples": reports}, 0)
 
     def take(self, inputs: dict[str, Any], step: int) -> None:
         """Takes the reports out of a batch; all ranks call it for each.

@@ -117,11 +117,29 @@ class CheckpointingTrainer(Trainer):
         for state in self.kept:
             state.save_state(output_dir)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        with self._misfits_told(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """And what else there is: Trainer calls it for every resume, also of a run whose steps were all done."""
-        super()._load_optimizer_and_scheduler(checkpoint)
-        for state in self.kept:
-            state.load_state(checkpoint)
+        with self._misfits_told(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            for state in self.kept:
+                state.load_state(checkpoint)
+
+    @contextmanager
+    def _misfits_told(self, checkpoint: str | None) -> Iterator[None]:
+        """Names the settings that a checkpoint was written with and the run no longer has."""
+        try:
+            yield
+        except (ValueError, LookupError, OSError, RuntimeError, SafetensorError) as error:
+            changed = ", ".join(_changed_settings(checkpoint, self.args.to_dict()))
+            cause = f"settings that changed since: {changed}; take them back" if changed else "a file may be broken"
+            raise UserError(
+                f"{checkpoint} cannot be gone on from ({error}): {cause}, name an older checkpoint, or begin anew in "
+                "another output_dir."
+            ) from error
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Nothing where all steps were done when the run was stopped; Trainer's own takes one more."""
@@ -129,6 +147,17 @@ class CheckpointingTrainer(Trainer):
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
+
+
+def _changed_settings(checkpoint: str | None, now: dict[str, Any]) -> list[str]:
+    """Names of the arguments that are not as they were, but for where the run lies."""
+    path = Path(str(checkpoint)) / "training_args.json"
+    if not path.is_file():
+        return []
+    then = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(now, default=str))
+    apart = {"output_dir", "logging_dir", "run_name", "resume_from_checkpoint"}
+    return sorted(name for name in now.keys() & then.keys() - apart if now[name] != then[name])
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from llave_hf.data.stream_tasks import TrainingPairs
 from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
 
 from .arguments import LlaveTrainingArguments
+from .bad_sample_log import BadSampleLog
 from .moving_average import MovingAverage
 from .strength import HardnessStrength, by_task
 from .teacher import Teacher
@@ -74,7 +75,7 @@ class Objective:
         if self.args.hardness_source == "ema":
             self.average = MovingAverage(trainer.model, self.args.ema_decay)
 
-    def teach(self, dataset: TrainingPairs) -> None:
+    def teach(self, dataset: TrainingPairs, bad_samples: BadSampleLog) -> None:
         """Encodes the data with the teacher, if there is one and it has not yet; all ranks call it."""
         if self.args.hardness_teacher is None or self.teacher is not None:
             return
@@ -85,6 +86,7 @@ class Objective:
             device=str(self.args.device),
             batch_size=self.args.per_device_eval_batch_size,
             use_negatives=self.args.use_negatives,
+            bad_samples=bad_samples,
         )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -203,13 +205,14 @@ def hardness_columns(args: LlaveTrainingArguments) -> tuple[str, ...]:
 class AfterStep(TrainerCallback):
     """What the objective needs before the first step and after each: Trainer knows the model's parameters only."""
 
-    def __init__(self, objective: Objective, dataset: TrainingPairs | None) -> None:
+    def __init__(self, objective: Objective, dataset: TrainingPairs | None, bad_samples: BadSampleLog) -> None:
         self.objective = objective
         self.dataset = dataset
+        self.bad_samples = bad_samples
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.dataset is not None:
-            self.objective.teach(self.dataset)
+            self.objective.teach(self.dataset, self.bad_samples)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.objective.loss.zero_grad()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 
+from llave_hf.from_scratch import build_from_scratch
+from llave_hf.processing_llave import LlaveProcessor
+
 from .arguments import LlaveTrainingArguments
 from .quantization import check_quantization
+from .recipe_checks import check_from_scratch, check_keys, check_kinds
 
 _DTYPES = ("auto", "float32", "bfloat16")
 
@@ -57,6 +61,9 @@ class ModelArguments:
             )
         if self.dtype not in _DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; choose {', '.join(_DTYPES)}.")
+        check_keys(self.processor, _parameters(LlaveProcessor, "tokenizer", "chat_template"), "processor")
+        if self.from_scratch is not None:
+            check_from_scratch(self.from_scratch, _parameters(build_from_scratch, "texts", "processor", "seed"))
 
 
 @dataclass
@@ -128,14 +135,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ValueError(f"recipe {file} does not exist; give a YAML file such as recipes/tiny.yaml.")
     try:
         raw = yaml.load(file.read_text(encoding="utf-8"), RecipeLoader) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe {file} is no valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"recipe {file} holds a {type(raw).__name__}, not a mapping of keys to values.")
-    _check_keys(raw, str(file))
+    check_keys(raw, known_keys(), str(file))
     for key, value in _parse_overrides(overrides):
         _set(raw, key, value)
-    _check_numbers(raw, str(file))
+    check_kinds(raw, {name: hint for kind in _KINDS for name, hint in get_type_hints(kind).items()}, str(file))
     model, data, training = HfArgumentParser(_KINDS).parse_dict(raw)
     check_quantization(model.quantization, training)
     return Recipe(model, data, training, raw)
@@ -146,26 +153,8 @@ def known_keys() -> dict[str, dataclasses.Field[Any]]:
     return {f.name: f for kind in _KINDS for f in dataclasses.fields(kind) if f.init}
 
 
-def _check_keys(raw: dict[str, Any], where: str) -> None:
-    keys = known_keys()
-    for key in raw:
-        if key not in keys:
-            near = difflib.get_close_matches(str(key), keys, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "recipes/README.md lists the keys."
-            raise ValueError(f"{where} has the key {key!r}, which does not exist; {hint}")
-
-
-def _check_numbers(raw: dict[str, Any], where: str) -> None:
-    """Numbers and switches must be such: dataclasses take anything, and fail later, elsewhere."""
-    hints = {name: hint for kind in _KINDS for name, hint in get_type_hints(kind).items()}
-    for key, value in raw.items():
-        allowed = set(get_args(hints[key]) or (hints[key],))
-        if not allowed <= {bool, int, float, type(None)}:
-            continue
-        fits = type(value) in allowed or (float in allowed and type(value) is int)
-        if not fits:
-            wanted = " or ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in allowed))
-            raise ValueError(f"{where} gives {key} the value {value!r}; it takes {wanted}.")
+def _parameters(made: Any, *without: str) -> list[str]:
+    return [name for name in inspect.signature(made).parameters if name not in without]
 
 
 def _parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
@@ -178,7 +167,7 @@ def _parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
         key, equals, text = head[2:].partition("=")
         if not equals:
             text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        _check_keys({key.partition(".")[0]: None}, "command line")
+        check_keys([key.partition(".")[0]], known_keys(), "command line")
         pairs.append((key, yaml.load(text, RecipeLoader)))
     return pairs
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainingArguments
 
+from llave_hf.adapters import open_base, with_adapter
 from llave_hf.errors import UserError, user_errors
 from llave_hf.modeling_llave import LlaveModel
 
@@ -31,17 +32,21 @@ Tensors = dict[str, torch.Tensor]
 def reproduce(folder: str | Path) -> Iterator[str]:
     """What the kept weights make of the kept batches, line by line: weights, embeddings, loss and gradient.
 
-    The batches of all ranks are put together, so the loss is the run's.
+    The batches of all ranks are put together, so the loss is the run's. Of a run with adapters these were kept: their
+    base is opened where the run found it, in float32.
 
     Args:
         folder: A `postmortem-STEP`.
+
+    Raises:
+        UserError: The folder is no such, or the base model of its adapter cannot be opened.
     """
     root = Path(folder)
     if not (root / "report.json").exists():
         raise UserError(f"{root} holds no report.json; give a folder postmortem-STEP of a run's output folder.")
     about = json.loads((root / "report.json").read_text(encoding="utf-8"))
     yield f"step {about['step']}: not finite: {about['not_finite']}"
-    model = LlaveModel.from_pretrained(root / "model").train()
+    model = _open(root / "model").train()
     yield _line("weights", first_not_finite(dict(model.named_parameters())))
     ranks = [load_file(path) for path in sorted(root.glob("rank-*.safetensors"), key=_number)]
     for number in range(1 + max(int(name.split(".")[1]) for name in ranks[0] if name.startswith("batch."))):
@@ -64,8 +69,14 @@ def reproduce(folder: str | Path) -> Iterator[str]:
             )
 
 
+def _open(folder: Path) -> nn.Module:
+    if not (folder / "adapter_config.json").exists():
+        return LlaveModel.from_pretrained(folder)
+    return with_adapter(open_base(folder)[1], folder, trainable=True)
+
+
 def _gradient(
-    model: LlaveModel, settings: Path, parts: list[Tensors], batch: Tensors, about: Mapping[str, Any]
+    model: nn.Module, settings: Path, parts: list[Tensors], batch: Tensors, about: Mapping[str, Any]
 ) -> Iterator[str]:
     given = json.loads(settings.read_text(encoding="utf-8"))
     if given["hardness_source"] in ("teacher", "ema"):

@@ -18,6 +18,9 @@ from llave_hf.data import mined_rows, nearest
 from llave_hf.data.embedding_cache import EmbeddingCache, as_input
 from llave_hf.data.mining import MiningOptions, mine_task, mined_columns
 from llave_hf.data.pairs import TaskRows, load_pairs, open_tasks
+from llave_hf.data.samples import Sample
+from llave_hf.data.source_specs import SourceSpec
+from llave_hf.errors import UserError
 from llave_hf.sentence_transformer import load_encoder
 
 
@@ -38,7 +41,7 @@ def task_of(folder: Path, rows: Sequence[dict[str, Any]]) -> TaskRows:
     (folder / "Task").mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"qry_image_path": "", "pos_image_path": "", **row}) for row in rows]
     (folder / "Task" / "original.jsonl").write_text("\n".join(lines) + "\n")
-    return open_tasks(str(folder))[0][1]
+    return open_tasks([SourceSpec(str(folder))])[0][1]
 
 
 def mined(folder: Path, rows: Sequence[dict[str, Any]], **options: Any) -> Any:
@@ -149,6 +152,7 @@ def test_filters(options: dict[str, Any], expected: list[int], reason: str | Non
         ({"num_negatives": 0}, "num_negatives is 0"),
         ({"rank_min": 5, "rank_max": 5}, "0 <= rank_min < rank_max"),
         ({"relative_margin": 1.5}, "relative_margin is 1.5"),
+        ({"absolute_margin": -0.1}, "absolute_margin is -0.1"),
     ],
 )
 def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
@@ -161,6 +165,33 @@ def test_each_distinct_sample_is_encoded_once(tmp_path: Path) -> None:
     rows = [row(0, 20), row(0, 25), row(10, 20), row(20, 25)]
     mine_task(task_of(tmp_path, rows), EmbeddingCache(encoder, None, "", show_progress=False), MiningOptions())
     assert sorted(encoder.calls) == sorted(["angle 0", "angle 10", "angle 20", "angle 20", "angle 25"])
+
+
+class Particular(Planted):
+    """Refuses some texts."""
+
+    def encode(self, inputs: Sequence[Any], **options: Any) -> np.ndarray:
+        if refused := {"angle 3", "angle 7"} & set(inputs):
+            raise ValueError(f"not {', '.join(sorted(refused))}")
+        return super().encode(inputs, **options)
+
+
+def test_what_cannot_be_encoded_is_found_and_the_rest_is_kept(tmp_path: Path) -> None:
+    samples = [Sample(f"angle {number}") for number in range(10)]
+    cache = EmbeddingCache(Particular(), tmp_path / "cache", "", show_progress=False)
+    told: list[tuple[str, str]] = []
+    cache.fill(samples, "some", lambda sample, error: told.append((sample.text, str(error))))
+    assert told == [("angle 3", "not angle 3"), ("angle 7", "not angle 7")]
+    good = [sample for sample in samples if sample.text not in dict(told)]
+    cache.encoder = None
+    assert cache.encode(good, "others").shape == (8, 2)
+
+
+def test_a_folder_that_cannot_be_written_is_not_the_samples_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = EmbeddingCache(Planted(), tmp_path / "file", "", show_progress=False)
+    with pytest.raises(UserError, match=r"vectors cannot be kept in .*file"):
+        cache.fill([Sample("angle 1"), Sample("angle 2")], "some", lambda *_: pytest.fail("told"))
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
@@ -225,6 +256,24 @@ def test_the_command_writes_rows_that_train(
     assert "with another model or other settings" in capsys.readouterr().err
 
 
+def test_the_data_are_never_replaced_by_what_is_mined(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_training_data(tmp_path / "data", tasks=["Caption"])
+    rows = (root / "train" / "Caption" / "original.jsonl").read_text()
+    for output in (root / "train", root / "train" / "Caption" / ".."):
+        with pytest.raises(SystemExit):
+            run(root, model, output)
+        assert "Caption/original.jsonl would be replaced by its mined rows; name another" in capsys.readouterr().err
+    assert (root / "train" / "Caption" / "original.jsonl").read_text() == rows
+    assert [path.name for path in (root / "train").iterdir()] == ["Caption"]
+    run(root, model, tmp_path / "mined")
+    (tmp_path / "mined" / "Caption" / "mining.json").write_text("{")
+    with pytest.raises(SystemExit):
+        run(root, model, tmp_path / "mined")
+    assert "mining.json is no JSON" in capsys.readouterr().err
+
+
 def test_a_stopped_run_goes_on_from_its_vectors(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_training_data(tmp_path / "data")
     monkeypatch.setattr("llave_hf.data.embedding_cache.PIECE", 8)
@@ -238,7 +287,7 @@ def test_a_stopped_run_goes_on_from_its_vectors(model: Path, tmp_path: Path, mon
         return piece(self, samples)
 
     monkeypatch.setattr(EmbeddingCache, "_piece", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="130"):
         run(root, model, tmp_path / "stopped")
     monkeypatch.setattr(EmbeddingCache, "_piece", piece)
     cached = list((tmp_path / "stopped" / mined_rows.CACHE_FOLDER).iterdir())

@@ -121,6 +121,36 @@ def test_with_bad_samples_two_ranks_train_to_the_weights_of_one(root: Path, whol
     assert listed[0] == listed[1] == {("Caption", 5), ("Question", 5)}
 
 
+def test_with_a_teacher_and_bad_samples_two_ranks_train_to_the_weights_of_one(root: Path, whole: Path) -> None:
+    """One rank finds what the teacher cannot encode; the other has to leave it out as well."""
+    recipe = root / "recipe.yaml"
+    settings = ["--hardness_source", "teacher", "--hardness_teacher", str(whole), "--hardness_strength", "20"]
+    settings += ["--max_steps", "8"]
+    status, said, _ = launch("nothing", 0, recipe, "--output_dir", str(root / "taught"), *settings)
+    assert status == 0, said[-4000:]
+    alone = [
+        sys.executable,
+        str(WORKER),
+        "nothing",
+        "0",
+        str(recipe),
+        "--output_dir",
+        str(root / "taught-one"),
+        *settings,
+    ]
+    alone += ["--per_device_train_batch_size", "4"]
+    done = subprocess.run(alone, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    one, two = (load_file(root / name / "model.safetensors") for name in ("taught-one", "taught"))
+    start = load_file(whole / "initial" / "model.safetensors")
+    moved = max((one[name] - start[name]).abs().max().item() for name in one)
+    assert moved > 1e-3
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-3 * moved
+    for name in ("taught-one", "taught"):
+        listed = [json.loads(line) for line in (root / name / "bad_samples.jsonl").open()]
+        assert [(entry["source"], entry["row"]) for entry in listed] == [("Caption", 5), ("Question", 5)]
+
+
 def test_the_death_of_a_rank_ends_the_other_within_a_minute(root: Path) -> None:
     status, said, seconds = launch("kill", 3, root / "recipe.yaml", "--output_dir", str(root / "death"))
     assert status not in (0, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from helpers import write_recipe, write_training_data
 from step_helpers import give_teacher, make_pairs, make_trainer, move_average, run_steps, write_media
 
-from llave_hf import LlaveModel
+from llave_hf import LlaveModel, LlaveSentenceTransformer
+from llave_hf.errors import UserError
 from llave_hf.train import train
 from llave_hf.training.arguments import LlaveTrainingArguments
 from llave_hf.training.moving_average import MovingAverage
@@ -202,6 +204,54 @@ def test_a_teacher_encodes_the_data_once(tmp_path: Path) -> None:
     assert all(1 <= value <= 7 for value in logged(trainer, "effective_negatives"))
     with pytest.raises(ValueError, match="the data have changed"):
         teacher.embed(torch.tensor([12345]))
+
+
+ENCODE = LlaveSentenceTransformer.encode
+
+
+def encode_all_but_one(self: LlaveSentenceTransformer, inputs: list[Any], **options: Any) -> Any:
+    if "Question number 7" in inputs:
+        raise ValueError("the teacher knows no 7")
+    return ENCODE(self, inputs, **options)
+
+
+def test_with_skip_a_teacher_leaves_out_the_pairs_that_training_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that does not open, for the teacher as for training, and an answer that it alone cannot encode."""
+    root = write_training_data(tmp_path)
+    run(root, "teacher", max_steps=2)
+    broken = root / "images" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    monkeypatch.setattr(LlaveSentenceTransformer, "encode", encode_all_but_one)
+    said: list[str] = []
+    monkeypatch.setattr("llave_hf.training.bad_sample_log.logger.warning", said.append)
+    settings = {"hardness_source": "teacher", "hardness_teacher": str(root / "teacher"), "on_bad_sample": "skip"}
+    trainer = run(root, "pupil", **settings, num_train_epochs=1, max_steps=-1)
+    listed = [json.loads(line) for line in (root / "pupil" / "bad_samples.jsonl").read_text().splitlines()]
+    unopened, unknown = (
+        f"the teacher cannot encode it: {why}" for why in (f"{broken} cannot be decoded", "the teacher knows no 7")
+    )
+    expected = [("Caption", 3, "positive"), ("Question", 3, "query"), ("Question", 7, "positive")]
+    assert [(entry["source"], entry["row"], entry["role"]) for entry in listed] == expected
+    for entry, reason in zip(listed, (unopened, unopened, unknown), strict=True):
+        assert entry["reason"].startswith(reason)
+    assert len(said) == 3
+    assert {entry["bad_samples"] for entry in trainer.state.log_history if "loss" in entry} == {3}
+    assert trainer.objective.teacher is not None
+    assert len(trainer.objective.teacher.keys) == 4 * 24 - 3
+    with pytest.raises(UserError, match=r"encode 2 samples, more than max_bad_samples \(1\); the last was: \w+, row "):
+        run(root, "strict", **settings, max_bad_samples=1)
+
+
+def test_a_sample_that_a_teacher_cannot_encode_ends_the_run_with_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_training_data(tmp_path)
+    run(root, "teacher", max_steps=2)
+    monkeypatch.setattr(LlaveSentenceTransformer, "encode", encode_all_but_one)
+    with pytest.raises(ValueError, match=r"^Question, row 7: the teacher cannot encode it: the teacher knows no 7$"):
+        run(root, "pupil", hardness_source="teacher", hardness_teacher=str(root / "teacher"))
 
 
 @pytest.mark.parametrize(

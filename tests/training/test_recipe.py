@@ -25,6 +25,10 @@ def test_values_arrive_with_their_types(tmp_path: Path) -> None:
     assert recipe.data.media_root == str(tmp_path)
 
 
+def test_a_list_of_numbers_is_taken(tmp_path: Path) -> None:
+    assert load_recipe(write_recipe(tmp_path), ["--matryoshka_dims", "[8, 16]"]).training.matryoshka_dims == [8, 16]
+
+
 def test_a_key_inside_another_is_overridden_alone(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path), ["--from_scratch.text_config.hidden_size", "48"])
     assert recipe.model.from_scratch is not None
@@ -50,6 +54,27 @@ def test_a_key_that_does_not_exist_suggests_the_nearest(tmp_path: Path, place: s
         ({"model": "some/model"}, "this one gives both"),
         ({"train_data": None}, "names no train_data"),
         ({"temperature": "warm"}, "temperature"),
+        ({"matryoshka_dims": 8}, "matryoshka_dims the value 8; it takes a list of int"),
+        ({"matryoshka_dims": [8, "x"]}, "it takes a list of int"),
+        ({"train_subsets": "Caption"}, "train_subsets the value 'Caption'; it takes a list of str or null"),
+        ({"lora": "yes"}, "lora the value 'yes'; it takes a mapping or null"),
+        (
+            {"processor": {"image_tilling": "none"}},
+            "processor has the key 'image_tilling'.*did you mean 'image_tiling'",
+        ),
+        ({"from_scratch": {"vocabulary": 300}}, "from_scratch has the key 'vocabulary'"),
+        ({"from_scratch": {"vision_config": {}, "text_config": {}}}, "from_scratch.vocab_size is None; give a whole"),
+        ({"from_scratch": {"vocab_size": 300, "vision_config": 3}}, "from_scratch.vision_config is 3; give a mapping"),
+        (
+            {
+                "from_scratch": {
+                    "vocab_size": 300,
+                    "vision_config": {},
+                    "text_config": {"hidden_size": 20, "num_attention_heads": 4},
+                }
+            },
+            "from_scratch.text_config has hidden_size 20 and num_attention_heads 4; .*a multiple of 8",
+        ),
         ({"freeze": ["tower"]}, "freeze names tower"),
         ({"batch_tasks": "all"}, "batch_tasks is 'all'"),
         ({"remove_unused_columns": True}, "remove_unused_columns is True"),

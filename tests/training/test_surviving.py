@@ -22,6 +22,7 @@ from llave_hf.modeling_llave import LlaveModel
 from llave_hf.train import find_checkpoint, train
 from llave_hf.training import whole_folders
 from llave_hf.training.bad_sample_log import LIST_FILE, BadSampleLog
+from llave_hf.training.postmortem import first_not_finite
 from llave_hf.training.recipe import Recipe, load_recipe
 from llave_hf.training.reproduce import reproduce
 from llave_hf.training.trainer import LlaveTrainer
@@ -142,6 +143,31 @@ def test_a_refused_start_leaves_another_run_alone(data: Path) -> None:
     recipe.training.resume_from_checkpoint = "true"
     assert find_checkpoint(recipe) == str(data / "out" / "checkpoint-2")
     assert not unfinished.exists()
+
+
+def test_a_checkpoint_that_does_not_fit_says_which_settings_changed(data: Path) -> None:
+    recipe = write_recipe(data, max_steps=2, save_steps=1)
+    train(load_recipe(recipe))
+    checkpoint = data / "out" / "checkpoint-1"
+    again = ["--output_dir", str(data / "again"), "--resume_from_checkpoint", str(checkpoint)]
+    for change, name in (
+        (["--hardness_source", "ema"], "hardness_source"),
+        (["--learn_temperature"], "learn_temperature"),
+        (["--lora", "{r: 2}"], "lora"),
+        (["--muon_learning_rate", "0.01"], "muon_learning_rate"),
+    ):
+        with pytest.raises(UserError, match=rf"checkpoint-1 cannot be gone on from .*changed since: {name}; take"):
+            train(load_recipe(recipe, [*again, *change]))
+    (checkpoint / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"checkpoint-1 cannot be gone on from .*: a file may be broken"):
+        train(load_recipe(recipe, again))
+
+
+def test_a_run_does_not_go_on_with_a_model_of_another_shape(data: Path) -> None:
+    recipe = write_recipe(data, max_steps=2, save_steps=1)
+    train(load_recipe(recipe))
+    with pytest.raises(UserError, match=r"initial was built with .*text_config.hidden_size 24, the recipe says 32"):
+        train(load_recipe(recipe, ["--resume_from_checkpoint", "--from_scratch.text_config.hidden_size", "32"]))
 
 
 def trainer_for(data: Path, **changes: Any) -> LlaveTrainer:
@@ -288,10 +314,9 @@ def test_embeddings_that_are_not_finite_stop_the_run_and_are_kept(data: Path) ->
 class InfiniteGradient(TrainerCallback):
     """One parameter's gradient is infinite at one step."""
 
-    name = "backbone.language_model.layers.1.mlp.up_proj.weight"
-
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, name: str = "backbone.language_model.layers.1.mlp.up_proj.weight") -> None:
         self.step = step
+        self.name = name
         self.before: dict[str, torch.Tensor] = {}
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: LlaveModel, **kwargs: Any) -> None:
@@ -315,6 +340,32 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(data: Path, cachi
     lines = list(reproduce(data / "out" / "postmortem-2"))
     assert lines[-1] == "gradient: finite"  # the hook is not there
     assert lines[-2] == f"loss: {report['ranks'][0]['loss'] * 2:.6g}"  # of half of the two batches
+
+
+def test_a_post_mortem_of_adapters_looks_at_their_gradients(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "base_model.model.backbone.language_model.layers.1.mlp.up_proj.lora_B.default.weight"
+    monkeypatch.setattr("transformers.trainer.DEFAULT_CALLBACKS", [InfiniteGradient(2, name)])
+    with pytest.raises(UserError, match=f"the gradient is not finite .*first such gradient: {name}"):
+        train(load_recipe(write_recipe(data, lora={"r": 2}, learning_rate=1e-2, save_strategy="no")))
+    folder = data / "out" / "postmortem-2"
+    looked_at: list[set[str]] = []
+
+    def look(tensors: dict[str, torch.Tensor]) -> str | None:
+        looked_at.append(set(tensors))
+        return first_not_finite(tensors)
+
+    monkeypatch.setattr("llave_hf.training.reproduce.first_not_finite", look)
+    lines = list(reproduce(folder))
+    loss = json.loads((folder / "report.json").read_text())["ranks"][0]["loss"]
+    assert lines[1] == "weights: finite"
+    assert lines[-2:] == [f"loss: {loss:.6g}", "gradient: finite"]  # the hook is not there
+    assert name in looked_at[-1]
+    assert {"lora_A", "lora_B", "modules_to_save"} == {
+        kind for kind in ("lora_A", "lora_B", "modules_to_save", "base_layer") for n in looked_at[-1] if kind in n
+    }
+    (data / "out" / "initial").rename(data / "moved")
+    with pytest.raises(UserError, match=r"the base model .*out/initial of .*/model cannot be opened"):
+        list(reproduce(folder))
 
 
 def test_an_infinite_gradient_under_a_scaler_is_the_scalers(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

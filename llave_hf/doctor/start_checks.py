@@ -1,0 +1,44 @@
+"""What training would refuse as it begins, found by the code that would refuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transformers import PreTrainedConfig
+
+from llave_hf.training.batches import train_dataloader
+from llave_hf.training.objective import Objective
+
+from .examination import OK, PROBLEM, Finding, Patient
+from .model_checks import config_of
+
+
+def check_loss(patient: Patient) -> Iterator[Finding]:
+    """Settings of the loss that the tasks or the model do not bear out; nothing where they do."""
+    if patient.dataset is None:
+        return
+    args = patient.recipe.training
+    Objective(args, [source.name for source in patient.dataset.sources])
+    size = config_of(patient.recipe).hidden_size
+    if longer := [number for number in args.matryoshka_dims if number > size]:
+        yield Finding(PROBLEM, "loss", f"matryoshka_dims has {longer[0]}; vectors have {size} dimensions")
+
+
+def check_batches(patient: Patient) -> Iterator[Finding]:
+    """Whether the data fill the batches."""
+    if patient.dataset is None:
+        return
+    args = patient.recipe.training
+    count = len(train_dataloader(args, patient.dataset, list))
+    yield Finding(OK, "batches", f"{count:,} of {args.per_device_train_batch_size:,} pairs an epoch on one device")
+
+
+def check_teacher(patient: Patient) -> Iterator[Finding]:
+    """Whether there is a teacher where one is named."""
+    teacher = patient.recipe.training.hardness_teacher
+    if teacher is None:
+        return
+    try:
+        PreTrainedConfig.get_config_dict(teacher)
+    except (ValueError, OSError) as error:
+        yield Finding(PROBLEM, "teacher", f"hardness_teacher {teacher} cannot be opened: {error}")
