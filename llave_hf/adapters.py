@@ -58,15 +58,16 @@ def open_base(adapter: str | os.PathLike[str]) -> tuple[str, LlaveModel, LlavePr
     if not base:
         raise UserError(f"adapter_config.json of {adapter} names no base_model_name_or_path; write it there.")
     try:
-        model = AutoModel.from_pretrained(base)
+        revision = {"revision": config.revision} if config.revision else {}
+        model = AutoModel.from_pretrained(base, **revision)
     except OSError as error:
         raise UserError(
             f"the base model {base} of {adapter} cannot be opened ({error}); write where it is as "
             "base_model_name_or_path in adapter_config.json."
         ) from error
     if not isinstance(model, LlaveModel):
-        model = LlaveModel.from_pretrained(base)
-    processor = _processor(adapter, base)
+        model = LlaveModel.from_pretrained(base, **revision)
+    processor = _processor(adapter, base, revision)
     match_processor(model, processor)
     return base, model, processor
 
@@ -104,11 +105,13 @@ def _peft() -> Any:
     return peft
 
 
-def _processor(adapter: str | os.PathLike[str], base: str) -> LlaveProcessor:
+def _processor(adapter: str | os.PathLike[str], base: str, revision: dict[str, str]) -> LlaveProcessor:
     """The adapter's own where it was saved with one, else its base model's."""
-    own = Path(adapter) / "processor_config.json"
-    found = AutoProcessor.from_pretrained(adapter if own.exists() else base)
-    return found if isinstance(found, LlaveProcessor) else LlaveProcessor.from_pretrained(base)
+    if (Path(adapter) / "processor_config.json").exists():
+        found = AutoProcessor.from_pretrained(adapter)
+    else:
+        found = AutoProcessor.from_pretrained(base, **revision)
+    return found if isinstance(found, LlaveProcessor) else LlaveProcessor.from_pretrained(base, **revision)
 
 
 @torch.inference_mode()

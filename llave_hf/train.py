@@ -27,6 +27,7 @@ from .data.stream_tasks import TrainingPairs, stream_pairs
 from .errors import UserError, user_errors
 from .from_scratch import build_from_scratch
 from .initialisation import match_processor
+from .model_identity import check_model_path
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
 from .training.finished_model import save_finished
@@ -203,7 +204,12 @@ def open_model(arguments: ModelArguments, output_dir: str, processor: LlaveProce
 
 
 def model_source(arguments: ModelArguments, output_dir: str) -> str | Path:
-    """Where a run's weights come from."""
+    """Where a run's weights come from.
+
+    Raises:
+        UserError: `model` can only be a folder, and there is none.
+    """
+    check_model_path(arguments.model)
     return arguments.model if arguments.model is not None else Path(output_dir) / "initial"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor
 
 from llave_hf import LlaveModel, LlaveProcessor
+from llave_hf.adapters import open_base
 from llave_hf.cli import main
 
 peft = pytest.importorskip("peft")
@@ -51,6 +53,20 @@ def adapter(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest
     if request.param == "transformers":
         processor.save_pretrained(folder)
     return folder, vectors
+
+
+def test_the_base_is_opened_at_the_revision_that_the_adapter_names(
+    adapter: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(adapter[0], tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"revision": "1234abcd"}))
+    asked: list[dict[str, Any]] = []
+    opened = AutoModel.from_pretrained
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda base, **options: asked.append(options) or opened(base))
+    open_base(folder)
+    open_base(adapter[0])
+    assert asked == [{"revision": "1234abcd"}, {}]
 
 
 def test_an_adapter_holds_its_own_weights_only(adapter: tuple[Path, Any]) -> None:

@@ -38,7 +38,7 @@ def test_a_sound_recipe(tmp_path: Path) -> None:
 
 def test_settings(tmp_path: Path) -> None:
     root = write_training_data(tmp_path)
-    findings = examined(root, hardness_mode="hard_negatives", gradient_accumulation_steps=2)
+    findings = examined(root, hardness_mode="all_negatives", gradient_accumulation_steps=2)
     assert "weighs rows' own negatives, but use_negatives is off" in texts(findings, "PROBLEM")
     assert "gradient_accumulation_steps 2 adds no negatives" in texts(findings, "note")
     assert "4 pairs a device" in texts(findings, "note")

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from llave_hf.data.media import load_sample
+from llave_hf.media_llave import MediaError
 from llave_hf.processing_llave import LlaveProcessor
 from llave_hf.train import training_texts
 from llave_hf.training.recipe import Recipe
 from llave_hf.training.tuning import STACKS, frozen_parts
 
-from .examination import NOTE, OK, Finding, Patient
+from .examination import NOTE, OK, PROBLEM, Finding, Patient
 from .model_checks import config_of, part_sizes
 from .tuned_sizes import tuned_sizes
 
@@ -33,6 +34,9 @@ def check_memory_and_time(patient: Patient) -> Iterator[Finding]:
         return
     recipe, args = patient.recipe, patient.recipe.training
     lengths = sample_lengths(patient)
+    if not len(lengths):
+        yield Finding(PROBLEM, "memory", "none of the samples looked at opens, so nothing can be estimated")
+        return
     text = (
         f"{lengths.mean():,.0f} tokens a sample on average, {np.quantile(lengths, LONGEST_QUANTILE):,.0f} at the "
         f"{LONGEST_QUANTILE:.0%} mark, {lengths.max():,} at most, of {len(lengths)} samples"
@@ -60,7 +64,8 @@ def check_memory_and_time(patient: Patient) -> Iterator[Finding]:
 
 
 def sample_lengths(patient: Patient) -> np.ndarray:
-    """Tokens of the queries and positives of some pairs, spread evenly over the data: `(samples,)`."""
+    """Tokens of the queries and positives of some pairs, spread evenly over the data: `(samples,)`; without those
+    whose pictures do not open."""
     dataset = patient.dataset
     assert dataset is not None
     processor = _processor(patient)
@@ -68,7 +73,10 @@ def sample_lengths(patient: Patient) -> np.ndarray:
     for row in np.linspace(0, len(dataset) - 1, min(SAMPLED_PAIRS, len(dataset)), dtype=int):
         pair = dataset[int(row)]
         for sample in (pair.query, pair.positive):
-            loaded = load_sample(sample, processor.num_frames, processor.max_frames)
+            try:
+                loaded = load_sample(sample, processor.num_frames, processor.max_frames)
+            except MediaError:  # the checks of the data have named it
+                continue
             made = processor(text=[loaded["text"]], images=[loaded.get("images")], videos=[loaded.get("video")])
             lengths.append(made["input_ids"].shape[1])
     return np.array(lengths)

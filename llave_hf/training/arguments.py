@@ -234,6 +234,11 @@ class LlaveTrainingArguments(TrainingArguments):
                 "hardness_teacher is given and nothing uses it; add hardness_source: teacher or a teacher_margin "
                 "(with hardness_source ema the margin is in the moving average's cosines), or leave it out."
             )
+        if self.hardness_mode == "hard_negatives" and not self.use_negatives:
+            raise ValueError(
+                "hardness_mode hard_negatives weights rows' own negatives alone, and use_negatives is off: nothing "
+                "would be weighted. Set use_negatives, or leave hardness_mode out."
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
         if self.hardness_warmup_steps < 0:

@@ -43,6 +43,7 @@ def tuned_model(model: LlaveModel, args: LlaveTrainingArguments) -> Any:
         modules_to_save=projector_modules(model) if whole else None,
         # No task type: PEFT's own forward of one would put inputs_embeds and others among the inputs.
         base_model_name_or_path=model.name_or_path,
+        revision=getattr(model.config, "_commit_hash", None),  # of the Hub
     )
     set_seed(args.seed)  # every rank draws the same A
     return PeftModel(model, config)

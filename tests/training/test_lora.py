@@ -84,8 +84,10 @@ def test_all_linear_layers_of_a_part_get_an_adapter_and_nothing_else(
 
 def test_named_layers_only_and_a_frozen_projector(root: Path) -> None:
     model, processor = tiny_model()
+    model.config._commit_hash = "1234abcd"  # as of a model from the Hub
     settings = {"modules": ["q_proj", "v_proj"], "parts": ["vision_tower", "language_model"]}
     trainer = trainer_of(model, processor, root, lora=settings, freeze=["projector"])
+    assert trainer.model.peft_config["default"].revision == "1234abcd"
     trained = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
     assert all("q_proj.lora_" in name or "v_proj.lora_" in name for name in trained)
     assert len(trained) == 2 * 2 * 4

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from helpers import write_recipe, write_training_data
 
-from llave_hf.training.recipe import known_keys, load_recipe
+from llave_hf.errors import UserError
+from llave_hf.sentence_transformer import load_encoder
+from llave_hf.train import model_source
+from llave_hf.training.recipe import ModelArguments, known_keys, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 RECIPES = [path for path in RECIPES if path.name != "ablation.yaml"]  # a sweep of tiny.yaml
@@ -85,6 +88,7 @@ def test_a_key_that_does_not_exist_suggests_the_nearest(tmp_path: Path, place: s
         ({"gradient_caching": "sometimes"}, "gradient_caching is 'sometimes'; give true, false or auto"),
         ({"vision_memory_gb": -1}, "vision_memory_gb is -1"),
         ({"mini_batch_graphs": -1}, "mini_batch_graphs is -1"),
+        ({"hardness_mode": "hard_negatives"}, "use_negatives is off: nothing would be weighted"),
         ({"mini_batch_size": 4, "optim": "galore_adamw_layerwise"}, "galore_adamw_layerwise changes weights within"),
         ({"mini_batch_size": 4, "ddp_static_graph": True}, "ddp_static_graph"),
     ],
@@ -151,3 +155,12 @@ def test_gradient_caching_follows_the_limits_unless_it_is_given(
     assert load_recipe(write_recipe(tmp_path, **changes)).training.caches_gradients is caches
     overrides = [text for key, value in changes.items() for text in (f"--{key}", str(value).lower())]
     assert load_recipe(write_recipe(tmp_path), overrides).training.caches_gradients is caches
+
+
+def test_a_model_that_is_nowhere_is_named_before_the_hub_is_asked() -> None:
+    for opened in (
+        lambda: load_encoder("/no/model"),
+        lambda: model_source(ModelArguments(model="/no/model"), "out"),
+    ):
+        with pytest.raises(UserError, match=r"^There is no model folder /no/model: check the path"):
+            opened()
