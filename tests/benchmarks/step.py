@@ -2,6 +2,7 @@
 
     python tests/benchmarks/step.py                # 64, 256 and 1024 pairs a batch
     python tests/benchmarks/step.py --pairs 64     # one of them
+    python tests/benchmarks/step.py --only memory  # one part: speed, memory, or graphs (mini_batch_graphs)
     python tests/benchmarks/step.py --quick        # small batches, one round: does it run?
 
 sentence-transformers is `SentenceTransformerTrainer` with `CachedMultipleNegativesRankingLoss` on the model's saved
@@ -17,7 +18,8 @@ sentence-transformers cannot cut a column that mixes texts and pictures of this 
 is printed); it can hold the column whole. It is therefore measured with a remedy that its users do not have,
 `cut_mixed_columns`, and also whole. Pictures are one tile, as it cannot cut tiles either.
 
-The split of a step's time comes from hooks on the same modules in both. Peak memory is that of a process of its own.
+The split of a step's time comes from hooks on the same modules in both. Peak memory is that of a process of its own,
+where malloc keeps no large blocks that were freed.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import argparse
 import gc
 import json
 import logging
+import os
 import statistics
 import subprocess
 import sys
@@ -45,6 +48,7 @@ GOALS = {"images to texts": 1.5, "mix": 2.0}
 MEMORY_GOAL = 0.8
 MINI_BATCH_SIZES = (8, 16, 32, 64)
 GRAPHS = (0, 1, 4)  # micro-batches that keep theirs; and all of them
+GRAPHS_PAIRS = 1024  # of so many, all graphs are too much for a small machine
 SIDES = ("llave_hf", "sentence-transformers")
 
 
@@ -113,10 +117,14 @@ def whole_columns(folder: Path, case: Case, ours: Ours, size: int) -> str:
 
 
 def peak_memory(folder: Path, case: Case, side: str, size: int, graphs: int = 1) -> list[float]:
-    """MiB of a process of its own: at the most, and how much of it `train()` added."""
+    """MiB of a process of its own: at the most, and how much of it `train()` added.
+
+    glibc gives freed blocks of any size above 64 KiB back, so that what is held is measured and not what malloc keeps.
+    """
     task = json.dumps([str(folder), case.workload, case.frozen, case.pairs, side, size, graphs])
     command = [sys.executable, __file__, "--measure", task]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -143,8 +151,8 @@ def status(name: str) -> float:
     return float(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
-def report_speed(folder: Path, scales: dict[int, tuple[int, int]]) -> dict[tuple[str, bool], tuple[int, int]]:
-    """Prints pairs a second and the split; returns the best mini-batch sizes of both sides.
+def report_speed(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
+    """Prints pairs a second, at each side's best mini-batch size too, and the split.
 
     Args:
         scales: For each number of pairs: steps a turn, rounds.
@@ -178,23 +186,30 @@ def report_speed(folder: Path, scales: dict[int, tuple[int, int]]) -> dict[tuple
                     notes.append(whole_columns(folder, case, sides[0], sizes[0]))
     print("\n| batch | tower | pairs | ms a pair | " + " | ".join((*PHASES, "sum")) + " |\n" + "|---" * 11 + "|")
     print("\n".join(splits) + "\n\n" + "\n".join(f"- {note}" for note in notes), flush=True)
-    return best
 
 
-def report_memory(folder: Path, sizes: Sequence[int], best: dict[tuple[str, bool], tuple[int, int]]) -> None:
-    print("\n| batch | tower | pairs | size | process, MiB | ratio | added by `train()` | ratio | goal |")
-    print("|---|---|---|---|---|---|---|---|---|")
+def report_memory(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
+    """Prints the memory of a step in mini-batches of equal size."""
+    print("\n| batch | tower | pairs | process, MiB | ratio | added by `train()` | ratio | goal |")
+    print("|---|---|---|---|---|---|---|---|")
     for workload in WORKLOADS:
-        for pairs in sizes:
-            case = Case(workload, True, pairs)
-            for chosen in dict.fromkeys([(DEFAULT_SIZE, DEFAULT_SIZE), best[workload, True]]):
-                found = [peak_memory(folder, case, side, size) for side, size in zip(SIDES, chosen, strict=True)]
+        for frozen in (True, False):
+            for pairs in scales:
+                case = Case(workload, frozen, pairs)
+                found = [peak_memory(folder, case, side, DEFAULT_SIZE) for side in SIDES]
                 cells = [f"{one:.0f} / {other:.0f} | {one / other:.2f} x" for one, other in zip(*found, strict=True)]
-                print(f"| {case} | {chosen[0]} / {chosen[1]} | {' | '.join(cells)} | {MEMORY_GOAL} x |", flush=True)
+                print(f"| {case} | {' | '.join(cells)} | {MEMORY_GOAL} x |", flush=True)
 
 
-def report_graphs(folder: Path, pairs: int, rounds: int, graphs: Sequence[int]) -> None:
-    """What it gives, and what it takes, to keep the graphs of more micro-batches (`mini_batch_graphs`)."""
+def report_graphs(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
+    """Prints what it gives, and what it takes, to keep the graphs of more micro-batches (`mini_batch_graphs`)."""
+    for pairs, (_, rounds) in scales.items():
+        if pairs < GRAPHS_PAIRS:
+            most = 2 * pairs // DEFAULT_SIZE
+            _report_graphs_of(folder, pairs, rounds, [*(count for count in GRAPHS if count < most), most])
+
+
+def _report_graphs_of(folder: Path, pairs: int, rounds: int, graphs: Sequence[int]) -> None:
     print(f"\n{pairs} pairs, both sides in mini-batches of {DEFAULT_SIZE}\n")
     print("| batch | tower | pairs | graphs kept | pairs/s | ratio | goal | added by `train()`, MiB |")
     print("|---|---|---|---|---|---|---|---|")
@@ -240,7 +255,10 @@ STEPS_AND_ROUNDS = {  # of a turn, and turns; 1,024 pairs at the best sizes only
 }
 
 
-def report(folder: Path, quick: bool, pairs: Sequence[int]) -> None:
+REPORTS = {"speed": report_speed, "memory": report_memory, "graphs": report_graphs}
+
+
+def report(folder: Path, quick: bool, pairs: Sequence[int], only: Sequence[str]) -> None:
     scales = {32: (1, 1), 64: (1, 1)} if quick else {count: STEPS_AND_ROUNDS[count] for count in pairs}
     rows = max(64, *scales) + 64
     save_model(folder / "model", write_data(folder / "data", rows))
@@ -250,17 +268,15 @@ def report(folder: Path, quick: bool, pairs: Sequence[int]) -> None:
         assert difference < 1e-5 and loss < 1e-4, f"{workload}: embeddings by {difference:.1e}, loss by {loss:.1e}"
         print(f"- {workload}: embeddings differ by {difference:.0e} at the most, the loss by {loss:.0e} of it")
     print(flush=True)
-    best = report_speed(folder, scales)
-    report_memory(folder, [count for count in scales if count != 256], best)
-    for count in [64, 256] if 256 in scales else [min(scales)]:
-        most = 2 * count // DEFAULT_SIZE
-        report_graphs(folder, count, scales[count][1], [graphs for graphs in GRAPHS if graphs < most] + [most])
+    for part in only:
+        REPORTS[part](folder, scales)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="batches of 32 and 64 pairs, one round: does it run?")
     parser.add_argument("--pairs", type=int, nargs="+", choices=STEPS_AND_ROUNDS, default=list(STEPS_AND_ROUNDS))
+    parser.add_argument("--only", nargs="+", choices=REPORTS, default=list(REPORTS), help="parts (default: all)")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -270,7 +286,7 @@ def main() -> None:
         measure(*json.loads(arguments.measure))
         return
     with tempfile.TemporaryDirectory() as folder:
-        report(Path(folder), arguments.quick, arguments.pairs)
+        report(Path(folder), arguments.quick, arguments.pairs, arguments.only)
 
 
 if __name__ == "__main__":
