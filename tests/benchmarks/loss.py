@@ -172,6 +172,7 @@ def goals(seconds: dict[str, list[float]], memory: dict[str, float], gradients: 
         ("time / four products", "llave_hf", "four products", 1.2),
         ("time, tiles kept / three products", "llave_hf, tiles kept", "three products", 1.2),
         ("time / published", "llave_hf", "published", 0.35),
+        ("time, tiles kept / published", "llave_hf, tiles kept", "published", 0.35),
         ("time / sentence-transformers, cached", "llave_hf", "sentence-transformers, cached", 0.35),
         ("time with masks and K = 4 / without", "llave_hf, masks and K = 4", "llave_hf", 1.2),
         ("time, default / dense", "llave_hf, default", "dense", 1.0),

@@ -116,8 +116,8 @@ def whole_columns(folder: Path, case: Case, ours: Ours, size: int) -> str:
     return f"{case}: whole columns, which take no remedy, {ratio:.2f} x; cut without the remedy, {error}"
 
 
-def peak_memory(folder: Path, case: Case, side: str, size: int, graphs: int = 1) -> list[float]:
-    """MiB of a process of its own: at the most, and how much of it `train()` added.
+def peak_memory(folder: Path, case: Case, side: str, size: int, graphs: int = 1) -> float:
+    """MiB that `train()` adds at the most, in a process of its own.
 
     glibc gives freed blocks of any size above 64 KiB back, so that what is held is measured and not what malloc keeps.
     """
@@ -142,7 +142,7 @@ def measure(folder: str, workload: str, frozen: bool, pairs: int, side: str, siz
     gc.collect()
     before = status("VmRSS")
     chosen.turn()
-    print(json.dumps([status("VmHWM"), status("VmHWM") - before]))
+    print(json.dumps(status("VmHWM") - before))
 
 
 def status(name: str) -> float:
@@ -189,16 +189,21 @@ def report_speed(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
 
 
 def report_memory(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
-    """Prints the memory of a step in mini-batches of equal size."""
-    print("\n| batch | tower | pairs | process, MiB | ratio | added by `train()` | ratio | goal |")
+    """Prints the memory that a step adds, in mini-batches of equal size, and of half the size on our side."""
+    half = DEFAULT_SIZE // 2
+    print(f"\n| batch | tower | pairs | at {DEFAULT_SIZE}, MiB | ratio | ours at {half} | ratio | goal |")
     print("|---|---|---|---|---|---|---|---|")
     for workload in WORKLOADS:
         for frozen in (True, False):
             for pairs in scales:
                 case = Case(workload, frozen, pairs)
-                found = [peak_memory(folder, case, side, DEFAULT_SIZE) for side in SIDES]
-                cells = [f"{one:.0f} / {other:.0f} | {one / other:.2f} x" for one, other in zip(*found, strict=True)]
-                print(f"| {case} | {' | '.join(cells)} | {MEMORY_GOAL} x |", flush=True)
+                ours, theirs = (peak_memory(folder, case, side, DEFAULT_SIZE) for side in SIDES)
+                halved = peak_memory(folder, case, SIDES[0], half)
+                print(
+                    f"| {case} | {ours:.0f} / {theirs:.0f} | {ours / theirs:.2f} x "
+                    f"| {halved:.0f} | {halved / theirs:.2f} x | {MEMORY_GOAL} x |",
+                    flush=True,
+                )
 
 
 def report_graphs(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
@@ -219,11 +224,11 @@ def _report_graphs_of(folder: Path, pairs: int, rounds: int, graphs: Sequence[in
             sides = open_sides(folder, case, steps=1)
             for side in sides:
                 side.turn()  # warms up
-            theirs = peak_memory(folder, case, SIDES[1], DEFAULT_SIZE)[1]
+            theirs = peak_memory(folder, case, SIDES[1], DEFAULT_SIZE)
             for count in graphs:
                 sides[0].keep_graphs(count)
                 medians, ratio = alternate(sides, (DEFAULT_SIZE, DEFAULT_SIZE), rounds)
-                ours = peak_memory(folder, case, SIDES[0], DEFAULT_SIZE, count)[1]
+                ours = peak_memory(folder, case, SIDES[0], DEFAULT_SIZE, count)
                 print(
                     f"| {case} | {count} | {_rates(medians)} | {ratio:.2f} x | {GOALS[workload]} x "
                     f"| {ours:.0f} / {theirs:.0f} |",
