@@ -52,7 +52,6 @@ class CachedStep:
         keeps = not self.sharded and not trainer.args.torch_compile
         budget = trainer.args.vision_memory_gb * GIB if keeps else 0
         self.tower = TowerMemory.of(model, budget)
-        self.reduces_last = kind != DistributedType.NO
         self.graphs = 0 if self.sharded else trainer.args.mini_batch_graphs
 
     def __call__(
@@ -89,12 +88,12 @@ class CachedStep:
             without_reduction=lambda: self._without_reduction(model),
             tower=self.tower,
             lean=self.trainer.lean,
-            keeps=self._keeps(len(parts)),
+            keeps=self._keeps(len(parts), reduces_last=hasattr(model, "no_sync")),
         )
 
-    def _keeps(self, parts: int) -> range:
-        """Numbers of the parts that keep their graph: the last ones before the one that exchanges gradients."""
-        end = parts - int(self.reduces_last)
+    def _keeps(self, parts: int, *, reduces_last: bool) -> range:
+        """Numbers of the parts that keep their graph: the last ones, before the one that exchanges gradients."""
+        end = parts - int(reduces_last)
         return range(max(end - self.graphs, 0), end)
 
     def _backward(self, scalar: torch.Tensor) -> None:
@@ -105,7 +104,8 @@ class CachedStep:
     def _without_reduction(self, model: nn.Module) -> AbstractContextManager[Any]:
         if self.deepspeed:
             return self._unsynchronised()
-        return nullcontext() if self.sharded else self.accelerator.no_sync(model)
+        # Not accelerate's no_sync, which does nothing where one process alone wraps its model in DDP.
+        return nullcontext() if self.sharded else getattr(model, "no_sync", nullcontext)()
 
     @contextmanager
     def _unsynchronised(self) -> Iterator[None]:

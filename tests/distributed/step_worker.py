@@ -155,7 +155,7 @@ def compare_weights(root: Path, double: bool, steps: int = 5) -> float:
     """After several steps of an optimizer, with micro-batches that differ from rank to rank."""
     rank, world = distributed.rank(), distributed.world_size()
     alone = make_trainer(root, double=double, gather_across_devices=False)
-    together = make_trainer(root, double=double, mini_batch_num_tokens=100)
+    together = make_trainer(root, double=double, mini_batch_num_tokens=100, mini_batch_graphs=3)
     model = DistributedDataParallel(together.model, find_unused_parameters=True)
     start = {name: tensor.clone() for name, tensor in alone.model.state_dict().items()}
     # Adam divides by the root of the second moment: a larger epsilon keeps it from making steps out of rounding.

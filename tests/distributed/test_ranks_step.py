@@ -37,6 +37,7 @@ def run(root: Path, world: int, what: str) -> subprocess.CompletedProcess[str]:
     ("world", "what"),
     [
         (2, "gradients"),
+        (1, "weights"),
         (2, "weights"),
         (4, "weights"),
         pytest.param(
