@@ -14,9 +14,10 @@ from helpers import write_recipe, write_training_data
 
 from llave_hf import LlaveModel
 from llave_hf.cli import main
-from llave_hf.doctor import Finding, examine
+from llave_hf.doctor import Finding, estimates, examine
 from llave_hf.doctor.estimates import memory, step_flops
 from llave_hf.doctor.model_checks import config_of, part_sizes
+from llave_hf.media_llave import MediaError
 from llave_hf.training.recipe import load_recipe
 
 
@@ -64,7 +65,20 @@ def test_data(tmp_path: Path) -> None:
 def test_a_broken_file_is_a_note_where_it_is_passed_over(tmp_path: Path) -> None:
     root = write_training_data(tmp_path)
     (root / "images" / "7.png").write_bytes(b"")
-    assert "row 7: " in texts(examined(root, on_bad_sample="skip"), "note")
+    findings = examined(root, on_bad_sample="skip")
+    assert "row 7: " in texts(findings, "note")
+    assert not texts(findings, "PROBLEM")
+    assert "about " in " ".join(finding.text for finding in findings if finding.part == "memory")
+
+
+def test_nothing_is_estimated_where_nothing_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise MediaError("a picture")
+
+    monkeypatch.setattr(estimates, "load_sample", broken)
+    findings = examined(write_training_data(tmp_path))
+    assert "none of the samples looked at opens" in texts(findings, "PROBLEM")
+    assert "time" not in {finding.part for finding in findings}
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def check_data(patient: Patient) -> Iterator[Finding]:
         return
     batch = args.per_device_train_batch_size * patient.devices
     level = PROBLEM if args.on_bad_sample == "raise" else NOTE
+    columns = hardness_columns(args)
     without: list[str] = []
     for source in dataset.sources:
         pairs = _Looked(dataset, _rows(source.start, len(source), patient.fast))
@@ -66,8 +67,8 @@ def check_data(patient: Patient) -> Iterator[Finding]:
             yield from _broken_files(source.name, pairs, level)
             if args.use_negatives and not any(pair.negatives for pair in pairs):
                 without.append(source.name)
-            for pair in pairs:
-                hardness_of([pair], hardness_columns(args), len(pair.negatives))
+            for pair in pairs if columns else ():
+                hardness_of([pair], columns, len(pair.negatives))
         except ValueError as error:  # a row of a stream, which is checked only now, or one without hardness
             yield Finding(PROBLEM, "data", str(error))
     if without:
