@@ -20,7 +20,7 @@ from .encoding_plan import TokenBudget, estimate_tokens
 from .lean_decoding import LeanDecoding
 from .media_llave import MediaError
 from .prefetch import prefetch
-from .rows import Features, Row, join_rows, split_rows
+from .rows import Features, Row, split_rows
 
 TEXTS_PER_CALL = 256  # of the tokenizer, which works on a list in threads of its own
 CPU_MAX_TOKENS = 1024
@@ -79,31 +79,34 @@ class EncodingEngine:
         places = distinct_places(inputs)
         vectors: list[torch.Tensor] = [torch.empty(0)] * len(inputs)
         bar = tqdm(total=len(inputs), desc="Encoding", unit="input", disable=not options.show_progress_bar)
-        lean = LeanDecoding(self.model)
-        with bar:
+        with bar, LeanDecoding(self.model, self.forward, self._pad_token_id) as lean:
             texts = self._text_rows(inputs, self._texts(inputs, places))
-            rows = self._all_rows(inputs, list(places), texts, options.num_workers)
+            lengths = self._lengths(inputs, places, texts)
+            rows = self._all_rows(inputs, lengths, texts, options.num_workers)
             with contextlib.closing(rows):
                 for number, batch in enumerate(budget.batches((len(row), row) for row in rows)):
                     if number == 0:
-                        known = [*texts.values(), *batch]
-                        lean.share_prefix([row.tokens["input_ids"] for row in known], self.model.device)
-                    made = lean.run(join_rows(batch, self._pad_token_id), self.forward)
+                        known = [row.tokens["input_ids"] for row in (*texts.values(), *batch)]
+                        lean.expect(known, num_tokens=sum(lengths.values()))
+                    made = lean.run(batch)
                     for row, vector in zip(batch, made, strict=True):
                         for place in places[row.index]:
                             vectors[place] = vector
                     bar.update(sum(len(places[row.index]) for row in batch))
         return vectors
 
-    def _all_rows(
-        self, inputs: Sequence[Any], indices: list[int], texts: Mapping[int, Row], num_workers: int | None
-    ) -> Generator[Row, None, None]:
-        """The rows of all distinct inputs, the longest first; pictures and videos are prepared ahead."""
-        length = {
+    def _lengths(self, inputs: Sequence[Any], indices: Iterable[int], texts: Mapping[int, Row]) -> dict[int, int]:
+        """Tokens of each distinct input; of pictures and videos an estimate."""
+        return {
             index: len(texts[index]) if index in texts else estimate_tokens(inputs[index], self.processor)
             for index in indices
         }
-        order = sorted(indices, key=lambda index: -length[index])
+
+    def _all_rows(
+        self, inputs: Sequence[Any], lengths: Mapping[int, int], texts: Mapping[int, Row], num_workers: int | None
+    ) -> Generator[Row, None, None]:
+        """The rows of all distinct inputs, the longest first; pictures and videos are prepared ahead."""
+        order = sorted(lengths, key=lambda index: -lengths[index])
         workers = default_workers() if num_workers is None else num_workers
         media = (index for index in order if index not in texts)
         prepared = prefetch(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -85,10 +84,8 @@ def _image_size(source: Any) -> tuple[int, int]:
         channels_first = len(shape) == 3 and shape[0] in (1, 3, 4)
         return (shape[2], shape[1]) if channels_first else (shape[1], shape[0])
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error where the picture is opened
-            with Image.open(source, formats=IMAGE_FORMATS) as image:
-                return image.size
+        with Image.open(source, formats=IMAGE_FORMATS) as image:
+            return image.size
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError, Image.DecompressionBombError):
         return UNKNOWN_SIZE
 

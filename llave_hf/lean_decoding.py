@@ -1,179 +1,205 @@
 """The language model without the work that no embedding needs: same vectors, fewer products.
 
-Two things are left out, both by hooks that stand only while a batch runs, so that whoever calls the model (and
-whatever hooks are on it) sees the ordinary modules:
+Two things are left out, each after it has been tried against the plain forward ([`Proofs`]):
 
-- The tokens with which all inputs begin (the system turn, an instruction) are run once. Attention is causal, so their
-  keys and values are the same in every row.
+- The tokens with which all inputs begin (the system turn, an instruction) are run once ([`Decoder`]).
 - In the last layer only the pooled token goes through the feed-forward block: nothing reads the others.
+
+Both are done by hooks that act in the thread that encodes a list, while it does: whoever else calls the model sees the
+ordinary modules. The hooks themselves stay, since torch cannot take one away while another thread runs the module.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+
+from .proofs import Proofs
+from .rows import Features, Row, join_rows
+from .shared_prefix import (
+    Decoder,
+    KeysAndValues,
+    common_prefix,
+    last_tokens,
+    put_back,
+    visual_tokens,
+    without_first,
+)
 
 MIN_PREFIX = 4  # tokens; less is not worth the longer keys
 MIN_ROWS = 4  # inputs; with fewer, a pass of its own for the prefix costs more than it saves
+ROWS_OF_A_TRIAL = 2  # of each kind
+MAX_TRIAL_COST = 0.1  # of what the model has embedded and is about to embed, in tokens
 
-KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer, (1, heads, P, d) for P tokens
+PRUNING, SHARING = "Leaving tokens out of the last layer", "Running the tokens that all inputs begin with once"
 
-_LOCKS: WeakKeyDictionary[nn.Module, threading.Lock] = WeakKeyDictionary()
+Forward = Callable[[Features], torch.Tensor]
+
+_HOOKING = threading.Lock()
 
 
-class LeanDecoding:
-    """Runs batches through `model` without the work that no embedding needs; see the module.
+class LeanDecoding(contextlib.AbstractContextManager["LeanDecoding"]):
+    """Runs batches through `model` without the work that no embedding needs, within a `with` block; see the module.
 
     Args:
         model: A [`LlaveModel`] in evaluation mode. A model whose decoder has another form is run as it is.
-
-    Several threads may encode with one model: transformers' modules that record hidden states must not run in two
-    threads at once, so the batches of all of them take turns.
+        forward: A batch to vectors `(B, D)`, by way of the model.
+        pad_token_id: Fills rows up on the right.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._lock = _LOCKS.setdefault(model, threading.Lock())
-        self._decoder = decoder_of(model)
+    def __init__(self, model: PreTrainedModel, forward: Forward, pad_token_id: int) -> None:
+        self._forward = forward
+        self._pad_token_id = pad_token_id
+        self._decoder = Decoder.of(model)
+        self._proofs = Proofs.of(model)
         self._stops = visual_tokens(model)
-        self._thread = threading.get_ident()
-        self._prefix: torch.Tensor | None = None  # (P,)
-        self._cache: KeysAndValues = []
-        self._trimmed = False
+        self._device = model.device
+        self._prefix = torch.empty(0, dtype=torch.long)
+        self._tokens = 0  # of the list that is encoded
+        self._shares = self._prunes = False  # in the batch that runs
+        self._outer: LeanDecoding | None = None  # of a list that is being encoded around this one
         self._shape = torch.Size()
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None  # row and column of each pooled token
 
-    def share_prefix(self, rows: Iterable[torch.Tensor], device: torch.device) -> None:
-        """Runs the tokens with which all `rows` of token ids begin, for the batches to come."""
-        if self._decoder is None:
-            return
+    def __enter__(self) -> LeanDecoding:
+        if self._decoder is not None:
+            _hook(self._decoder.module)
+        self._outer, _own.decoding = _own.decoding, self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _own.decoding = self._outer
+
+    def expect(self, rows: Iterable[torch.Tensor], num_tokens: int) -> None:
+        """Says what is to come, before the first batch.
+
+        Args:
+            rows: Token ids of the inputs that are known: what all of them begin with is run once.
+            num_tokens: About how many tokens all inputs have: a trial must be worth its cost.
+        """
+        self._tokens = num_tokens
         rows = list(rows)
         prefix = common_prefix(rows, self._stops)
-        if len(rows) < MIN_ROWS or len(prefix) < MIN_PREFIX:
-            return
-        with self._lock:
-            self._cache = run_prefix(self._decoder, prefix.to(device))
-        self._prefix = prefix
+        if len(rows) >= MIN_ROWS and len(prefix) >= MIN_PREFIX:
+            self._prefix = prefix
 
-    def run(self, features: dict[str, Any], forward: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
-        """`forward` of a right-padded batch, whose shared tokens it does not see."""
-        with self._lock, contextlib.ExitStack() as hooks:
-            if self._decoder is not None:
-                mlp = self._decoder.layers[-1].mlp
-                for handle in (
-                    self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True),
-                    mlp.register_forward_pre_hook(self._before_mlp),
-                    mlp.register_forward_hook(self._after_mlp),
-                ):
-                    hooks.callback(handle.remove)
-            return forward(self._trim(features))
+    def run(self, rows: Sequence[Row]) -> torch.Tensor:
+        """The vectors of a batch."""
+        kind = frozenset(_kind_of(row) for row in rows)
+        few = _a_few(rows)
+        prunes = self._holds(PRUNING, kind, few, prunes=True, shares=False)
+        shares = self._begins_with_prefix(rows) and self._holds(SHARING, kind, few, prunes=prunes, shares=True)
+        vectors = self._run(rows, prunes=prunes, shares=shares)
+        self._proofs.tokens += sum(map(len, rows))
+        return vectors
 
-    def _trim(self, features: dict[str, Any]) -> dict[str, Any]:
-        ids = features["input_ids"]
-        length = 0 if self._prefix is None else len(self._prefix)
-        self._trimmed = 0 < length < ids.shape[1] and bool((ids[:, :length] == self._prefix).all())
-        if not self._trimmed:
-            return features
-        return without_first(features, length)
+    def _holds(self, shortcut: str, kind: frozenset[tuple[str, ...]], few: Sequence[Row], **ways: bool) -> bool:
+        if self._decoder is None:
+            return False
+        cost = 2 * sum(map(len, few))
+        if not self._proofs.known(shortcut, kind) and cost > MAX_TRIAL_COST * (self._tokens + self._proofs.tokens):
+            return False
+        return self._proofs.holds(
+            shortcut,
+            kind,
+            plain=lambda: list(self._run(few, prunes=False, shares=False)),
+            short=lambda: list(self._run(few, **ways)),
+        )
 
-    def _before_decoder(
-        self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if threading.get_ident() != self._thread or not isinstance(mask := kwargs.get("attention_mask"), torch.Tensor):
+    def _begins_with_prefix(self, rows: Sequence[Row]) -> bool:
+        length = len(self._prefix)
+        if length == 0 or self._decoder is None or self._decoder.cache_name is None:
+            return False
+        ids = [row.tokens["input_ids"] for row in rows]
+        return all(len(row) > length and torch.equal(row[:length], self._prefix) for row in ids)
+
+    def _run(self, rows: Sequence[Row], *, prunes: bool, shares: bool) -> torch.Tensor:
+        features = join_rows(rows, self._pad_token_id)
+        self._prunes, self._shares, self._last = prunes, shares, None
+        if shares:
+            _ = self._keys_and_values  # runs the decoder itself, which must not see this batch's settings
+            features = without_first(features, len(self._prefix))
+        try:
+            return self._forward(features)
+        finally:
+            self._prunes = self._shares = False
+
+    @cached_property
+    def _keys_and_values(self) -> KeysAndValues:
+        assert self._decoder is not None
+        prunes, shares, self._prunes, self._shares = self._prunes, self._shares, False, False
+        try:
+            return self._decoder.run_prefix(self._prefix.to(self._device))
+        finally:
+            self._prunes, self._shares = prunes, shares
+
+    def before_decoder(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        """Its arguments behind the shared prefix."""
+        if not (self._prunes or self._shares):
             return None
-        self._last = last_tokens(mask)
-        self._shape = mask.shape
-        if not self._trimmed or self._prefix is None:
+        mask = kwargs["attention_mask"]
+        self._last, self._shape = last_tokens(mask), mask.shape
+        if not self._shares or self._decoder is None:
             return None
-        return args, behind_prefix(kwargs, self._cache)
+        return args, self._decoder.behind_prefix(kwargs, self._keys_and_values)
 
-    def _before_mlp(self, mlp: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if threading.get_ident() != self._thread or self._last is None:
-            return None
-        return (args[0][self._last][:, None],)
+    def before_block(self, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Of the last block's input, the pooled tokens."""
+        return (args[0][self._last][:, None],) if self._prunes and self._last is not None else None
 
-    def _after_mlp(self, mlp: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
-        if threading.get_ident() != self._thread or self._last is None:
-            return None
-        return put_back(output[:, 0], self._last, self._shape)
+    def after_block(self, output: torch.Tensor) -> torch.Tensor | None:
+        """Its output among zeros."""
+        return put_back(output[:, 0], self._last, self._shape) if self._prunes and self._last is not None else None
 
 
-def run_prefix(decoder: Any, prefix: torch.Tensor) -> KeysAndValues:
-    """What a decoder's layers keep of token ids `(P,)`; with graph where gradients are wanted."""
-    cache = DynamicCache()
-    embeds = decoder.get_input_embeddings()(prefix[None])
-    decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
-    return [(layer.keys, layer.values) for layer in cache.layers]
+class _Own(threading.local):
+    """The list that this thread encodes."""
+
+    decoding: LeanDecoding | None = None
 
 
-def behind_prefix(kwargs: dict[str, Any], prefix: KeysAndValues) -> dict[str, Any]:
-    """The arguments of a decoder's forward, each of their rows `(B, T)` behind the same prefix."""
-    mask, length = kwargs["attention_mask"], prefix[0][0].shape[2]
-    rows = [tuple(part.expand(len(mask), -1, -1, -1) for part in layer) for layer in prefix]
-    return {
-        **kwargs,
-        "attention_mask": torch.cat((mask.new_ones(len(mask), length), mask), dim=1),
-        "position_ids": kwargs["position_ids"] + length,
-        "past_key_values": DynamicCache(rows),
-    }
+_own = _Own()
 
 
-def without_first(features: Mapping[str, Any], length: int) -> dict[str, Any]:
-    """A processor's output without the first tokens of each row."""
-    ids = features["input_ids"]
-    return {name: value[:, length:] if _is_per_token(value, ids) else value for name, value in features.items()}
+def _hook(module: Any) -> None:
+    """Puts the three hooks on a decoder and its last block, once; functions of this file, so that they are pickled."""
+    block = module.layers[-1].mlp
+    if _after_block in block._forward_hooks.values():
+        return
+    with _HOOKING:
+        if _after_block not in block._forward_hooks.values():
+            module.register_forward_pre_hook(_before_decoder, with_kwargs=True)
+            block.register_forward_pre_hook(_before_block)
+            block.register_forward_hook(_after_block)
 
 
-def put_back(pooled: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor], shape: torch.Size) -> torch.Tensor:
-    """`(B, D)` at their places among zeros `(B, T, D)`; `shape` is `(B, T)`."""
-    whole = pooled.new_zeros(*shape, pooled.shape[-1])
-    whole[places] = pooled
-    return whole
+def _before_decoder(module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> Any:
+    # Without kwargs where another thread runs the module while the hook is being put on it.
+    return None if _own.decoding is None or kwargs is None else _own.decoding.before_decoder(args, kwargs)
 
 
-def common_prefix(rows: Iterable[torch.Tensor], stops: Iterable[int] = ()) -> torch.Tensor:
-    """The ids with which all rows begin, short of the whole of any row and of the first id in `stops`."""
-    prefix: torch.Tensor | None = None
-    for row in rows:
-        if prefix is None:
-            prefix = row[:-1]
-            continue
-        width = min(len(prefix), len(row) - 1)
-        differs = (prefix[:width] != row[:width]).nonzero()
-        prefix = prefix[: int(differs[0]) if len(differs) else width]
-    if prefix is None:
-        return torch.empty(0, dtype=torch.long)
-    at = torch.isin(prefix, torch.tensor(list(stops), dtype=prefix.dtype)).nonzero()
-    return prefix[: int(at[0])] if len(at) else prefix
+def _before_block(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    return None if _own.decoding is None else _own.decoding.before_block(args)
 
 
-def decoder_of(model: PreTrainedModel) -> Any:
-    """The language model, where it is a stack of layers with full attention and a feed-forward block each."""
-    decoder = getattr(getattr(model, "backbone", None), "language_model", None)
-    layers = getattr(decoder, "layers", None)
-    compiled = any(module._compiled_call_impl is not None for module in model.modules())
-    if compiled or not layers or not hasattr(layers[-1], "mlp") or getattr(decoder, "has_sliding_layers", False):
-        return None
-    return decoder
+def _after_block(block: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+    return None if _own.decoding is None else _own.decoding.after_block(output)
 
 
-def visual_tokens(model: PreTrainedModel) -> list[int]:
-    """Tokens that a prefix must not reach: the model counts them, or looks for them, in each row."""
-    config = getattr(model.config, "backbone_config", model.config)
-    names = ("image_token_id", "video_token_id", "vision_start_token_id")
-    return [token for name in names if (token := getattr(config, name, None)) is not None]
+def _kind_of(row: Row) -> tuple[str, ...]:
+    return tuple(sorted(row.others))
 
 
-def last_tokens(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    columns = mask.shape[1] - 1 - mask.flip(1).to(torch.int).argmax(1)
-    return torch.arange(mask.shape[0], device=mask.device), columns
-
-
-def _is_per_token(value: Any, ids: torch.Tensor) -> bool:
-    return isinstance(value, torch.Tensor) and value.shape[:2] == ids.shape
+def _a_few(rows: Sequence[Row]) -> list[Row]:
+    """The shortest rows of each kind."""
+    by_kind: dict[tuple[str, ...], list[Row]] = {}
+    for row in sorted(rows, key=len):
+        by_kind.setdefault(_kind_of(row), []).append(row)
+    return [row for alike in by_kind.values() for row in alike[:ROWS_OF_A_TRIAL]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,9 +174,7 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
 def _open(path: str) -> Image.Image:
     _refuse_address(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked, and is an error
-            return Image.open(path, formats=IMAGE_FORMATS)
+        return Image.open(path, formats=IMAGE_FORMATS)
     except FileNotFoundError as error:
         raise MediaError(f"{path} does not exist; check the path or the folder it is relative to.") from error
     except Image.DecompressionBombError as error:

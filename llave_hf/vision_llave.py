@@ -7,7 +7,7 @@ Upstream: llava/model/llava_arch.py, `prepare_inputs_labels_for_multimodal` ("sp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import threading
 from typing import Any
 
 import torch
@@ -76,33 +76,55 @@ def _project(backbone: PreTrainedModel, pixels: torch.Tensor) -> torch.Tensor:
 def _hidden_states(tower: PreTrainedModel, pixels: torch.Tensor, places: list[int]) -> list[torch.Tensor]:
     """The tower's hidden states `(n, P * P, D)` at some places: 0 goes into the first layer, -1 comes out of the last.
 
-    The hooks behind `output_hidden_states=True` stay on the modules, where they cannot be pickled, and a process that
-    unpickled a model records nothing; sentence-transformers' pool does both. These are gone after the call.
+    Not by `output_hidden_states=True`: its hooks stay on the modules, where they cannot be pickled, and a process that
+    unpickled a model records nothing; sentence-transformers' pool does both.
     """
     layers = next(
         module
         for module in tower.modules()
         if isinstance(module, torch.nn.ModuleList) and len(module) == tower.config.num_hidden_layers
     )
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep_input(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        kept[0] = args[0]
-
-    def keep_output(place: int) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, args: Any, output: Any) -> None:
-            kept[place] = output[0] if isinstance(output, tuple) else output
-
-        return hook
-
-    handles = [layers[0].register_forward_pre_hook(keep_input)]
-    handles += [layer.register_forward_hook(keep_output(place)) for place, layer in enumerate(layers, start=1)]
+    _observe(layers)
+    states: list[torch.Tensor] = []
+    _own.states = states
     try:
         tower(pixels)
     finally:
-        for handle in handles:
-            handle.remove()
-    return [kept[place % (len(layers) + 1)] for place in places]
+        _own.states = None
+    return [states[place % (len(layers) + 1)] for place in places]
+
+
+class _Own(threading.local):
+    """What the layers gave in the call that runs in this thread; None where none runs.
+
+    Nothing of a call is kept on the modules, which all threads that run the model share: their hook stands always and
+    writes where its own thread's call reads.
+    """
+
+    states: list[torch.Tensor] | None = None
+
+
+_own = _Own()
+_OBSERVING = threading.Lock()
+
+
+def _observe(layers: torch.nn.ModuleList) -> None:
+    """Puts `_keep_state` on each layer, once."""
+    if _keep_state in layers[-1]._forward_hooks.values():
+        return
+    with _OBSERVING:
+        for layer in layers:
+            if _keep_state not in layer._forward_hooks.values():
+                layer.register_forward_hook(_keep_state)
+
+
+def _keep_state(layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    """A function of the module, not of a call, so that a model that has run can be pickled."""
+    if (states := _own.states) is None:
+        return
+    if not states:
+        states.append(args[0])
+    states.append(output[0] if isinstance(output, tuple) else output)
 
 
 def _pack_image(

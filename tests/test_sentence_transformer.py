@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 import llave_hf.encoding_engine as engine
+import llave_hf.lean_decoding as lean_decoding
 from llave_hf import LlaveModel, LlaveProcessor, LlaveSentenceTransformer
 from llave_hf.content_keys import ContentKeys
 from llave_hf.encoding_plan import TokenBudget, estimate_tokens
-from llave_hf.lean_decoding import common_prefix
 from llave_hf.media_llave import MediaError
 from llave_hf.prefetch import prefetch
 from llave_hf.sentence_transformer import load_encoder
+from llave_hf.shared_prefix import common_prefix
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +187,7 @@ def test_every_backbone(kind: str, media: Path, tmp_path: Path) -> None:
     ours[0].register_forward_pre_hook(lambda module, args: batches.append(args[0]["input_ids"].numel()))
     assert close(ours.encode(inputs), stock.encode(inputs, batch_size=2))
     texts = [f"text {number}" for number in range(8)]
+    ours.encode(texts)  # tries both ways
     batches.clear()
     assert close(ours.encode(texts), stock.encode(texts))
     assert sum(batches) < stock.preprocess(texts)["input_ids"].numel()  # the shared tokens were left out
@@ -199,10 +201,16 @@ def test_a_pool_of_processes(stock: SentenceTransformer, ours: LlaveSentenceTran
 
 
 def test_training_mode_hooks_and_folders_survive(ours: LlaveSentenceTransformer, tmp_path: Path) -> None:
-    before = ours.encode(["a dog"] + [f"text {n}" for n in range(8)])
+    texts = ["a dog"] + [f"text {n}" for n in range(8)]
+    for _ in range(2):
+        before = ours.encode(texts)
     decoder = ours.transformers_model.backbone.language_model
-    assert not decoder._forward_pre_hooks
-    assert not decoder.layers[-1].mlp._forward_hooks
+    assert len(decoder._forward_pre_hooks) == len(decoder.layers[-1].mlp._forward_hooks) == 1
+    tokens: list[int] = []
+    handle = decoder.layers[-1].mlp.register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
+    assert close(SentenceTransformer.encode(ours, texts, output_value=None)[0]["sentence_embedding"], before[0])
+    handle.remove()
+    assert max(tokens) > 1  # who calls the model otherwise sees it whole
     ours.save_pretrained(str(tmp_path))
     assert close(SentenceTransformer(str(tmp_path), device="cpu").encode("a dog"), before[0])
 
@@ -363,7 +371,7 @@ def test_a_bad_input_of_any_kind_is_named(ours: LlaveSentenceTransformer) -> Non
 
 def test_few_prepared_pictures_wait(ours: LlaveSentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     made, taken, most = [0], [0], [0]
-    real_split, real_join = engine.split_rows, engine.join_rows
+    real_split, real_join = engine.split_rows, lean_decoding.join_rows
 
     def split(*args: Any) -> Any:
         made[0] += 1
@@ -376,7 +384,7 @@ def test_few_prepared_pictures_wait(ours: LlaveSentenceTransformer, monkeypatch:
         return real_join(rows, *args)
 
     monkeypatch.setattr(engine, "split_rows", split)
-    monkeypatch.setattr(engine, "join_rows", join)
+    monkeypatch.setattr(lean_decoding, "join_rows", join)
     ours.encode(pictures([(20, 20)] * 60), num_workers=2, batch_size=4)
     assert taken[0] == 60
     assert most[0] <= engine.ROWS_AHEAD * 2 + 4 + 1  # waiting, in the batch, and the one that closes it

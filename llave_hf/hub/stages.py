@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,7 +107,13 @@ def _recorded_visual_rows(model: PreTrainedModel) -> Iterator[list[torch.Tensor]
     if module is None:
         yield rows
         return
-    handle = module.register_forward_hook(lambda _module, _inputs, output: rows.append(_rows_of(output)))
+    thread = threading.get_ident()  # another one that runs the model meanwhile has pictures of its own
+
+    def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            rows.append(_rows_of(output))
+
+    handle = module.register_forward_hook(record)
     try:
         yield rows
     finally:

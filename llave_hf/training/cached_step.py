@@ -10,10 +10,11 @@ import torch
 from accelerate.utils import DistributedType
 from torch import nn
 
-from .grad_cache import MicroBatch, cached_backward
+from .grad_cache import cached_backward
 from .lockstep import order_parts
 from .parts import part_parameters
 from .tower_memory import TowerMemory
+from .trial import MicroBatch, kind_of
 
 if TYPE_CHECKING:
     from .trainer import LlaveTrainer
@@ -52,6 +53,7 @@ class CachedStep:
         keeps = not self.sharded and not trainer.args.torch_compile
         budget = trainer.args.vision_memory_gb * GIB if keeps else 0
         self.tower = TowerMemory.of(model, budget)
+        self.suits: dict[tuple[str, ...], bool] = {}  # whether it may keep what a kind of micro-batch gives
         self.graphs = 0 if self.sharded else trainer.args.mini_batch_graphs
 
     def __call__(
@@ -72,6 +74,7 @@ class CachedStep:
         def embed(micro_batch: MicroBatch) -> torch.Tensor:
             return model(micro_batches=[self.trainer.model_input(micro_batch)]).embeddings
 
+        tower = self.tower if all(map(self._suits, micro_batches)) else TowerMemory.none()
         parts = order_parts(
             micro_batches,
             self.trainer.processing_class,
@@ -86,10 +89,16 @@ class CachedStep:
             backward=self._backward,
             device=device,
             without_reduction=lambda: self._without_reduction(model),
-            tower=self.tower,
+            tower=tower,
             lean=self.trainer.lean,
             keeps=self._keeps(len(parts), reduces_last=hasattr(model, "no_sync")),
         )
+
+    def _suits(self, micro_batch: MicroBatch) -> bool:
+        kind = kind_of(micro_batch)
+        if kind not in self.suits:
+            self.suits[kind] = self.tower.suits(self.trainer.model, self.trainer.model_input(micro_batch))
+        return self.suits[kind]
 
     def _keeps(self, parts: int, *, reduces_last: bool) -> range:
         """Numbers of the parts that keep their graph: the last ones, before the one that exchanges gradients."""

@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
-from .lean_forward import LeanForward, MicroBatch
+from .lean_forward import LeanForward
 from .tower_memory import TowerMemory
+from .trial import MicroBatch
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def cached_backward(
             rows.append(kept[number].detach())
             continue
         states[number] = RandomState(device)
-        with torch.no_grad(), tower.recording(number), lean_one(part.inputs) as (inputs,):
+        with torch.no_grad(), lean_one(part.inputs) as (inputs,), tower.recording(number):
             rows.append(embed(inputs))
     after = RandomState(device)
     loss, gradients = _gradients_of_embeddings(parts, rows, loss_of)
@@ -118,7 +119,7 @@ def cached_backward(
             backward_of(number, kept.pop(number))  # popped: its graph goes before the next one is built
     for number, state in states.items():
         state.restore()
-        with reduction(number), tower.replaying(number), lean_one(parts[number].inputs) as (inputs,):
+        with reduction(number), lean_one(parts[number].inputs) as (inputs,), tower.replaying(number):
             backward_of(number, embed(inputs))
     after.restore()
     return loss

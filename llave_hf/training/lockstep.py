@@ -15,9 +15,8 @@ from PIL import Image
 
 from llave_hf import distributed
 
-from .grad_cache import MicroBatch, Part
-
-VISUAL_INPUTS = ("pixel_values", "pixel_values_videos")  # each is one call of the vision tower
+from .grad_cache import Part
+from .trial import VISUAL_INPUTS, MicroBatch
 
 
 def tower_calls(micro_batch: MicroBatch) -> int:

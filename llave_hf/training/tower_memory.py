@@ -1,5 +1,7 @@
 """Features of a frozen vision tower, kept from the first pass of gradient caching to the third.
 
+Tried first on a micro-batch of each kind, see [`Proofs`].
+
 The tower's layers are looked at, not the tower: what follows them (a projector, Qwen-VL's merger) may be trained and
 runs in both passes. While a micro-batch is replayed, a layer whose output somebody reads gives what it gave before,
 and every other layer does nothing.
@@ -7,6 +9,7 @@ and every other layer does nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -16,8 +19,14 @@ from torch import nn
 
 from llave_hf.backbones_llave import backbone_of
 from llave_hf.modeling_llave import LlaveModel
+from llave_hf.proofs import Proofs
 
 from .parts import part_parameters
+from .trial import MicroBatch, embeddings_and_gradients, kind_of
+
+logger = logging.getLogger(__name__)
+
+KEEPING = "Keeping the features of the frozen vision tower"
 
 Outputs = dict[int, list[Any]]  # of a layer, by its number: what it gave, call by call
 
@@ -55,8 +64,27 @@ class TowerMemory:
         stacks = (
             module for module in model.backbone.get_submodule(path).modules() if isinstance(module, nn.ModuleList)
         )
-        layers = next(stack for stack in stacks if len(stack) == depth)
+        layers = next((stack for stack in stacks if len(stack) == depth), None)
+        if layers is None:
+            logger.warning("%s is left out: the tower holds no list of %d layers.", KEEPING, depth)
+            return cls.none()
         return cls(dict(enumerate(layers)), _read_layers(config, depth), max_bytes)
+
+    def suits(self, model: LlaveModel, micro_batch: MicroBatch) -> bool:
+        """Whether kept features give the embeddings and gradients of a micro-batch, on the model's device."""
+        if not self.layers or not kind_of(micro_batch):
+            return True
+
+        def replayed() -> list[torch.Tensor]:
+            memory = TowerMemory(self.layers, self.read, max_bytes=float("inf"))
+            with torch.no_grad(), memory.recording(0):
+                model(micro_batches=[micro_batch])
+            with memory.replaying(0):
+                return embeddings_and_gradients(model, micro_batch)
+
+        return Proofs.of(model).holds(
+            KEEPING, kind_of(micro_batch), plain=lambda: embeddings_and_gradients(model, micro_batch), short=replayed
+        )
 
     @property
     def kept_bytes(self) -> int:

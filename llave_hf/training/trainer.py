@@ -27,7 +27,7 @@ from .bad_sample_log import BadSampleLog
 from .batches import train_dataloader
 from .cached_step import CachedStep, is_sharded
 from .checkpointing import CheckpointingTrainer
-from .lean_forward import LeanForward, MicroBatch
+from .lean_forward import LeanForward
 from .lora import save_beside_adapter, tuned_model, without_peft
 from .objective import AfterStep, Objective, hardness_columns
 from .optimizer import MuonWithAdamW, set_part_rates
@@ -35,6 +35,7 @@ from .postmortem import PostMortem
 from .precision import set_precision
 from .publishing import PublishingTrainer
 from .token_count import TokenCount
+from .trial import MicroBatch
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
     def lean(self) -> LeanForward:
         """What a forward leaves out; a model that is sharded or compiled runs as it is."""
         whole = not is_sharded(self) and not self.args.torch_compile
-        return LeanForward.of(self.model) if whole else LeanForward()
+        return LeanForward(self.model, self.model_input) if whole else LeanForward()
 
     def _loss_of(
         self, distinct: torch.Tensor, inputs: Mapping[str, Any]

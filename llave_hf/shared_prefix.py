@@ -1,0 +1,115 @@
+"""A decoder run without the tokens with which all its rows begin: these are run once, and their keys and values serve
+every row. Attention is causal, so nothing behind them changes what they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer, (1, heads, P, d) for P tokens
+
+_CACHE_NAMES = ("cache", "past_key_values")  # since transformers 5.24, and before
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The language model of a [`LlaveModel`]: a stack of layers with a feed-forward block each.
+
+    Attributes:
+        module: Takes `inputs_embeds`, `attention_mask` `(B, T)` and, if it likes, `position_ids`.
+        cache_name: The argument that takes a cache; None: rows cannot be run behind a prefix.
+    """
+
+    module: Any
+    cache_name: str | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Decoder | None:
+        """Of a model's language model; None where it has another form or is compiled."""
+        module: Any = getattr(getattr(model, "backbone", None), "language_model", None)
+        layers = getattr(module, "layers", None)
+        compiled = any(part._compiled_call_impl is not None for part in model.modules())
+        if compiled or not layers or not hasattr(layers[-1], "mlp"):
+            return None
+        taken = inspect.signature(module.forward).parameters
+        names = [name for name in _CACHE_NAMES if name in taken] if _is_full_attention(module) else []
+        return cls(module, names[0] if names else None)
+
+    def run_prefix(self, prefix: torch.Tensor) -> KeysAndValues:
+        """What the layers keep of token ids `(P,)`; with graph where gradients are wanted."""
+        cache = DynamicCache()
+        embeds = self.module.get_input_embeddings()(prefix[None])
+        self.module(inputs_embeds=embeds, use_cache=True, **{str(self.cache_name): cache})
+        return [(keys, values) for keys, values, *_ in cache]
+
+    def behind_prefix(self, kwargs: dict[str, Any], prefix: KeysAndValues) -> dict[str, Any]:
+        """The arguments of the module's forward, each of their rows `(B, T)` behind the same prefix."""
+        mask, positions = kwargs["attention_mask"], kwargs.get("position_ids")
+        length = prefix[0][0].shape[2]
+        rows = [tuple(part.expand(len(mask), -1, -1, -1) for part in layer) for layer in prefix]
+        behind = {
+            **kwargs,
+            "attention_mask": torch.cat((mask.new_ones(len(mask), length), mask), dim=1),
+            str(self.cache_name): DynamicCache(rows),
+        }
+        if positions is not None:
+            behind["position_ids"] = positions + length
+        return behind
+
+
+def _is_full_attention(module: Any) -> bool:
+    """Whether every layer attends to all that came before: what other layers keep cannot be handed to other rows."""
+    kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and not getattr(module, "has_sliding_layers", False)
+
+
+def without_first(features: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """A processor's output without the first tokens of each row."""
+    ids = features["input_ids"]
+    return {name: value[:, length:] if _is_per_token(value, ids) else value for name, value in features.items()}
+
+
+def common_prefix(rows: Iterable[torch.Tensor], stops: Iterable[int] = ()) -> torch.Tensor:
+    """The ids with which all rows begin, short of the whole of any row and of the first id in `stops`."""
+    prefix: torch.Tensor | None = None
+    for row in rows:
+        if prefix is None:
+            prefix = row[:-1]
+            continue
+        width = min(len(prefix), len(row) - 1)
+        differs = (prefix[:width] != row[:width]).nonzero()
+        prefix = prefix[: int(differs[0]) if len(differs) else width]
+    if prefix is None:
+        return torch.empty(0, dtype=torch.long)
+    at = torch.isin(prefix, torch.tensor(list(stops), dtype=prefix.dtype)).nonzero()
+    return prefix[: int(at[0])] if len(at) else prefix
+
+
+def visual_tokens(model: PreTrainedModel) -> list[int]:
+    """Tokens that a prefix must not reach: the model counts them, or looks for them, in each row."""
+    config = getattr(model.config, "backbone_config", model.config)
+    names = ("image_token_id", "video_token_id", "vision_start_token_id")
+    return [token for name in names if (token := getattr(config, name, None)) is not None]
+
+
+def last_tokens(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column of the last attended token of each row of `(B, T)`, as an index."""
+    columns = mask.shape[1] - 1 - mask.flip(1).to(torch.int).argmax(1)
+    return torch.arange(mask.shape[0], device=mask.device), columns
+
+
+def put_back(pooled: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor], shape: torch.Size) -> torch.Tensor:
+    """`(B, D)` at their places among zeros `(B, T, D)`; `shape` is `(B, T)`."""
+    whole = pooled.new_zeros(*shape, pooled.shape[-1])
+    whole[places] = pooled
+    return whole
+
+
+def _is_per_token(value: Any, ids: torch.Tensor) -> bool:
+    return isinstance(value, torch.Tensor) and value.shape[:2] == ids.shape

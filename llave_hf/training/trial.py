@@ -1,0 +1,49 @@
+"""One micro-batch run to see what it gives: embeddings, and gradients of a few parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+MicroBatch = dict[str, Any]
+
+VISUAL_INPUTS = ("pixel_values", "pixel_values_videos")  # each is one call of the vision tower
+
+
+def kind_of(micro_batch: MicroBatch) -> tuple[str, ...]:
+    """Which visual inputs a micro-batch holds: what holds for texts need not hold for pictures."""
+    return tuple(name for name in VISUAL_INPUTS if micro_batch.get(name) is not None)
+
+
+def embeddings_and_gradients(model: nn.Module | None, micro_batch: MicroBatch) -> list[torch.Tensor]:
+    """The embedding `(D,)` of each row, and the gradient of a weighted sum of them for the [`witnesses`].
+
+    Leaves `.grad`, the random generators and a distributed wrapper as they are: gradients are handed out, not
+    accumulated, and `model` is the module within the wrapper.
+    """
+    if model is None:
+        raise ValueError("there is no model to try a micro-batch with.")
+    device = micro_batch["input_ids"].device
+    with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        embeddings = model(micro_batches=[micro_batch]).embeddings  # (B, D)
+        weights = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0)).to(embeddings)
+        chosen = witnesses(model)
+        gradients: tuple[torch.Tensor | None, ...] = ()
+        if chosen and embeddings.requires_grad:
+            gradients = torch.autograd.grad((embeddings * weights).sum(), chosen, allow_unused=True)
+    return [*embeddings.detach(), *(gradient for gradient in gradients if gradient is not None)]
+
+
+def witnesses(model: nn.Module) -> list[nn.Parameter]:
+    """Trained parameters whose gradients tell whether all of a backward is right, without a second copy of them all:
+    those of the language model's first and last layer, or, where it is frozen, of what stands before it."""
+    backbone: Any = model.backbone
+    layers = backbone.language_model.layers
+    ends = [*layers[0].parameters(), *layers[-1].parameters()]
+    trained = [parameter for parameter in ends if parameter.requires_grad]
+    if trained:
+        return trained
+    return [parameter for parameter in model.parameters() if parameter.requires_grad][-4:]
