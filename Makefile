@@ -10,7 +10,7 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEME
 PYTEST = $(TEST_ENV) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-slow test-lowest lint format typecheck certificate bench clean
+.PHONY: help install quickstart test test-fast test-slow test-lowest test-releases lint format typecheck certificate bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,17 @@ test-lowest:  ## the tests on the oldest supported releases, in an environment o
 	  'sentence-transformers==6.0.1' 'accelerate==1.15.*'
 	@touch $@
 
+# The oldest supported release of transformers and those that changed how decoders are called.
+RELEASES ?= 5.17.0 5.23.0 5.24.0
+
+test-releases: $(STAMP)  ## every backbone on several releases of transformers: vectors, gradients, threads, shortcuts
+	for release in $(RELEASES); do \
+	  $(BIN)/python -m pip install --quiet --no-deps --target .releases/$$release transformers==$$release && \
+	  PYTHONPATH="$(CURDIR)/.releases/$$release" $(PYTEST) -m 'not gpu' -p no:cacheprovider tests/test_backbones.py \
+	    tests/test_proofs.py tests/test_threads.py tests/training/test_lean_forward.py \
+	    tests/training/test_tower_memory.py || exit 1; \
+	done
+
 lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +74,4 @@ bench: $(STAMP)  ## measure speed side by side with other libraries
 	for script in tests/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove what the targets made
-	rm -rf .venv .venv-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis quickstart
+	rm -rf .venv .venv-lowest .releases build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis quickstart
