@@ -18,5 +18,6 @@ class TrimmedPatchInputs(TimedPatchInputs):
     prompt = {**TimedPatchInputs.prompt, "trim": True}
 
 
-# Its tower has no deep stack: as in Qwen2-VL, one merger is the projector.
-QWEN3_5 = replace(QWEN_VL, visual_inputs=TrimmedPatchInputs)
+# Its tower has no deep stack: as in Qwen2-VL, one merger is the projector. Published folders may name Qwen2's
+# tokenizer, which cuts words before marks; transformers 5.17 would follow them.
+QWEN3_5 = replace(QWEN_VL, visual_inputs=TrimmedPatchInputs, tokenizer_type="qwen3_5")

@@ -100,9 +100,9 @@ _TRIMMED_TURNS = (
 )
 
 
-def save_backbone(folder: Path, kind: str, *, seed: int = 0) -> Path:
+def save_backbone(folder: Path, kind: str, *, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
     """A backbone of some ten thousand parameters with its processor, of one of [`KINDS`]."""
-    tokenizer = train_tokenizer(TEXTS, 320)
+    tokenizer = tokenizer or train_tokenizer(TEXTS, 320)
     torch.manual_seed(seed)
     if kind == "llava_onevision":
         return _save_llava_onevision(folder, tokenizer)
@@ -135,9 +135,13 @@ def save_backbone(folder: Path, kind: str, *, seed: int = 0) -> Path:
         image_processor=Qwen2VLImageProcessor(size=size, **sizes),
         tokenizer=tokenizer,
         video_processor=video_class(size=video_size, cap_pixels_per_frame=True, **sizes),
-        chat_template=_TRIMMED_TURNS if kind == "qwen3_5" else _TURNS.replace("@SYSTEM@", str(kind not in TIMED).lower()),
+        chat_template=_template(kind),
     ).save_pretrained(folder)
     return folder
+
+
+def _template(kind: str) -> str:
+    return _TRIMMED_TURNS if kind == "qwen3_5" else _TURNS.replace("@SYSTEM@", str(kind not in TIMED).lower())
 
 
 def _save_llava_onevision(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:

@@ -222,7 +222,7 @@ def test_a_plain_backbone_with_other_settings_of_its_processor(tmp_path: Path) -
 
 @pytest.mark.slow
 @needs_bitsandbytes
-@pytest.mark.parametrize("kind", ["llave", "qwen3_vl"])
+@pytest.mark.parametrize("kind", ["llave", "qwen3_vl", "qwen3_5"])
 def test_qlora_trains_under_four_bits_and_is_merged_into_the_whole_base(tmp_path: Path, kind: str) -> None:
     data = write_training_data(tmp_path)
     if kind == "llave":
@@ -273,7 +273,7 @@ def test_qlora_trains_under_four_bits_and_is_merged_into_the_whole_base(tmp_path
     ],
     ids=["whole", "lora", "lora on both", "qlora"],
 )
-@pytest.mark.parametrize("kind", ["llava_onevision", "qwen3_vl"])
+@pytest.mark.parametrize("kind", ["llava_onevision", "qwen3_vl", "qwen3_5"])
 def test_what_the_doctor_counts_is_what_is_there(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "backbone", kind)
     LlaveModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
