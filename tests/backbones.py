@@ -34,6 +34,8 @@ from llave_hf.from_scratch import train_tokenizer
 
 KINDS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 TIMED = ("qwen3_vl", "qwen3_5")  # a video's frames are told their times
+# Tokens with which all inputs begin are run once; linear attention has no keys and values that could serve other rows.
+SHARING = tuple(kind for kind in KINDS if kind != "qwen3_5")
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _TEXT = {
     "hidden_size": 32,
