@@ -51,6 +51,7 @@ class Backbone:
         parts: The attributes that are the vision tower, projector and language model, for freezing; an attribute
             may be a dotted path.
         unused: Dotted paths of modules that no embedding depends on.
+        tokenizer_type: The `model_type` whose tokenizer it is, where published folders name another class.
     """
 
     hidden_states: Callable[[PreTrainedModel, torch.Tensor, torch.Tensor, dict[str, Any]], torch.Tensor]
@@ -58,6 +59,7 @@ class Backbone:
     processor_settings: Callable[[PreTrainedConfig, Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    tokenizer_type: str | None = None
 
 
 def required(inputs: dict[str, Any], given: str, *names: str) -> list[torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 
 class PatchInputs:
-    """Images and videos as patches at their own aspect ratio, wrapping transformers' processors.
+    """Images and videos as patches at their own aspect ratio, wrapping transformers' processors. A video is one run of
+    tokens.
 
     Args:
         tokenizer: Knows Qwen's vision tokens.
@@ -43,20 +45,26 @@ class PatchInputs:
         "video_grid_thw",
         "second_per_grid_ts",
     )
+    prompt: Mapping[str, Any] = {}  # what of the prompt differs from `PromptStyle`
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: Any) -> None:
         self.kind = settings.backbone
         self.tokenizer = tokenizer
         self.images = _image_processor_class(settings.backend)(**(settings.image_settings or {}))
-        self.videos = _video_processor(self.kind, settings.video_settings or {})
+        self.videos = _video_processor(self.video_processor_class(), settings.video_settings or {})
         tokens = ["<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, VIDEO_TOKEN]
         self.start, self.end, self.image_token_id, self.video_token_id = tokenizer.convert_tokens_to_ids(tokens)
         self.style = PromptStyle(
-            system=None if self.kind == "qwen3_vl" else PromptStyle.system,
             image_mark=f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>",
             video_mark=f"<|vision_start|>{VIDEO_TOKEN}<|vision_end|>",
             joint="",
+            **self.prompt,
         )
+
+    def video_processor_class(self) -> type:
+        from transformers import Qwen2VLVideoProcessor
+
+        return Qwen2VLVideoProcessor
 
     def add_images(self, data: dict[str, Any], image_lists: Sequence[Sequence[Image.Image]]) -> Marks:
         pictures = [image for images in image_lists for image in images]
@@ -84,20 +92,41 @@ class PatchInputs:
         if self.kind == "qwen2_5_vl":
             data["second_per_grid_ts"] = torch.tensor([_gap(seconds) * step for _, seconds in given])
         grids = iter(made["video_grid_thw"].tolist())
-        return [[] if entry is None else [self._video_mark(next(grids), entry[1], step)] for entry in timed]
+        return [[] if entry is None else [self.video_mark(next(grids), entry[1], step)] for entry in timed]
 
-    def _video_mark(self, grid: list[int], seconds: list[float], step: int) -> list[int]:
-        """One run of tokens; for Qwen3-VL a run for each `step` frames with their time before it, as Qwen's own code
-        (transformers 5.23 puts one more `<|vision_start|>` and `<|vision_end|>` around them all)."""
-        frames, height, width = grid
-        count = height * width // self.videos.merge_size**2
-        if self.kind != "qwen3_vl":
-            return [self.start, *[self.video_token_id] * (frames * count), self.end]
+    def video_mark(self, grid: list[int], seconds: list[float], step: int) -> list[int]:
+        """Token ids of a video.
+
+        Args:
+            grid: How often `step` frames, and patches down and across.
+            seconds: Of each frame.
+            step: Frames that a patch spans.
+        """
+        return [self.start, *[self.video_token_id] * (grid[0] * self._tokens_of_step(grid)), self.end]
+
+    def _tokens_of_step(self, grid: list[int]) -> int:
+        return int(grid[1] * grid[2] // self.videos.merge_size**2)
+
+
+class TimedPatchInputs(PatchInputs):
+    """Likewise, as Qwen3-VL has it: no system turn, and a video is a run of tokens for each `step` frames with their
+    time before it, as in Qwen's own code (transformers 5.23 puts one more `<|vision_start|>` and `<|vision_end|>`
+    around them all)."""
+
+    input_names = PatchInputs.input_names[:-1]
+    prompt = {"system": None}
+
+    def video_processor_class(self) -> type:
+        from transformers import Qwen3VLVideoProcessor
+
+        return Qwen3VLVideoProcessor
+
+    def video_mark(self, grid: list[int], seconds: list[float], step: int) -> list[int]:
         ids: list[int] = []
-        for frame in range(frames):
+        for frame in range(grid[0]):
             first, last = seconds[frame * step], seconds[frame * step + step - 1]
             time = self.tokenizer(f"<{(first + last) / 2:.1f} seconds>", add_special_tokens=False)["input_ids"]
-            ids += [*time, self.start, *[self.video_token_id] * count, self.end]
+            ids += [*time, self.start, *[self.video_token_id] * self._tokens_of_step(grid), self.end]
         return ids
 
 
@@ -111,10 +140,7 @@ def _image_processor_class(backend: str) -> type:
     raise ValueError(f"backend is {backend!r}; choose 'pil' or 'torchvision'.")
 
 
-def _video_processor(kind: str, settings: Mapping[str, Any]) -> Any:
-    from transformers import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
-
-    processor_class = Qwen3VLVideoProcessor if kind == "qwen3_vl" else Qwen2VLVideoProcessor
+def _video_processor(processor_class: Any, settings: Mapping[str, Any]) -> Any:
     if getattr(processor_class, "cap_pixels_per_frame", False) is None:
         # As Qwen's own code does; transformers asks for a choice until it becomes the default.
         settings = {"cap_pixels_per_frame": True, **settings}
@@ -200,10 +226,11 @@ QWEN_VL = Backbone(
     hidden_states=hidden_states,
     visual_inputs=PatchInputs,
     processor_settings=processor_settings,
-    # The merger inside the vision tower is its projector; Qwen3-VL has more of them for deeper layers.
-    parts={
-        "vision_tower": ("visual",),
-        "projector": ("visual.merger", "visual.deepstack_merger_list"),
-        "language_model": ("language_model",),
-    },
+    # The merger inside the vision tower is its projector.
+    parts={"vision_tower": ("visual",), "projector": ("visual.merger",), "language_model": ("language_model",)},
+)
+QWEN3_VL = replace(
+    QWEN_VL,
+    visual_inputs=TimedPatchInputs,
+    parts={**QWEN_VL.parts, "projector": ("visual.merger", "visual.deepstack_merger_list")},  # for deeper layers
 )

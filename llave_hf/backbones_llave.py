@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from .backbone_llava_onevision_llave import LLAVA_ONEVISION
 from .backbone_llave import Backbone
-from .backbone_qwen_vl_llave import QWEN_VL
+from .backbone_qwen3_5_llave import QWEN3_5
+from .backbone_qwen_vl_llave import QWEN3_VL, QWEN_VL
 
 BACKBONES: dict[str, Backbone] = {
     "llava_onevision": LLAVA_ONEVISION,
     "qwen2_vl": QWEN_VL,
     "qwen2_5_vl": QWEN_VL,
-    "qwen3_vl": QWEN_VL,
+    "qwen3_vl": QWEN3_VL,
+    "qwen3_5": QWEN3_5,
 }
 
 

@@ -20,7 +20,7 @@ def init_from_backbone(backbone: str | os.PathLike[str], folder: str | os.PathLi
     """Writes a folder that `AutoModel`, `AutoProcessor` and `SentenceTransformer` open, ready to train.
 
     Args:
-        backbone: A folder or Hub id of a LLaVA-OneVision, Qwen2-VL, Qwen2.5-VL or Qwen3-VL model, base or
+        backbone: A folder or Hub id of a LLaVA-OneVision, Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3.5 model, base or
             `...ForConditionalGeneration`.
         folder: Must not exist or be empty.
         **options: Settings of [`LlaveConfig`] and [`LlaveProcessor`], `dtype`, and the Hub's `revision`, `token`, ...

@@ -146,7 +146,8 @@ class LlaveProcessor(ProcessorMixin):
         except OSError:  # checkpoints older than video processors have one file for both
             video_fields = image_fields
         settings = backbone.processor_settings(config, image_fields, video_fields)
-        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, config=config, **hub)
+        kind = {"config": config, "tokenizer_type": backbone.tokenizer_type}
+        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kind, **hub)
         return cls(tokenizer, backbone=config.model_type, **{**settings, **chosen})
 
     def __call__(
@@ -224,8 +225,7 @@ class LlaveProcessor(ProcessorMixin):
 
         Args:
             text, images, videos: As in a call.
-            as_bytes: Leaves pixels as uint8, a quarter of the memory, for [`normalised`] to finish. (Of Qwen-VL
-                they are floats all the same.)
+            as_bytes: Leaves LLaVA-OneVision's pixels as uint8, a quarter of the memory; [`normalised`] finishes them.
         """
         texts, image_lists, clips = _aligned(text, images, videos)
         samples: list[dict[str, Any]] = []

@@ -23,12 +23,14 @@ class PromptStyle:
         system: The system turn's text, or None where the backbone's chat template has no such turn.
         image_mark, video_mark: What stands for one picture in the prompt as a string.
         joint: Between two pictures, and between pictures and a text that does not begin with it.
+        trim: Whether the user's turn loses white space at its ends.
     """
 
     system: str | None = "You are a helpful assistant."
     image_mark: str = "<image>"
     video_mark: str = "<video>"
     joint: str = "\n"
+    trim: bool = False
 
     @property
     def opening(self) -> str:
@@ -43,6 +45,7 @@ class PromptStyle:
             "IMAGE_MARK": self.image_mark,
             "VIDEO_MARK": self.video_mark,
             "JOINT": self.joint,
+            "CONTENT": "(marks + glue + ns.text)|trim" if self.trim else "marks + glue + ns.text",
         }
         template = _CHAT_TEMPLATE
         for name, value in values.items():
@@ -75,7 +78,7 @@ _CHAT_TEMPLATE = """\
 {%- set marks = ns.images + ('@JOINT@' if ns.images and ns.videos else '') + ns.videos -%}
 {%- set glue = '@JOINT@' if marks and ns.text and not ns.text.startswith('@JOINT@') else '' -%}
 {{- '@OPENING@<|im_start|>user\\n' -}}
-{{- marks + glue + ns.text + '<|im_end|>\\n<|im_start|>assistant\\n\\n<|im_end|>\\n' -}}
+{{- @CONTENT@ + '<|im_end|>\\n<|im_start|>assistant\\n\\n<|im_end|>\\n' -}}
 """
 
 _SUFFIXES = "png|jpe?g|webp|gif|bmp|tiff?|ppm|mp4|webm|mkv|mov|avi|m4v|mpe?g|wmv|flv|wav|mp3|flac|ogg|aac"
@@ -148,6 +151,8 @@ class PromptBuilder:
             ]
         else:
             pieces = [self._pictures_first(text, len(mark)) for text, mark in zip(texts, marks, strict=True)]
+        if self.style.trim:
+            pieces = [_trimmed(row) for row in pieces]
         flat = [piece for row in pieces for piece in row]
         tokenised = iter(self.tokenizer(flat, add_special_tokens=False, split_special_tokens=True)["input_ids"])
         rows, lost = [], []
@@ -194,6 +199,13 @@ def _split(text: str, mark: Sequence[list[int]], placeholder: str, row: int) -> 
             "where each picture belongs, or leave `placeholder` out to have the pictures first."
         )
     return ["user\n" + pieces[0], *pieces[1:]]
+
+
+def _trimmed(pieces: Sequence[str]) -> list[str]:
+    """The pieces of a user turn without white space at its ends."""
+    kept = [pieces[0].removeprefix("user\n").lstrip(), *pieces[1:]]
+    kept[-1] = kept[-1].rstrip()
+    return ["user\n" + kept[0], *kept[1:]]
 
 
 def sample_from_messages(messages: Sequence[Mapping[str, Any]]) -> ChatSample:

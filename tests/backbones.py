@@ -22,6 +22,8 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLProcessor,
@@ -30,7 +32,10 @@ from transformers import (
 
 from llave_hf.from_scratch import train_tokenizer
 
-KINDS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+KINDS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
+TIMED = ("qwen3_vl", "qwen3_5")  # a video's frames are told their times
+# Tokens with which all inputs begin are run once; linear attention has no keys and values that could serve other rows.
+SHARING = tuple(kind for kind in KINDS if kind != "qwen3_5")
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _TEXT = {
     "hidden_size": 32,
@@ -42,6 +47,18 @@ _TEXT = {
     "eos_token_id": 2,
 }
 _ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+_TEXT_OF: dict[str, dict[str, Any]] = {
+    "qwen3_vl": {"head_dim": 8},
+    "qwen3_5": {
+        "head_dim": 16,  # of which half is rotated: the four angles of `_ROPE`
+        "rope_parameters": {**_ROPE, "mrope_interleaved": True, "partial_rotary_factor": 0.5},
+        "layer_types": ["linear_attention", "full_attention"],
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+    },
+}
 _VISION: dict[str, dict[str, Any]] = {
     "qwen2_vl": {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4},
     "qwen2_5_vl": {
@@ -65,6 +82,7 @@ _VISION: dict[str, dict[str, Any]] = {
         "deepstack_visual_indexes": [0],
     },
 }
+_VISION["qwen3_5"] = {key: value for key, value in _VISION["qwen3_vl"].items() if key != "deepstack_visual_indexes"}
 # Qwen2-VL's template, shortened to what it does with texts, images and videos; Qwen3-VL has no system turn of its own.
 _TURNS = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' and @SYSTEM@ %}<|im_start|>system\n"
@@ -74,11 +92,19 @@ _TURNS = (
     "<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
     "<|im_end|>\n{% endfor %}"
 )
+# Qwen3.5's, likewise: it trims.
+_TRIMMED_TURNS = (
+    "{% macro rendered(content) %}{% if content is string %}{{ content }}{% else %}{% for part in content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif part.type == 'video' %}"
+    "<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}"
+    "{% endmacro %}{% for message in messages %}{% set content = rendered(message.content)|trim %}"
+    "{{ '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}{% endfor %}"
+)
 
 
-def save_backbone(folder: Path, kind: str, *, seed: int = 0) -> Path:
+def save_backbone(folder: Path, kind: str, *, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
     """A backbone of some ten thousand parameters with its processor, of one of [`KINDS`]."""
-    tokenizer = train_tokenizer(TEXTS, 320)
+    tokenizer = tokenizer or train_tokenizer(TEXTS, 320)
     torch.manual_seed(seed)
     if kind == "llava_onevision":
         return _save_llava_onevision(folder, tokenizer)
@@ -89,11 +115,11 @@ def save_backbone(folder: Path, kind: str, *, seed: int = 0) -> Path:
         "qwen2_vl": (Qwen2VLForConditionalGeneration, Qwen2VLConfig, Qwen2VLProcessor),
         "qwen2_5_vl": (Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig, Qwen2_5_VLProcessor),
         "qwen3_vl": (Qwen3VLForConditionalGeneration, Qwen3VLConfig, Qwen3VLProcessor),
+        "qwen3_5": (Qwen3_5ForConditionalGeneration, Qwen3_5Config, Qwen3VLProcessor),
     }[kind]
     start, end, image, video = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
     text = {**_TEXT, "vocab_size": len(tokenizer), "rope_parameters": {**_ROPE, "mrope_interleaved": True}}
-    if kind == "qwen3_vl":
-        text["head_dim"] = 8
+    text |= _TEXT_OF.get(kind, {})
     config = config_class(
         text_config=text,
         vision_config=_VISION[kind],
@@ -105,15 +131,19 @@ def save_backbone(folder: Path, kind: str, *, seed: int = 0) -> Path:
     model_class(config).save_pretrained(folder)
     sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
     size = {"shortest_edge": 16 * 16, "longest_edge": 48 * 48}
-    video_class = Qwen3VLVideoProcessor if kind == "qwen3_vl" else Qwen2VLVideoProcessor
-    video_size = {"shortest_edge": 16 * 16, "longest_edge": 4 * 32 * 32} if kind == "qwen3_vl" else size
+    video_class = Qwen3VLVideoProcessor if kind in TIMED else Qwen2VLVideoProcessor
+    video_size = {"shortest_edge": 16 * 16, "longest_edge": 4 * 32 * 32} if kind in TIMED else size
     processor_class(
         image_processor=Qwen2VLImageProcessor(size=size, **sizes),
         tokenizer=tokenizer,
         video_processor=video_class(size=video_size, cap_pixels_per_frame=True, **sizes),
-        chat_template=_TURNS.replace("@SYSTEM@", "false" if kind == "qwen3_vl" else "true"),
+        chat_template=_template(kind),
     ).save_pretrained(folder)
     return folder
+
+
+def _template(kind: str) -> str:
+    return _TRIMMED_TURNS if kind == "qwen3_5" else _TURNS.replace("@SYSTEM@", str(kind not in TIMED).lower())
 
 
 def _save_llava_onevision(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backbones import KINDS, save_backbone
+from backbones import KINDS, TIMED, save_backbone
 from helpers import picture, pictures, write_video
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor
@@ -111,7 +111,7 @@ def test_a_video_file_carries_its_times(opened: dict[str, Any], tmp_path: Path) 
     made = opened["processor"](videos=[str(path)], num_frames=4)
     if opened["kind"] == "qwen2_5_vl":  # frames 0, 6, 12, 19 of 10 a second, in pairs
         assert made["second_per_grid_ts"].tolist() == pytest.approx([1.9 / 3 * 2])
-    if opened["kind"] == "qwen3_vl":
+    if opened["kind"] in TIMED:
         text = opened["processor"].tokenizer.decode(made["input_ids"][0])
         assert "<0.3 seconds>" in text
         assert f"<{(1.2 + 1.9) / 2:.1f} seconds>" in text  # of the second pair, frames 12 and 19 at 10 a second
@@ -175,7 +175,7 @@ def test_qwen_inputs_equal_the_stock_processors(kind: str, tmp_path: Path) -> No
         expected = stock_inputs(folder, text, images, frames)
         made = processor(text=[text], images=[images], videos=[frames])
         ids = expected["input_ids"][0].tolist()
-        if kind == "qwen3_vl" and frames:  # without the markers that transformers 5.23 puts around the whole video
+        if kind in TIMED and frames:  # without the markers that transformers 5.23 puts around the whole video
             start, end = processor.tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>"])
             ids.remove(start)
             del ids[len(ids) - 1 - ids[::-1].index(end)]
@@ -207,7 +207,7 @@ def test_a_model_that_is_no_backbone_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "model.safetensors").write_bytes(b"")
     for opener in (LlaveModel, LlaveProcessor):
-        with pytest.raises(ValueError, match=r"is a 'bert' model.*llava_onevision, qwen2_vl, qwen2_5_vl, qwen3_vl"):
+        with pytest.raises(ValueError, match=r"is a 'bert' model.*llava_onevision, qwen2_vl, .*, qwen3_vl, qwen3_5"):
             opener.from_pretrained(tmp_path)
 
 

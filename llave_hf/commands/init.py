@@ -9,7 +9,7 @@ from .command import Commands, add_command
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "init", run, "make an embedding model out of a vision-language model")
-    parser.add_argument("--backbone", required=True, metavar="ID|DIR", help="LLaVA-OneVision, Qwen2-VL, 2.5 or 3")
+    parser.add_argument("--backbone", required=True, metavar="ID|DIR", help="LLaVA-OneVision, Qwen2-VL, 2.5, 3 or 3.5")
     parser.add_argument("folder", metavar="OUT", help="the folder to write; must be new or empty")
     parser.add_argument("--max_length", type=int, metavar="N", help="longest input in tokens (default: 4096)")
     parser.add_argument("--image_tiling", choices=["anyres", "anyres_single", "none"], help="LLaVA-OneVision's tiles")

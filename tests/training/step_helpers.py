@@ -121,13 +121,13 @@ def trainer_of(model: nn.Module, processor: Any, root: Path, **changes: Any) -> 
 
 
 def to_double(model: LlaveModel) -> LlaveModel:
-    """In float64 throughout: Qwen2's norms go through float32 otherwise."""
+    """In float64 throughout: Qwen2's norms go through float32 otherwise. (Qwen3.5's linear attention still does.)"""
 
     def norm(self: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
 
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
+        if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
             module.forward = MethodType(norm, module)
     return model.double()
 

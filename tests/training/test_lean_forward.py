@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from backbones import KINDS, save_backbone
+from backbones import KINDS, SHARING, save_backbone
 from helpers import pictures
 from step_helpers import furthest, gradients_of, to_double
 
@@ -53,11 +53,15 @@ def test_embeddings_and_gradients_are_those_of_the_whole(opened: tuple[LlaveMode
     lean = LeanForward(model)
     run(model, lean, batch)  # tries both ways
     found, lean_gradients, lean_tokens = run(model, lean, batch)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    backbone = model.config.backbone_config.model_type
+    allowed = 1e-6 if backbone == "qwen3_5" else 1e-12  # linear attention computes in float32
+    torch.testing.assert_close(found, expected, rtol=allowed, atol=allowed)
     assert lean_gradients.keys() == gradients.keys()
-    assert furthest(lean_gradients, gradients) < 1e-12
+    assert furthest(lean_gradients, gradients) < allowed
     assert tokens == [batch["input_ids"].numel()]
-    if kind == "texts":
+    if backbone not in SHARING:
+        assert lean_tokens == tokens
+    elif kind == "texts":
         shared, rest = lean_tokens
         assert shared >= 8
         assert rest == tokens[0] - shared * len(WORDS)
@@ -69,10 +73,11 @@ def test_nothing_is_shared_where_it_would_be_wrong_or_dear(opened: tuple[LlaveMo
     model, processor = opened
     decoder = model.backbone.language_model
     batch = batch_of(processor, "texts")
-    before = decoder.layers[0].self_attn.attention_dropout
+    attention = next(layer.self_attn for layer in decoder.layers if hasattr(layer, "self_attn"))
+    before = attention.attention_dropout
     try:
         if reason == "dropout":
-            decoder.layers[0].self_attn.attention_dropout = 0.1
+            attention.attention_dropout = 0.1
         elif reason == "checkpoints":
             model.gradient_checkpointing_enable()
         elif reason == "few rows":
@@ -82,5 +87,5 @@ def test_nothing_is_shared_where_it_would_be_wrong_or_dear(opened: tuple[LlaveMo
         *_, tokens = run(model, LeanForward(model), batch)
         assert set(tokens) == {batch["input_ids"].numel()}
     finally:
-        decoder.layers[0].self_attn.attention_dropout = before
+        attention.attention_dropout = before
         model.gradient_checkpointing_disable()

@@ -42,11 +42,12 @@ def embed(model: Any, processor: LlaveProcessor) -> torch.Tensor:
         return model.eval()(**processor(text=["a dog", "x"], images=[None, picture()])).embeddings
 
 
-LINEAR = {  # of one layer
-    "llava_onevision": {"vision_tower": 6, "projector": 2, "language_model": 7},
-    "qwen2_vl": {"vision_tower": 4, "projector": 2, "language_model": 7},
-    "qwen2_5_vl": {"vision_tower": 5, "projector": 2, "language_model": 7},
-    "qwen3_vl": {"vision_tower": 4, "projector": 4, "language_model": 7},
+LINEAR = {  # of both layers
+    "llava_onevision": {"vision_tower": 12, "projector": 2, "language_model": 14},
+    "qwen2_vl": {"vision_tower": 8, "projector": 2, "language_model": 14},
+    "qwen2_5_vl": {"vision_tower": 10, "projector": 2, "language_model": 14},
+    "qwen3_vl": {"vision_tower": 8, "projector": 4, "language_model": 14},
+    "qwen3_5": {"vision_tower": 8, "projector": 2, "language_model": 15},  # five of linear attention, four of full
 }
 
 
@@ -61,7 +62,7 @@ def test_all_linear_layers_of_a_part_get_an_adapter_and_nothing_else(
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer = trainer_of(model, processor, root, lora={"r": 2, "parts": [part]}, learning_rate=1e-2)
     adapted = [name for name, _ in trainer.model.named_parameters() if "lora_A" in name]
-    assert len(adapted) == LINEAR[kind][part] * (1 if part == "projector" else 2)
+    assert len(adapted) == LINEAR[kind][part]
     assert len(adapted) < sum(expected)
     trained = {id(p) for p in trainer.model.parameters() if p.requires_grad}
     assert trained >= {id(p) for name, p in trainer.model.named_parameters() if "lora_" in name}
@@ -221,7 +222,7 @@ def test_a_plain_backbone_with_other_settings_of_its_processor(tmp_path: Path) -
 
 @pytest.mark.slow
 @needs_bitsandbytes
-@pytest.mark.parametrize("kind", ["llave", "qwen3_vl"])
+@pytest.mark.parametrize("kind", ["llave", "qwen3_vl", "qwen3_5"])
 def test_qlora_trains_under_four_bits_and_is_merged_into_the_whole_base(tmp_path: Path, kind: str) -> None:
     data = write_training_data(tmp_path)
     if kind == "llave":
@@ -272,7 +273,7 @@ def test_qlora_trains_under_four_bits_and_is_merged_into_the_whole_base(tmp_path
     ],
     ids=["whole", "lora", "lora on both", "qlora"],
 )
-@pytest.mark.parametrize("kind", ["llava_onevision", "qwen3_vl"])
+@pytest.mark.parametrize("kind", ["llava_onevision", "qwen3_vl", "qwen3_5"])
 def test_what_the_doctor_counts_is_what_is_there(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "backbone", kind)
     LlaveModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")

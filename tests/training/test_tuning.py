@@ -42,7 +42,7 @@ def take_steps(trainer: LlaveTrainer, pairs: list[Any], count: int = 3) -> None:
 
 @pytest.mark.parametrize("muon", [None, 0.01], ids=["adamw", "muon"])
 @pytest.mark.parametrize("frozen", PARTS)
-@pytest.mark.parametrize("kind", ["llava_onevision", "qwen3_vl"])
+@pytest.mark.parametrize("kind", ["llava_onevision", "qwen3_vl", "qwen3_5"])
 def test_a_frozen_part_does_not_change_by_a_bit_and_the_others_do(
     root: Path, tmp_path: Path, kind: str, frozen: str, muon: float | None
 ) -> None:
