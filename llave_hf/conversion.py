@@ -14,8 +14,10 @@ from transformers import AutoModel, AutoProcessor, PreTrainedConfig
 from .errors import UserError
 from .hub.fingerprint_samples import fingerprint_samples
 from .initialisation import refuse_used_folder
-from .llava_qwen import LlavaQwenConfig, LlavaQwenModel, LlavaQwenProcessor
+from .llava_qwen.configuration import LlavaQwenConfig
+from .llava_qwen.modeling import LlavaQwenModel
 from .llava_qwen.parity import TOLERANCE, RowParity, compare, parity_table
+from .llava_qwen.processing import LlavaQwenProcessor
 from .llava_qwen.reference import read_reference
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
