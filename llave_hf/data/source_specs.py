@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 TrainData: TypeAlias = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
+from llave_hf.places import check_folder
+
 
 @dataclass(frozen=True)
 class SourceSpec:
@@ -59,7 +61,10 @@ def parse_specs(train_data: TrainData, **defaults: Any) -> list[SourceSpec]:
                 raise ValueError(f"train_data has no key {key!r}{suggest(key, known)}; there are {', '.join(known)}.")
         if not given.get("path"):
             raise ValueError(f"an entry of train_data has no `path` ({given}); give a Hub id, a folder or a file.")
-        specs.append(SourceSpec(**{**defaults, **given}))
+        spec = SourceSpec(**{**defaults, **given})
+        if spec.media_root is not None:
+            check_folder(spec.media_root, "media_root")
+        specs.append(spec)
     return specs
 
 

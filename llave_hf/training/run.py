@@ -18,8 +18,8 @@ from llave_hf.data.stream_tasks import TrainingPairs, stream_pairs
 from llave_hf.errors import UserError
 from llave_hf.from_scratch import build_from_scratch
 from llave_hf.initialisation import match_processor
-from llave_hf.model_identity import check_model_path
 from llave_hf.modeling_llave import LlaveModel
+from llave_hf.places import check_folder, check_model, check_model_path, check_output_folder
 from llave_hf.processing_llave import LlaveProcessor
 
 from .finished_model import save_finished
@@ -37,6 +37,7 @@ logger = logging.get_logger(__name__)
 
 def train(recipe: Recipe) -> LlaveTrainer:
     """Runs a recipe, from its start or from the last checkpoint."""
+    check_places(recipe)
     checkpoint = find_checkpoint(recipe)
     dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
     benchmark = load_eval_benchmark(recipe.data)
@@ -53,6 +54,23 @@ def train(recipe: Recipe) -> LlaveTrainer:
     trainer.train(resume_from_checkpoint=checkpoint)
     finish(recipe, trainer, benchmark)
     return trainer
+
+
+def check_places(recipe: Recipe) -> None:
+    """Whether the folders and models that a recipe names are there, before rows are read.
+
+    Raises:
+        UserError: One of them is not.
+    """
+    model, data, args = recipe.model, recipe.data, recipe.training
+    check_output_folder(args.output_dir, "output_dir")
+    if data.eval_data is not None:
+        check_folder(data.eval_data, "eval_data")
+    check_model(model.model, revision=model.model_revision)
+    check_model(args.hardness_teacher)
+    wanted = args.resume_from_checkpoint
+    if isinstance(wanted, str) and wanted.lower() not in ("", "true", "false"):
+        check_folder(wanted, "resume_from_checkpoint")
 
 
 def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -> None:
