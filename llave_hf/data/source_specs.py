@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-TrainData: TypeAlias = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
-
 from llave_hf.places import check_folder
+
+TrainData: TypeAlias = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ class Collection:
             create: Whether one may be made.
 
         Raises:
-            UserError: There is no collection and none may be made, or no model to make it with; or it was made with another model or
-                other prompts.
+            UserError: There is no collection and none may be made, or no model to make it with; or it was made with
+                another model or other prompts.
         """
         place, makes = _place(uri), create and model is not None
         missing = UserError(f"there is no collection at {place}; make one: llave index FOLDER --model MODEL.")

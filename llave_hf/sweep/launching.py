@@ -40,12 +40,9 @@ class Launch:
         try:
             content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"--accelerate_config {config} is no valid YAML ({' '.join(str(error).split())})."
-            ) from error
-        wanted = (
-            mapping(content, f"--accelerate_config {config}").get("num_processes") if processes is None else processes
-        )
+            raise UserError(f"--accelerate_config {config} is no YAML ({' '.join(str(error).split())}).") from error
+        given = mapping(content, f"--accelerate_config {config}").get("num_processes")
+        wanted = given if processes is None else processes
         return cls(check_number(wanted, f"{config}: num_processes"), Path(config))
 
     @property

@@ -230,6 +230,7 @@ def test_command_writes_table_and_curve(
     msvd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("llave_hf.sentence_transformer.load_encoder", lambda path: tied())
+    monkeypatch.setattr("llave_hf.places._check_hub", lambda *_: None)  # my/model is there
     output = tmp_path / "out"
     options = ["--dataset", "msvd", "--protocol", "clip4clip", "--data", str(msvd), "--frames", "4", "2"]
     cli.main(["evaluate-videos", "my/model", *options, "--output", str(output)])
