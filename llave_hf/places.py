@@ -42,7 +42,7 @@ def check_model_path(model: Any, files: Sequence[str] = MODEL_FILES) -> None:
     name = os.fspath(model)
     if os.path.isdir(name):
         if not any(os.path.isfile(os.path.join(name, file)) for file in files):
-            raise UserError(f"{name} holds no model (no {files[0]}): name the folder that one was saved in.")
+            raise UserError(f"{name} holds no {files[0]}, as a saved model does: check the path.")
     elif os.path.exists(name):
         raise UserError(f"{name} is a file, and a model is a folder: name the one that holds {files[0]}.")
     elif not is_hub_id(name):
@@ -151,4 +151,4 @@ def _check_hub(name: str, files: Sequence[str], options: dict[str, Any]) -> None
             ) from error
         except EntryNotFoundError:
             continue
-    raise UserError(f"{name} on the Hub holds no model (no {files[0]}): name another.")
+    raise UserError(f"{name} on the Hub holds no {files[0]}, as a saved model does: name another.")
