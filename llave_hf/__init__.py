@@ -1,60 +1,47 @@
 """llave_hf: LLaVE embedding models, native to Hugging Face.
 
-`import llave_hf` registers [`LlaveConfig`], [`LlaveModel`] and [`LlaveProcessor`] with transformers' Auto classes, so
-that `AutoModel`, `AutoProcessor` and `SentenceTransformer` open a LLaVE folder without `trust_remote_code`. Everything
-else is imported when it is first used.
+Once llave_hf is imported, `AutoConfig`, `AutoModel`, `AutoProcessor` and `SentenceTransformer` open a LLaVE folder
+without `trust_remote_code`, whether transformers was imported before or comes later. Everything is imported when it is
+first used.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
-
-from . import llava_qwen
-from .configuration_llave import LlaveConfig
-from .modeling_llave import LlaveModel, LlaveModelOutput
-from .processing_llave import LlaveProcessor
+from .lazy_names import lazy_names
+from .registration import register_when_imported
 
 if TYPE_CHECKING:
+    from .configuration_llave import LlaveConfig
     from .losses.contrastive import HardnessWeightedContrastiveLoss
+    from .modeling_llave import LlaveModel, LlaveModelOutput
+    from .processing_llave import LlaveProcessor
     from .sentence_transformer import LlaveSentenceTransformer
     from .training.arguments import LlaveTrainingArguments
     from .training.trainer import LlaveTrainer
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "HardnessWeightedContrastiveLoss": "losses.contrastive",
+            "LlaveConfig": "configuration_llave",
+            "LlaveModel": "modeling_llave",
+            "LlaveModelOutput": "modeling_llave",
+            "LlaveProcessor": "processing_llave",
+            "LlaveSentenceTransformer": "sentence_transformer",
+            "LlaveTrainer": "training.trainer",
+            "LlaveTrainingArguments": "training.arguments",
+        },
+    )
 
 try:
     __version__ = version("llave-hf")
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0.0.0"
 
-_LAZY = {
-    "HardnessWeightedContrastiveLoss": "losses.contrastive",
-    "LlaveSentenceTransformer": "sentence_transformer",
-    "LlaveTrainer": "training.trainer",
-    "LlaveTrainingArguments": "training.arguments",
-}
-
-AutoConfig.register(LlaveConfig.model_type, LlaveConfig, exist_ok=True)
-AutoModel.register(LlaveConfig, LlaveModel, exist_ok=True)
-AutoProcessor.register(LlaveConfig, LlaveProcessor, exist_ok=True)
-llava_qwen.register()
-# A saved folder carries these classes' files, for `trust_remote_code=True` where llave_hf is not installed.
-LlaveConfig.register_for_auto_class()
-LlaveModel.register_for_auto_class("AutoModel")
-LlaveProcessor.register_for_auto_class("AutoProcessor")
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
-
+register_when_imported()
 
 __all__ = [
     "HardnessWeightedContrastiveLoss",

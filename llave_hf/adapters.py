@@ -14,6 +14,7 @@ from .hub.fingerprint import write_fingerprint
 from .hub.fingerprint_samples import fingerprint_samples
 from .initialisation import match_processor, refuse_used_folder
 from .modeling_llave import LlaveModel
+from .places import check_model
 from .processing_llave import LlaveProcessor
 
 
@@ -32,6 +33,7 @@ def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str
     """
     target = Path(folder)
     refuse_used_folder(target)
+    check_model(adapter, ("adapter_config.json",))
     base, model, processor = open_base(adapter)
     dtype = model.dtype
     wrapped = with_adapter(model, adapter)

@@ -14,10 +14,13 @@ from transformers import AutoModel, AutoProcessor, PreTrainedConfig
 from .errors import UserError
 from .hub.fingerprint_samples import fingerprint_samples
 from .initialisation import refuse_used_folder
-from .llava_qwen import LlavaQwenConfig, LlavaQwenModel, LlavaQwenProcessor
+from .llava_qwen.configuration import LlavaQwenConfig
+from .llava_qwen.modeling import LlavaQwenModel
 from .llava_qwen.parity import TOLERANCE, RowParity, compare, parity_table
+from .llava_qwen.processing import LlavaQwenProcessor
 from .llava_qwen.reference import read_reference
 from .modeling_llave import LlaveModel
+from .places import check_model
 from .processing_llave import LlaveProcessor
 
 TORCHVISION_TOLERANCE = 5e-4  # torchvision's antialiasing differs from Pillow's by a level here and there
@@ -95,6 +98,8 @@ def convert(
     """
     target = Path(folder)
     refuse_used_folder(target)
+    check_model(source, **hub)
+    check_model(vision_tower)
     fields, _ = PreTrainedConfig.get_config_dict(source, **hub)
     if fields.get("model_type") != LlavaQwenConfig.model_type:
         raise UserError(

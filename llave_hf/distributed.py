@@ -11,6 +11,14 @@ import torch
 import torch.distributed as dist  # noqa: TID251  # the one place for it
 
 
+def backends() -> list[str]:
+    """The names of the backends that this build of torch can start ranks with."""
+    if not dist.is_available():
+        return []
+    there = {"gloo": dist.is_gloo_available, "nccl": dist.is_nccl_available, "mpi": dist.is_mpi_available}
+    return [name for name, is_available in there.items() if is_available()]
+
+
 def is_initialized() -> bool:
     """Whether this process is one of a group."""
     return dist.is_available() and dist.is_initialized()

@@ -7,8 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 
-from .media_llave import MediaError
-
 
 class UserError(ValueError):
     """Something in the input, the files or the settings; the message says what, where and what to do."""
@@ -22,7 +20,7 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, MediaError, ValueError, OSError, KeyboardInterrupt) as error:
+    except (ValueError, OSError, KeyboardInterrupt) as error:
         if os.environ.get("LLAVE_DEBUG"):
             raise
         stopped = isinstance(error, KeyboardInterrupt)

@@ -13,8 +13,6 @@ import logging
 import os
 from collections.abc import Sequence
 
-from accelerate import PartialState
-
 from .commands.evaluate import add_options, run
 from .errors import user_errors
 
@@ -27,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.debug:
         os.environ["LLAVE_DEBUG"] = "1"
+    from accelerate import PartialState  # no sooner: --help needs neither it nor PyTorch
+
     state = PartialState()
     logging.basicConfig(level=logging.INFO if state.is_main_process else logging.ERROR, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)

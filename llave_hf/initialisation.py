@@ -11,6 +11,7 @@ from .geometry_llave import swapped
 from .hub.fingerprint import write_fingerprint
 from .hub_arguments_llave import split_hub_arguments
 from .modeling_llave import LlaveModel
+from .places import check_model, check_output_folder
 from .processing_llave import LlaveProcessor
 
 _MODEL_ONLY = ("dtype", "attn_implementation", "pooling", "normalize")
@@ -35,6 +36,7 @@ def init_from_backbone(backbone: str | os.PathLike[str], folder: str | os.PathLi
     target = Path(folder)
     refuse_used_folder(target)
     hub, settings = split_hub_arguments(options)
+    check_model(backbone, **hub)
     of_model = {key: settings[key] for key in _MODEL_ONLY if key in settings}
     of_processor = {key: value for key, value in settings.items() if key not in _MODEL_ONLY}
     processor = LlaveProcessor.from_backbone(backbone, **of_processor, **hub)
@@ -65,6 +67,11 @@ def match_processor(model: LlaveModel, processor: LlaveProcessor) -> None:
 
 
 def refuse_used_folder(folder: Path) -> None:
-    """Nothing that somebody else wrote is overwritten."""
+    """Nothing that somebody else wrote is overwritten.
+
+    Raises:
+        UserError: The folder holds something, or cannot be written to.
+    """
+    check_output_folder(folder, "The new folder")
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; name a new folder.")

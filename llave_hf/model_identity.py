@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,8 +14,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from .errors import UserError
-
 VERSIONED_PACKAGES = ("torch", "transformers", "sentence-transformers", "pillow")
 _MODEL_FILES = frozenset({".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"})
 # what training and we ourselves leave beside a model; it changes no vector
@@ -24,7 +21,6 @@ _OTHER_FILES = frozenset({"fingerprint.json", "training_args.json", "trainer_sta
 # what saving adds to a configuration; every weight's dtype is in the digest itself
 _WRITTEN_BY_SAVING = frozenset({"_name_or_path", "architectures", "auto_map", "dtype", "transformers_version"})
 _READ_BYTES = 1 << 20
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -96,18 +92,6 @@ def path_revision(model: str | os.PathLike[str]) -> str:
             while block := file.read(_READ_BYTES):
                 digest.update(block)
     return _shown(digest)
-
-
-def check_model_path(model: Any) -> None:
-    """Looks for a model that can only be a folder; a Hub id, or an object, is taken as it is.
-
-    Raises:
-        UserError: There is no such folder, and no Hub id is written like that.
-    """
-    if isinstance(model, (str, os.PathLike)) and not os.path.exists(model):
-        name = os.fspath(model)
-        if not _HUB_ID.fullmatch(name):
-            raise UserError(f"There is no model folder {name}: check the path, or give a Hub id (owner/name).")
 
 
 def package_versions() -> dict[str, str | None]:

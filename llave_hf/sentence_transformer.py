@@ -15,8 +15,8 @@ from transformers import PreTrainedConfig
 from .configuration_llave import LlaveConfig
 from .encoding import LlaveEncoder
 from .encoding_engine import UNLIMITED_ROWS, EncodingEngine, EncodingOptions
-from .model_identity import check_model_path
 from .modeling_llave import LlaveModel
+from .places import check_model
 from .processing_llave import LlaveProcessor
 from .rows import Features
 
@@ -149,7 +149,7 @@ def load_encoder(path: str | os.PathLike[str], *, device: str | None = None, **k
         device: Where the model goes; None takes the GPU if there is one.
         **kwargs: `revision`, `token`, `trust_remote_code`, ... of `from_pretrained`.
     """
-    check_model_path(path)
+    check_model(path, **kwargs)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     fields, _ = PreTrainedConfig.get_config_dict(path, **kwargs)
     if fields.get("model_type") != LlaveConfig.model_type:

@@ -239,8 +239,8 @@ def test_a_patch_size_that_does_not_fit_is_named(tmp_path: Path) -> None:
 def test_a_recipe_trains_a_backbone(kind: str, tmp_path: Path) -> None:
     from helpers import write_recipe, write_training_data
 
-    from llave_hf.train import train
     from llave_hf.training.recipe import load_recipe
+    from llave_hf.training.run import train
 
     backbone = save_backbone(tmp_path / "backbone", kind)
     write_training_data(tmp_path)

@@ -1,4 +1,4 @@
-"""`import llave_hf` is quick and pulls in nothing that plain use of a model does not need."""
+"""`import llave_hf` and every `--help` pull in nothing that they do not need, however fast the machine is."""
 
 from __future__ import annotations
 
@@ -9,44 +9,86 @@ from pathlib import Path
 
 import pytest
 
+from llave_hf.commands import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 HEAVY = {
-    "matplotlib",
-    "datasets",
-    "evaluate",
-    "sentence_transformers",
-    "mteb",
-    "torchvision",
     "accelerate",
     "av",
+    "datasets",
+    "evaluate",
+    "huggingface_hub",
+    "lancedb",
+    "matplotlib",
+    "mteb",
+    "numpy",
     "peft",
+    "PIL",
+    "pyarrow",
+    "scipy",
+    "sentence_transformers",
+    "torch",
+    "torchvision",
+    "transformers",
+    "yaml",
 }
+NAMES = [command.__name__.rpartition(".")[2].replace("_", "-") for command in COMMANDS]
 
-MEASURE = """
-import json, sys, time
-import torch, transformers
-from transformers import AutoConfig, AutoModel, AutoProcessor
-before = set(sys.modules)
-start = time.process_time()
-import llave_hf
-seconds = time.process_time() - start
-print(json.dumps({"seconds": seconds, "new": sorted({name.split(".")[0] for name in set(sys.modules) - before})}))
+# One process for all of a test: a module that any of its steps imports stays in sys.modules.
+PREAMBLE = """
+import contextlib, io, json, runpy, sys
+
+def helped(module, *arguments):
+    sys.argv = [module, *arguments, "--help"]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert out.getvalue().strip(), (module, arguments)
+
+def loaded():
+    return sorted({name.split(".")[0] for name in sys.modules})
+
 """
 
 
-def test_import_is_light() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
-    )
-    found = json.loads(run.stdout.splitlines()[-1])
-    assert not HEAVY & set(found["new"])
-    assert found["seconds"] < 3
+def loaded_after(script: str) -> set[str]:
+    """The top-level modules that a fresh process has imported at the end of a script."""
+    command = [sys.executable, "-c", f"{PREAMBLE}{script}\nprint(json.dumps(loaded()))"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+def test_import_and_errors_are_light() -> None:
+    found = loaded_after("import llave_hf, llave_hf.errors, llave_hf.cli; dir(llave_hf)")
+    assert sorted(HEAVY & found) == []
+
+
+def test_help_of_every_command_is_light() -> None:
+    steps = "".join(f"helped('llave_hf.cli', {name!r})\n" for name in NAMES)
+    found = loaded_after(f"helped('llave_hf.cli')\n{steps}helped('llave_hf.train')\nhelped('llave_hf.evaluate')")
+    assert sorted(HEAVY & found) == []
+
+
+def test_help_of_the_scenes_needs_what_draws_and_writes_them() -> None:
+    found = loaded_after("helped('llave_hf.data.scenes')")
+    assert sorted(HEAVY & found) == ["PIL", "numpy", "pyarrow", "yaml"]
+
+
+def test_what_transformers_imports_stays_light() -> None:
+    """A process that reads a configuration or a tokenizer needs neither our models nor PyTorch's."""
+    script = "import llave_hf\nfrom transformers import AutoConfig, AutoTokenizer\nAutoConfig.for_model('llave')\n"
+    script += "assert 'llave_hf.modeling_llave' not in sys.modules and 'llave_hf.processing_llave' not in sys.modules"
+    assert sorted({"sentence_transformers", "datasets", "accelerate"} & loaded_after(script)) == []
 
 
 def test_lazy_names_are_listed_and_unknown_ones_refused() -> None:
     import llave_hf
+    from llave_hf import data
 
-    assert set(llave_hf.__all__) <= set(dir(llave_hf))
-    assert llave_hf.HardnessWeightedContrastiveLoss.__name__ == "HardnessWeightedContrastiveLoss"
-    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
-        _ = llave_hf.Nonsense
+    for package in (llave_hf, data):
+        assert set(package.__all__) <= set(dir(package))
+        for name in package.__all__:
+            assert getattr(package, name).__name__ == name
+        with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+            _ = package.Nonsense

@@ -9,6 +9,7 @@ from . import (
     compare,
     convert,
     doctor,
+    env,
     evaluate,
     evaluate_videos,
     export,
@@ -39,6 +40,7 @@ COMMANDS = (
     sweep,
     verify,
     push,
+    env,
 )  # in the order of `llave --help`
 
 __all__ = ["COMMANDS"]

@@ -23,13 +23,16 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from llave_hf.places import check_output_folder
     from llave_hf.search import Collection
     from llave_hf.search.app import build_app, launch_options
     from llave_hf.search.embedder import load_quietly
     from llave_hf.search.space import write_space
 
+    if arguments.space:
+        check_output_folder(arguments.space, "The Space's folder")
     load_quietly()
-    collection = Collection.open(arguments.collection, arguments.model)
+    collection = Collection.open(arguments.collection, arguments.model, create=False)
     if arguments.space:
         folder = write_space(collection, arguments.space, model=arguments.model, title=arguments.title)
         print(f"Written to {folder}; try it: python {folder}/app.py")

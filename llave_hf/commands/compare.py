@@ -18,7 +18,10 @@ def run(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from llave_hf.evaluation.comparison import compare_results, markdown_comparison, write_comparison
+    from llave_hf.places import check_output_folder
 
+    if arguments.output:
+        check_output_folder(arguments.output, "The output folder")
     comparison = compare_results(arguments.a, arguments.b)
     folder = Path(arguments.output or arguments.b)
     write_comparison(comparison, folder)

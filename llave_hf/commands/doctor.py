@@ -20,8 +20,10 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from llave_hf.doctor import examine
+    from llave_hf.places import check_file
     from llave_hf.sweep.checks import check_number
 
+    check_file(arguments.recipe, "The recipe")
     problems = 0
     devices = check_number(arguments.devices, "--devices")
     options = {"fast": arguments.fast, "tflops": arguments.tflops, "devices": devices}

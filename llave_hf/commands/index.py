@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from llave_hf.errors import UserError
+    from llave_hf.places import check_folder
     from llave_hf.search import Collection
     from llave_hf.search.collection import ANN_FROM, FOLDER_NAME
     from llave_hf.search.embedder import load_quietly
@@ -37,8 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     from llave_hf.search.prompts import parse_prompts
 
     load_quietly()
-    if not Path(arguments.folder).is_dir():
-        raise UserError(f"{arguments.folder} is no folder; name one that holds texts, pictures or videos.")
+    check_folder(arguments.folder, "The folder of texts, pictures or videos")
     place = arguments.output or str(Path(arguments.folder) / FOLDER_NAME)
     prompts = parse_prompts(arguments.prompt)
     collection = Collection.open(place, arguments.model, prompts=prompts, rebuild=arguments.rebuild)

@@ -28,12 +28,15 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from llave_hf.places import check_file
     from llave_hf.search import Collection
     from llave_hf.search.embedder import load_quietly
     from llave_hf.search.listing import hit_json, hit_lines
 
+    if arguments.image:
+        check_file(arguments.image, "The picture")
     load_quietly()
-    collection = Collection.open(arguments.collection, arguments.model)
+    collection = Collection.open(arguments.collection, arguments.model, create=False)
     filters = {name: getattr(arguments, name) for name in ("k", "kind", "folder", "since", "until", "exact")}
     queries = [arguments.text] if arguments.text is not None or arguments.image else _lines()
     for text in queries:

@@ -3,14 +3,41 @@ memory, `stream_pairs` → `StreamedPairs` → `StreamedBatches` → `LlaveColla
 
 from __future__ import annotations
 
-from llave_hf.media_llave import MediaError
+from typing import TYPE_CHECKING
 
-from .collator import LlaveCollator
-from .media import load_sample, open_image, open_video, resolve_media_path
-from .pairs import Pair, PairDataset, Sample, SourceSlice, load_pairs, sample_from
-from .sampler import TaskBatchSampler
-from .stream_tasks import StreamedPairs, stream_pairs
-from .streaming import StreamedBatches
+from llave_hf.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from llave_hf.media_llave import MediaError
+
+    from .collator import LlaveCollator
+    from .media import load_sample, open_image, open_video, resolve_media_path
+    from .pairs import Pair, PairDataset, Sample, SourceSlice, load_pairs, sample_from
+    from .sampler import TaskBatchSampler
+    from .stream_tasks import StreamedPairs, stream_pairs
+    from .streaming import StreamedBatches
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "LlaveCollator": "collator",
+            "MediaError": "media",
+            "Pair": "pairs",
+            "PairDataset": "pairs",
+            "Sample": "pairs",
+            "SourceSlice": "pairs",
+            "StreamedBatches": "streaming",
+            "StreamedPairs": "stream_tasks",
+            "TaskBatchSampler": "sampler",
+            "load_pairs": "pairs",
+            "load_sample": "media",
+            "open_image": "media",
+            "open_video": "media",
+            "resolve_media_path": "media",
+            "sample_from": "pairs",
+            "stream_pairs": "stream_tasks",
+        },
+    )
 
 __all__ = [
     "LlaveCollator",

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from llave_hf.places import check_model, check_output_folder
+
 from .embedding_cache import EmbeddingCache, model_identity
 from .mining import MinedTask, MiningOptions, mine_task, mined_columns
 from .pairs import TaskRows, open_tasks
@@ -54,6 +56,8 @@ def mine(
     from llave_hf.sentence_transformer import load_encoder
 
     root, chosen = Path(output), options or MiningOptions()
+    check_model(model)
+    check_output_folder(root, "The output folder")
     identity = model_identity(model)
     tasks = open_tasks(parse_specs(train_data, media_root=media_root, subsets=subsets, split=split))
     _refuse_own_folder(root, tasks)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
+from llave_hf.places import check_folder
+
 TrainData: TypeAlias = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
 
@@ -59,7 +61,10 @@ def parse_specs(train_data: TrainData, **defaults: Any) -> list[SourceSpec]:
                 raise ValueError(f"train_data has no key {key!r}{suggest(key, known)}; there are {', '.join(known)}.")
         if not given.get("path"):
             raise ValueError(f"an entry of train_data has no `path` ({given}); give a Hub id, a folder or a file.")
-        specs.append(SourceSpec(**{**defaults, **given}))
+        spec = SourceSpec(**{**defaults, **given})
+        if spec.media_root is not None:
+            check_folder(spec.media_root, "media_root")
+        specs.append(spec)
     return specs
 
 

@@ -24,7 +24,7 @@ NAMED = 3  # culprits that a line lists
 
 def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
     """The training rows and the benchmark, each with all the checks that training would make."""
-    from llave_hf.train import load_eval_benchmark, load_training_pairs
+    from llave_hf.training.run import load_eval_benchmark, load_training_pairs
 
     findings = []
     dataset = None

@@ -15,8 +15,8 @@ import torch
 from llave_hf.data.media import load_sample
 from llave_hf.media_llave import MediaError
 from llave_hf.processing_llave import LlaveProcessor
-from llave_hf.train import training_texts
 from llave_hf.training.recipe import Recipe
+from llave_hf.training.run import training_texts
 from llave_hf.training.tuning import STACKS, frozen_parts
 
 from .examination import NOTE, OK, PROBLEM, Finding, Patient

@@ -11,8 +11,7 @@ from transformers import AutoConfig
 
 from llave_hf import LlaveConfig, LlaveModel
 from llave_hf.backbones_llave import backbone_of
-from llave_hf.llava_qwen import LlavaQwenConfig
-from llave_hf.llava_qwen.configuration import to_llave_config
+from llave_hf.llava_qwen.configuration import LlavaQwenConfig, to_llave_config
 from llave_hf.llava_qwen.vision_towers import find_vision_tower
 from llave_hf.training.parts import part_parameters
 from llave_hf.training.recipe import Recipe

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from llave_hf.errors import UserError
+from llave_hf.places import check_output_folder
 
-from .early_checks import check_folder
 from .metrics import FloatArray
 from .resampling import bootstrap_interval, bootstrap_interval_of_means, holm, p_value, sign_flip_means
 from .results import PER_QUERY_FILE
@@ -104,7 +104,7 @@ def compare_results(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Com
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write `compare.json` and `compare.md`."""
-    check_folder(folder, "The output folder")
+    check_output_folder(folder, "The output folder")
     folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) + "\n"
     (folder / "compare.json").write_text(content, encoding="utf-8")

@@ -12,11 +12,11 @@ from pathlib import Path
 from llave_hf import distributed
 from llave_hf.data.vector_store import VectorStore
 from llave_hf.errors import UserError
-from llave_hf.model_identity import ModelIdentity, check_model_path, identify, loaded_revision
+from llave_hf.model_identity import ModelIdentity, identify, loaded_revision
+from llave_hf.places import check_model, check_output_folder
 
 from .benchmark import Benchmark, load_benchmark
 from .collection import collect_inputs
-from .early_checks import check_folder
 from .leaderboard import LEADERBOARD_FILE, leaderboard
 from .report import write_json, write_report
 from .report_page import DEFAULTS, PAGE_FILE, PageOptions, render_page
@@ -111,10 +111,10 @@ def check_places(
     cache: str | os.PathLike[str] | None,
 ) -> None:
     """Raise a UserError where the model is not there, or results or vectors could not be written."""
-    check_model_path(model)
     for folder, what in ((output_dir, "The output folder"), (cache, "The cache")):
         if folder is not None:
-            check_folder(Path(folder), what)
+            check_output_folder(folder, what)
+    check_model(model)
 
 
 def open_encoder(model: Encoder | str | os.PathLike[str], revision: str | None) -> tuple[Encoder, ModelIdentity]:

@@ -20,6 +20,7 @@ from llave_hf.errors import UserError
 from llave_hf.geometry_llave import swapped
 from llave_hf.initialisation import refuse_used_folder
 from llave_hf.modeling_llave import LlaveModel
+from llave_hf.places import check_model
 from llave_hf.processing_llave import LlaveProcessor
 from llave_hf.sentence_transformer_layout_llave import write_sentence_transformer_layout
 
@@ -45,6 +46,7 @@ def export(model: str | os.PathLike[str], folder: str | os.PathLike[str], format
     refuse_used_folder(target)
     if format != "llava_onevision":
         raise UserError(f"format is {format!r}; 'llava_onevision' is the only one.")
+    check_model(model)
     source, processor = AutoModel.from_pretrained(model), AutoProcessor.from_pretrained(model)
     if not isinstance(source, LlaveModel) or source.config.backbone_config.model_type != "llava_onevision":
         raise UserError(

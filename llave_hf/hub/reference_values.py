@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
 from llave_hf.errors import UserError
+from llave_hf.places import check_file, check_model
 
 from .stages import full_precision
 from .verify import Difference, Verdict
@@ -63,11 +64,13 @@ def verify_published(
     Raises:
         UserError: `size` is None and the model is not recognised.
     """
+    check_model(model)
     size = size or published_size(model)
     if size is None:
         raise UserError(
             f"{model} is not recognised as a published LLaVE; say which: --published {'|'.join(REFERENCES)}."
         )
+    check_file(picture, "The picture")
     network = AutoModel.from_pretrained(model, dtype=dtype).to(device).eval()
     processor = AutoProcessor.from_pretrained(model)
     lines, difference = [], None

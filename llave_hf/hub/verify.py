@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llave_hf.places import check_model
+
 from .comparison import Comparison, compare
 from .fingerprint import read_fingerprint
 from .fingerprint_samples import fingerprint_samples
@@ -80,6 +82,7 @@ def verify(
         UserError: There is no fingerprint, or it cannot be read.
         ValueError, OSError: The model or its processor cannot be opened.
     """
+    check_model(model)
     fingerprint = read_fingerprint(model)
     opened = open_model(model, backend, dtype or fingerprint["dtype"], device)
     compared = _compare_until_one_differs(fingerprint, opened)

@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import LlavaOnevisionConfig, PreTrainedConfig, Qwen2Config
+from transformers import PreTrainedConfig
 
 from llave_hf.configuration_llave import LlaveConfig
 from llave_hf.errors import UserError
 from llave_hf.geometry_llave import swapped
 
-from .vision_towers import VisionTower
+if TYPE_CHECKING:
+    from .vision_towers import VisionTower
 
 # What a configuration that leaves a field out means: the published training script's values.
 DEFAULTS: Mapping[str, Any] = {
@@ -91,6 +92,8 @@ def to_llave_config(config: LlavaQwenConfig, tower: VisionTower, image_id: int, 
     Raises:
         UserError: A field is missing that cannot be known, or has a value that this package does not compute.
     """
+    from transformers import LlavaOnevisionConfig, Qwen2Config
+
     check_fields(config)
     text = {name: config.fields[name] for name in _TEXT_FIELDS if name in config.fields}
     text_config = Qwen2Config(**text)

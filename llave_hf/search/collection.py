@@ -15,6 +15,7 @@ from PIL import Image
 
 from llave_hf.errors import UserError
 from llave_hf.media_llave import load_image
+from llave_hf.places import check_possible_folder
 
 from .embedder import Embedder
 from .filters import Moment, condition
@@ -69,6 +70,7 @@ class Collection:
         *,
         prompts: Mapping[str, str] | None = None,
         rebuild: bool = False,
+        create: bool = True,
     ) -> Collection:
         """A collection, made where there is none.
 
@@ -77,20 +79,25 @@ class Collection:
             model: A folder, Hub id or encoder. None: what the collection was made with.
             prompts: Of a new collection, what to change of the model's instructions: `{"query": "Find: {text}"}`.
             rebuild: Start anew, with another model or other prompts.
+            create: Whether one may be made.
 
         Raises:
-            UserError: There is no collection and no model to make one with, or it was made with another model or
-                other prompts.
+            UserError: There is no collection and none may be made, or no model to make it with; or it was made with
+                another model or other prompts.
         """
-        store = Store(_place(uri))
+        place, makes = _place(uri), create and model is not None
+        missing = UserError(f"there is no collection at {place}; make one: llave index FOLDER --model MODEL.")
+        if not makes and "://" not in place and not os.path.isdir(place):
+            raise missing  # LanceDB would make the folder
+        store = Store(place)
         if store.exists and not rebuild:
             collection = cls(store, model)
             collection._check_prompts(prompts)
             if model is not None and not collection._is_recorded(model):
                 _ = collection.embedder  # another name is looked into at once, the same when it is used
             return collection
-        if model is None:
-            raise UserError(f"there is no collection at {store.uri}; make one: llave index FOLDER --model MODEL.")
+        if not makes:
+            raise missing
         embedder = Embedder(model)
         probe = embedder.probe()
         chosen = {**default_prompts(embedder.encoder), **check_prompts(prompts or {})}
@@ -240,5 +247,6 @@ def _place(uri: str | os.PathLike[str]) -> str:
     if "://" in name:
         return name
     path = Path(name).absolute()
+    check_possible_folder(path, "The collection")
     inner = path / FOLDER_NAME
     return str(inner if inner.is_dir() else path)

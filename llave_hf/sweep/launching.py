@@ -10,8 +10,9 @@ from pathlib import Path
 import yaml
 
 from llave_hf.errors import UserError
+from llave_hf.places import check_file
 
-from .checks import check_number
+from .checks import check_number, mapping
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,13 @@ class Launch:
         """
         if config is None:
             return cls(check_number(1 if processes is None else processes, "--num_processes"))
-        if not Path(config).is_file():
-            raise UserError(f"--accelerate_config {config} does not exist; give a file such as those of recipes.")
-        content = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
-        wanted = content.get("num_processes") if processes is None else processes
+        check_file(config, "--accelerate_config")
+        try:
+            content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"--accelerate_config {config} is no YAML ({' '.join(str(error).split())}).") from error
+        given = mapping(content, f"--accelerate_config {config}").get("num_processes")
+        wanted = given if processes is None else processes
         return cls(check_number(wanted, f"{config}: num_processes"), Path(config))
 
     @property

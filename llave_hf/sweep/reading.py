@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from llave_hf.errors import UserError
+from llave_hf.places import check_output_folder
 from llave_hf.training.recipe import Recipe, RecipeLoader, known_keys, load_recipe
 from llave_hf.training.recipe_checks import check_keys
 
@@ -49,6 +50,7 @@ def load_sweep(
     """
     file = Path(path)
     raw = _read(file)
+    check_output_folder(output, "The output folder")
     for flag in overrides:
         _check_free(flag.removeprefix("--").partition("=")[0] if flag.startswith("--") else "", "the command line")
     sweep = Sweep(

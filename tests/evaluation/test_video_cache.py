@@ -141,6 +141,7 @@ def test_encoder_without_weights_needs_a_name_for_them(msvd: Path, tmp_path: Pat
 
 def test_command_has_the_option(msvd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llave_hf.sentence_transformer.load_encoder", lambda path: LlaveEncoder(*tiny_model()))
+    monkeypatch.setattr("llave_hf.places._check_hub", lambda *_: None)  # my/model is there
     command = f"evaluate-videos my/model --dataset msvd --protocol mmeb-v2 --data {msvd} --output {tmp_path / 'out'}"
     cli.main([*command.split(), "--cache", str(tmp_path / "cache")])
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 2  # vectors; frames and visual tokens

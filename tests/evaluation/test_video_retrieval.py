@@ -219,17 +219,19 @@ def test_arguments_are_checked_before_anything_is_read(changes: dict[str, Any], 
         evaluate_videos(**arguments)
 
 
-def test_broken_video_is_named_before_the_model_is_loaded(tmp_path: Path) -> None:
+def test_broken_video_is_named_before_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llave_hf.places._check_hub", lambda *_: None)  # the id is on the Hub
     folder = write_msvd(tmp_path)
     (folder / "YouTubeClips" / "video7.mp4").write_bytes(b"")
     with pytest.raises(UserError, match=r"raw-captions.json, video7: .*video7.mp4 cannot be decoded"):
-        evaluate("no/such-model", "msvd", "clip4clip", folder)
+        evaluate("my/model", "msvd", "clip4clip", folder)
 
 
 def test_command_writes_table_and_curve(
     msvd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("llave_hf.sentence_transformer.load_encoder", lambda path: tied())
+    monkeypatch.setattr("llave_hf.places._check_hub", lambda *_: None)  # my/model is there
     output = tmp_path / "out"
     options = ["--dataset", "msvd", "--protocol", "clip4clip", "--data", str(msvd), "--frames", "4", "2"]
     cli.main(["evaluate-videos", "my/model", *options, "--output", str(output)])

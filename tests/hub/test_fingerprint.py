@@ -34,8 +34,8 @@ from llave_hf.hub.fingerprint_samples import fingerprint_samples
 from llave_hf.hub.recomputation import BACKENDS
 from llave_hf.hub.reference_values import Reference, card_inputs, published_size, verify_published
 from llave_hf.hub.verify import Difference, verify
-from llave_hf.train import train
 from llave_hf.training.recipe import load_recipe
+from llave_hf.training.run import train
 
 TEXTS = ["text", "unicode and special tokens", "long text"]
 

@@ -391,7 +391,7 @@ def test_the_loopback_hub_checks_what_it_is_given(hub: LoopbackHub) -> None:
 # --------------------------------------------------------------------------------------------------------- the trainer
 
 TRAIN = """
-from llave_hf.train import train
+from llave_hf.training.run import train
 from llave_hf.training.recipe import load_recipe
 trainer = train(load_recipe({recipe!r}, {overrides!r}))
 trainer.push_to_hub("Again", revision="again", license="mit")

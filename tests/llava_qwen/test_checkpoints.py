@@ -15,8 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel, AutoProcessor, SiglipVisionConfig, SiglipVisionModel
 
 from llave_hf import LlaveConfig, LlaveModel, LlaveProcessor
-from llave_hf.llava_qwen import LlavaQwenConfig
-from llave_hf.llava_qwen.configuration import grids, to_llave_config
+from llave_hf.llava_qwen.configuration import LlavaQwenConfig, grids, to_llave_config
 from llave_hf.llava_qwen.vision_towers import KNOWN_TOWERS, VisionTower
 
 SMALL = ROOT / "tiny_6x6"

@@ -51,7 +51,7 @@ def test_lines_of_standard_input_are_queries(
     [
         ("search red --collection {root}", "there is no collection at"),
         ("index {root}", "there is no collection at"),
-        ("index {root}/red.png --model m", "red.png is no folder"),
+        ("index {root}/red.png --model m", "red.png is a file, not a folder"),
         ("index {root} --model m --prompt find=it", "a prompt is NAME=TEXT"),
     ],
 )

@@ -73,8 +73,8 @@ def fork(run: Callable[[], None]) -> int:
 
 def main(recipe: str, folder: Path, moments: list[str]) -> None:
     import llave_hf.hub.model_card  # noqa: F401  # once, for all that are forked
-    from llave_hf.train import train
     from llave_hf.training.recipe import load_recipe
+    from llave_hf.training.run import train
 
     def run(out: Path, moment: str | None, *, go_on: bool) -> None:
         changes = None

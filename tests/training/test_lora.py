@@ -21,10 +21,10 @@ from llave_hf import LlaveModel, LlaveProcessor
 from llave_hf.cli import main
 from llave_hf.doctor.tuned_sizes import tuned_sizes
 from llave_hf.train import main as train_main
-from llave_hf.train import open_model, train
 from llave_hf.training.lora import layer_pattern
 from llave_hf.training.parts import count_parameters, part_parameters
 from llave_hf.training.recipe import load_recipe
+from llave_hf.training.run import open_model, train
 from llave_hf.training.trainer import LlaveTrainer
 from llave_hf.training.tuning import PARTS
 

@@ -13,10 +13,10 @@ from step_helpers import give_teacher, make_pairs, make_trainer, move_average, r
 
 from llave_hf import LlaveModel, LlaveSentenceTransformer
 from llave_hf.errors import UserError
-from llave_hf.train import train
 from llave_hf.training.arguments import LlaveTrainingArguments
 from llave_hf.training.moving_average import MovingAverage
 from llave_hf.training.recipe import load_recipe
+from llave_hf.training.run import train
 from llave_hf.training.strength import HardnessStrength
 from llave_hf.training.trainer import LlaveTrainer
 

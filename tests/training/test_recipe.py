@@ -9,8 +9,8 @@ from helpers import write_recipe, write_training_data
 
 from llave_hf.errors import UserError
 from llave_hf.sentence_transformer import load_encoder
-from llave_hf.train import model_source
 from llave_hf.training.recipe import ModelArguments, known_keys, load_recipe
+from llave_hf.training.run import model_source
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 RECIPES = [path for path in RECIPES if path.name != "ablation.yaml"]  # a sweep of tiny.yaml

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from llave_hf.data.stream_tasks import StreamedPairs
 from llave_hf.doctor import examine
-from llave_hf.train import load_training_pairs, main, train
+from llave_hf.train import main
 from llave_hf.training.recipe import load_recipe
+from llave_hf.training.run import load_training_pairs, train
 
 STREAM: dict[str, Any] = {"streaming": True, "stream_buffer_size": 8}
 

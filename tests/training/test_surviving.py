@@ -19,12 +19,12 @@ from llave_hf.data.bad_samples import TracedCollator
 from llave_hf.data.pairs import load_pairs
 from llave_hf.errors import UserError
 from llave_hf.modeling_llave import LlaveModel
-from llave_hf.train import find_checkpoint, train
 from llave_hf.training import whole_folders
 from llave_hf.training.bad_sample_log import LIST_FILE, BadSampleLog
 from llave_hf.training.postmortem import first_not_finite
 from llave_hf.training.recipe import Recipe, load_recipe
 from llave_hf.training.reproduce import reproduce
+from llave_hf.training.run import find_checkpoint, train
 from llave_hf.training.trainer import LlaveTrainer
 
 WORKER = Path(__file__).with_name("killing.py")

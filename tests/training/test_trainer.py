@@ -13,9 +13,10 @@ from helpers import tiny_model, write_recipe, write_training_data
 from safetensors.torch import load_file
 
 from llave_hf.data.pairs import load_pairs
-from llave_hf.train import main, train
+from llave_hf.train import main
 from llave_hf.training.arguments import LlaveTrainingArguments
 from llave_hf.training.recipe import load_recipe
+from llave_hf.training.run import train
 from llave_hf.training.summary import describe_micro_batches, sample_tokens
 from llave_hf.training.trainer import LlaveTrainer
 

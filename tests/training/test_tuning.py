@@ -16,12 +16,13 @@ from test_grad_cache import peak_of_kept_bytes
 from transformers import AutoModel
 
 from llave_hf import LlaveModel, LlaveProcessor
-from llave_hf.train import main, train
+from llave_hf.train import main
 from llave_hf.training.arguments import LlaveTrainingArguments
 from llave_hf.training.lean_forward import LeanForward
 from llave_hf.training.parts import part_modules, part_parameters
 from llave_hf.training.precision import LOST_SHARE
 from llave_hf.training.recipe import load_recipe
+from llave_hf.training.run import train
 from llave_hf.training.trainer import LlaveTrainer
 from llave_hf.training.tuning import PARTS
 

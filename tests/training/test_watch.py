@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from helpers import write_recipe, write_training_data
 
-from llave_hf.train import train
 from llave_hf.training.recipe import load_recipe
+from llave_hf.training.run import train
 from llave_hf.training.trainer import LlaveTrainer
 
 SETTINGS = {"per_device_train_batch_size": 8, "max_steps": 6, "save_steps": 3}

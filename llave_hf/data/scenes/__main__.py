@@ -6,8 +6,6 @@ import argparse
 
 from llave_hf.errors import user_errors
 
-from .writer import write_scenes
-
 
 def main() -> None:
     """The command line."""
@@ -18,6 +16,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     arguments = parser.parse_args()
     with user_errors():
+        from .writer import write_scenes
+
         write_scenes(**vars(arguments))
 
 
