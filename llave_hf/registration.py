@@ -34,9 +34,12 @@ _CLASSES = {
 class _StandIn(LazyObjectProxy):
     """A class that is imported when it is first used; pickles as that class."""
 
-    def __init__(self, place: str, **options: Any) -> None:
-        super().__init__(partial(resolve_name, place), **options)
+    def __init__(self, place: str) -> None:
+        super().__init__(partial(resolve_name, place))
         self._self_place = place
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return resolve_name, (self._self_place,)
@@ -59,18 +62,18 @@ def register_when_imported() -> None:
 def _stand_in_for_configurations(module: ModuleType) -> None:
     for model_type, (configuration, _, _) in _CLASSES.items():
         # not AutoConfig.register, which would import the class to look at it
-        _whole(module).CONFIG_MAPPING.register(model_type, _stand_in(configuration), exist_ok=True)
+        _whole(module).CONFIG_MAPPING.register(model_type, _StandIn(configuration), exist_ok=True)
 
 
 def _stand_in_for_models(module: ModuleType) -> None:
     for configuration, model, _ in _CLASSES.values():
         # The keys are the classes themselves. Importing them needs no more of transformers than is there by now.
-        _whole(module).MODEL_MAPPING.register(resolve_name(configuration), _stand_in(model), exist_ok=True)
+        _whole(module).MODEL_MAPPING.register(resolve_name(configuration), _StandIn(model), exist_ok=True)
 
 
 def _stand_in_for_processors(module: ModuleType) -> None:
     for configuration, _, processor in _CLASSES.values():
-        _whole(module).AutoProcessor.register(resolve_name(configuration), _stand_in(processor), exist_ok=True)
+        _whole(module).AutoProcessor.register(resolve_name(configuration), _StandIn(processor), exist_ok=True)
 
 
 def _register_configuration(model_type: str, configuration: str, _: ModuleType) -> None:
@@ -97,10 +100,6 @@ def _for_saving(place: str, *auto_class: str) -> Any:
     if _module(place).endswith("_llave"):
         found.register_for_auto_class(*auto_class)
     return found
-
-
-def _stand_in(place: str) -> Any:
-    return _StandIn(place, interface=type)
 
 
 def _whole(module: ModuleType) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,13 @@ def test_lazy_names_are_listed_and_unknown_ones_refused() -> None:
             assert getattr(package, name).__name__ == name
         with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
             _ = package.Nonsense
+
+
+def test_a_stand_in_pickles_and_calls_as_its_class() -> None:
+    """Registries are pickled where classes travel by value; a stand-in that was not used yet goes with them."""
+    from llave_hf.errors import UserError
+    from llave_hf.registration import _StandIn
+
+    stand_in = _StandIn("llave_hf.errors:UserError")
+    assert pickle.loads(pickle.dumps(stand_in)) is UserError
+    assert isinstance(stand_in("text"), UserError) and stand_in.__name__ == "UserError"
