@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import find_adapter_config_file
+from transformers.utils.loading_report import LoadStateDictInfo
 
+from .adapter_llave import load_adapter_weights
 from .backbones_llave import backbone_of
 from .configuration_llave import LlaveConfig, opens_as_llave
 from .hub_arguments_llave import HUB_ARGUMENTS
@@ -141,6 +143,28 @@ class LlaveModel(PreTrainedModel):
             if fields.get("model_type") != LlaveConfig.model_type:
                 return cls.from_backbone(pretrained_model_name_or_path, **kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+
+    def load_adapter(
+        self, peft_model_id: str | None = None, adapter_name: str | None = None, **kwargs: Any
+    ) -> LoadStateDictInfo:
+        """As transformers'; an adapter's folder or Hub id is loaded by PEFT itself, and has to fit.
+
+        Raises:
+            ValueError: Weights of the adapter have no place in the model, or the adapter lacks some.
+        """
+        settings = {key: kwargs.get(key) for key in ("peft_config", "adapter_state_dict", "hotswap")}
+        if peft_model_id is None or any(value not in (None, False, "auto") for value in settings.values()):
+            return super().load_adapter(peft_model_id, adapter_name, **kwargs)
+        loading = kwargs.get("load_config")  # of from_pretrained; the revision in it is the base model's
+        download = {**loading.download_kwargs, "revision": None} if loading else {}
+        asked = {**download, **(kwargs.get("adapter_kwargs") or {}), **kwargs}
+        hub = {key: asked[key] for key in HUB_ARGUMENTS if asked.get(key)}
+        trainable = bool(kwargs.get("is_trainable"))
+        load_adapter_weights(self, peft_model_id, adapter_name or "default", trainable=trainable, hub=hub)
+        self._hf_peft_config_loaded = True  # transformers saves the adapter by it
+        if not trainable:
+            self.eval()
+        return LoadStateDictInfo(**{field.name: set() for field in fields(LoadStateDictInfo)})
 
     @classmethod
     def from_backbone(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> LlaveModel:
