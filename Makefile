@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 # Test processes share a small machine better with one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
-PYTEST = $(TEST_ENV) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q
+PYTEST = $(TEST_ENV) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q --fail-on-skip
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-fast test-slow test-lowest test-releases lint format typecheck certificate bench clean
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("llave_hf needs Python >= 3.10; set PYTHON=/path/to/python3" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev,peft,search,app,mteb]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,search,app,mteb]'
 	@touch $(STAMP)
 
 install: $(STAMP)  ## create .venv and install llave_hf with its tools
@@ -42,7 +42,8 @@ test-lowest:  ## the tests on the oldest supported releases, in an environment o
 
 .venv-lowest/.lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python -m pip install --quiet 'torch==2.11.*' 'torchvision==0.26.*' 'transformers==5.17.*' \
-	  'sentence-transformers==6.0.1' 'accelerate==1.15.*'
+	  'sentence-transformers==6.0.1' 'accelerate==1.15.*' 'peft==0.20.0' 'bitsandbytes==0.47.0' 'lancedb==0.34.0' \
+	  'gradio==6.31.0' 'mteb==2.26.0; python_version >= "3.11"'
 	@touch $@
 
 # The oldest supported release of transformers and those that changed how decoders are called.

@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from llave_hf import LlaveModel, LlaveProcessor
 
+pytest_plugins = ["expected_skips"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
 # Times on a shared machine say nothing; a fixed seed makes a failure come back.
