@@ -1,7 +1,7 @@
 """A PEFT adapter of a LLaVE model, loaded by PEFT itself.
 
-transformers' own loader goes on, with a table in the log, where weights fit nowhere. To transformers 5.17 the projector
-that is trained whole is such a weight, and with peft 0.19 all are.
+transformers' own loader goes on, with a table in the log, where weights fit nowhere. To transformers 5.17 those of a
+projector that is trained whole do not, and with peft 0.19 none.
 
 Self-contained: the file travels with a model to the Hub.
 """

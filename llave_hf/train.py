@@ -23,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__doc__)
         return
     with user_errors():
+        from .training.run_log import shorten_log
+
+        shorten_log()  # before the next imports, which say such things
         from .training.recipe import load_recipe
         from .training.run import train
 

@@ -55,7 +55,11 @@ class SideColumns:
     def empty(self) -> np.ndarray:
         """Which entries have neither text nor media: bool `(n,)`."""
         blank = pc.equal(pc.utf8_trim_whitespace(self.text), "").to_numpy(zero_copy_only=False)
-        return blank & (self._num_images() == 0) & ~self._has_video()
+        return blank & ~self.has_media()
+
+    def has_media(self) -> np.ndarray:
+        """Which entries have a picture or a video: bool `(n,)`."""
+        return (self._num_images() > 0) | self._has_video()
 
     def wrongly_marked(self) -> np.ndarray:
         """Which entries have more or fewer marks (`<|image_1|>`) than pictures: bool `(n,)`.

@@ -100,6 +100,10 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         task = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._tasks[task].pair(index - int(self._starts[task]))
 
+    def all_have_media(self) -> bool:
+        """Whether each pair has a picture or a video in its query or its positive."""
+        return all((task.query.has_media() | task.positive.has_media()).all() for task in self._tasks)
+
     def contents(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the rows' queries and of their documents, equal where the content is: int64, `(n,)` each."""
         queries = content_codes([(task.query, task.media_root) for task in self._tasks])

@@ -32,8 +32,9 @@ class LlaveTrainingArguments(TrainingArguments):
     at once is `mini_batch_size` or `mini_batch_num_tokens`, which change memory and speed and no result.
 
     Defaults that differ from the parent's: `remove_unused_columns=False`, because rows are pairs and not model
-    inputs; `dataloader_drop_last=True`, because every device must bring as many pairs; and
-    `ddp_find_unused_parameters=True`, because a batch of texts leaves the vision tower without gradient.
+    inputs; `dataloader_drop_last=True`, because every device must bring as many pairs. Where
+    `ddp_find_unused_parameters` is None, LlaveTrainer sets it: a batch of texts leaves the vision tower without
+    gradient, and where each pair has a picture there is none.
     """
 
     # Loss (LLaVE, Eq. 5 and Table 5)
@@ -198,7 +199,7 @@ class LlaveTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: rows are pairs."})
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Must stay True: devices bring equal shares."})
     ddp_find_unused_parameters: bool | None = field(
-        default=True, metadata={"help": "A batch without pictures leaves the vision tower without gradient."}
+        default=None, metadata={"help": "None: true where a batch of texts may leave the vision tower unused."}
     )
 
     def __post_init__(self) -> None:

@@ -83,12 +83,22 @@ def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -
     if trainer.is_world_process_zero():
         told = {key: value for key, value in recipe.raw.items() if key != "hub_token"}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
-    if benchmark is not None:
-        trainer.evaluate(benchmark, output_dir=folder / "eval")
+    metrics = trainer.evaluate(benchmark, output_dir=folder / "eval") if benchmark is not None else {}
     trainer.describe()
+    if trainer.is_world_process_zero():
+        print(told_at_the_end(folder, metrics), flush=True)
     trainer.accelerator.end_training()  # without it, a resumed run of two ranks aborts at exit
     if recipe.training.push_to_hub:
         trainer.publish()
+
+
+def told_at_the_end(folder: Path, metrics: Mapping[str, float]) -> str:
+    """Precision@1 by subset and mean, and where things are."""
+    by_name = {name.removeprefix("eval_"): value for name, value in metrics.items() if name != "epoch"}
+    scores = [f"  {name:<34} {100 * value:5.1f}" for name, value in by_name.items()]
+    heading = ["precision@1 in %", *scores] if scores else []
+    report = f"\n  report     {folder / 'eval' / 'report.html'}" if scores else ""
+    return "\n".join([*heading, f"Written\n  model      {folder}\n  card       {folder / 'README.md'}{report}"])
 
 
 def find_checkpoint(recipe: Recipe) -> str | None:
@@ -114,7 +124,7 @@ def find_checkpoint(recipe: Recipe) -> str | None:
     if str(wanted).lower() != "true":
         return str(wanted)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if last is None:
+    if last is None and PartialState().is_main_process:
         logger.warning(f"{folder} holds no checkpoint to go on from; training starts at the beginning.")
     return last
 

@@ -34,8 +34,10 @@ from .optimizer import MuonWithAdamW, set_part_rates
 from .postmortem import PostMortem
 from .precision import set_precision
 from .publishing import PublishingTrainer
+from .special_tokens import align_special_tokens
 from .token_count import TokenCount
 from .trial import MicroBatch
+from .unused_parameters import can_leave_parameters_unused
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
                 f"one process sees {args.n_gpu} GPUs, which torch's DataParallel would split pairs over; start one "
                 "process a GPU: accelerate launch -m llave_hf.train RECIPE."
             )
+        align_special_tokens(model, processing_class)
         model = tuned_model(model, args)
         tasks = [source.name for source in train_dataset.sources] if train_dataset is not None else []
         limits = args.mini_batch_size, args.mini_batch_num_tokens
@@ -90,6 +93,9 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        if args.ddp_find_unused_parameters is None and self.accelerator.ddp_handler is not None:
+            unused = can_leave_parameters_unused(without_peft(model), args, train_dataset)
+            self.accelerator.ddp_handler.find_unused_parameters = unused
         self.opened_dtype = set_precision(self)
         self.add_callback(CheckpointParts())
         self.objective = Objective(args, tasks)

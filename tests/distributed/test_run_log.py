@@ -1,0 +1,56 @@
+"""All that a run of two processes prints, as the quickstart starts it: what a person needs, and no other line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llave_hf.data.scenes import write_scenes
+from llave_hf.sweep.launching import Launch
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+ALLOWED = (
+    r"\S+ holds no checkpoint to go on from; training starts at the beginning\.",
+    # The summary
+    r"llave_hf trains \S+",
+    r"  (model|data|devices|batch|negatives|loss|tokens|memory|steps) +\S.*",
+    # Bars
+    r" *\d+%\|.*\| \d+/\d+ \[.*\]",
+    r"(Encoding|Scoring): +\d+%\|.*\| \d+/\d+ \[.*\]",
+    # Metrics
+    r"\{'loss': .*\}",
+    r"\{'train_runtime': .*\}",
+    r"step \d+: .*",  # telemetry's findings
+    r"precision@1 in %",
+    r"  (Scene|mean_)\w+ +\d+\.\d",
+    # Where things are
+    r"Written",
+    r"  (model|card|report) +\S+",
+)
+ONCE = ("holds no checkpoint", "llave_hf trains", "  negatives ", "'train_runtime'", "precision@1 in %", "Written")
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_a_run_prints_what_a_person_needs(tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    write_scenes(scenes, train_pairs=120, eval_queries=12)
+    command = [*Launch(processes=2).command, "llave_hf.train", str(RECIPE), "--train_data", str(scenes / "train")]
+    command += ["--media_root", str(scenes), "--eval_benchmark", str(scenes / "benchmark.yaml")]
+    command += ["--output_dir", str(tmp_path / "model"), "--max_steps", "4", "--per_device_train_batch_size", "8"]
+    command += ["--logging_steps", "2", "--save_steps", "2", "--resume_from_checkpoint"]
+    environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ, "ACCELERATE_USE_CPU": "1"}
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False
+    )
+    log = done.stdout.decode()
+    assert done.returncode == 0, log
+    lines = [line for line in re.split(r"[\r\n]+|\x1b\[A", log) if line.strip()]
+    others = [line for line in lines if not any(re.fullmatch(pattern, line) for pattern in ALLOWED)]
+    assert not others, "\n".join(others)
+    assert {wanted: sum(wanted in line for line in lines) for wanted in ONCE} == dict.fromkeys(ONCE, 1)
+    assert sum(line.startswith("{'loss'") for line in lines) == 2
