@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,13 @@ torch.set_num_threads(1)
 # Times on a shared machine say nothing; a fixed seed makes a failure come back.
 settings.register_profile("llave", deadline=None, derandomize=True)
 settings.load_profile("llave")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that tests start treat warnings as pytest does here."""
+    paths = [str(Path(__file__).parent / "child_warnings"), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    os.environ["TEST_WARNING_FILTERS"] = "\n".join(config.getini("filterwarnings"))
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,13 @@ def tiny_model(
     return model.eval(), made
 
 
+def checkpoint_activations(model: LlaveModel, *, on: bool = True) -> None:
+    """By the name that transformers has for it: 5.23 deprecates the only one of earlier releases."""
+    end = "enable" if on else "disable"
+    name = f"activation_checkpointing_{end}"
+    getattr(model, name if hasattr(model, name) else f"gradient_checkpointing_{end}")()
+
+
 def picture(width: int = 40, height: int = 30, *, seed: int = 0, mode: str = "RGB") -> Image.Image:
     """A picture of coloured noise in any mode."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import picture, pictures, tiny_model
+from helpers import checkpoint_activations, picture, pictures, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -218,8 +218,7 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     model.train()
     inputs = inputs_of(processor, MIXED)
     plain = _gradients(model, inputs)
-    # transformers 5.23 renames it and deprecates the old name, which older releases only have.
-    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    checkpoint_activations(model)
     calls: list[int] = []
     for layer in model.backbone.language_model.layers:
         layer.self_attn.register_forward_hook(lambda *_: calls.append(1))

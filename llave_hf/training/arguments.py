@@ -203,6 +203,10 @@ class LlaveTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        # transformers 5.23 deprecates the old names, which are the only ones of earlier releases: both are taken.
+        for end in ("", "_kwargs"):
+            if getattr(self, f"activation_checkpointing{end}", self) is None:
+                setattr(self, f"activation_checkpointing{end}", getattr(self, f"gradient_checkpointing{end}"))
         super().__post_init__()
         for name in ("remove_unused_columns", "dataloader_drop_last"):
             required = name == "dataloader_drop_last"

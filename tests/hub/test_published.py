@@ -21,7 +21,7 @@ def test_the_files_are_what_the_code_renders(name: str, tmp_path: Path) -> None:
     assert found == written[f"{name}.md"], "run python -m llave_hf.hub.published model_cards"
 
 
-@pytest.mark.parametrize(("name", "overall"), zip(NAMES, (0.591, 0.652, 0.703), strict=True))
+@pytest.mark.parametrize(("name", "overall"), [*zip(NAMES, (0.591, 0.652, 0.703), strict=True)])
 def test_the_numbers_are_the_papers_and_said_to_be(name: str, overall: float) -> None:
     text = render_published_cards()[name]
     data = ModelCard(text).data

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from helpers import picture, tiny_model
+from helpers import checkpoint_activations, picture, tiny_model
 from torch import nn
 
 from llave_hf import LlaveModel
@@ -83,7 +83,7 @@ def make_trainer(
     for layer in model.backbone.language_model.layers:
         layer.self_attn.attention_dropout = dropout
     if checkpointed:
-        model.gradient_checkpointing_enable()
+        checkpoint_activations(model)
     trainer = trainer_of(to_double(model) if double else model, processor, root, **changes)
     if double:
         trainer.objective.loss.double()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from backbones import KINDS, SHARING, save_backbone
-from helpers import pictures
+from helpers import checkpoint_activations, pictures
 from step_helpers import furthest, gradients_of, to_double
 
 from llave_hf import LlaveModel, LlaveProcessor
@@ -79,7 +79,7 @@ def test_nothing_is_shared_where_it_would_be_wrong_or_dear(opened: tuple[LlaveMo
         if reason == "dropout":
             attention.attention_dropout = 0.1
         elif reason == "checkpoints":
-            model.gradient_checkpointing_enable()
+            checkpoint_activations(model)
         elif reason == "few rows":
             batch = {name: value[:3] for name, value in batch.items()}
         else:
@@ -88,4 +88,4 @@ def test_nothing_is_shared_where_it_would_be_wrong_or_dear(opened: tuple[LlaveMo
         assert set(tokens) == {batch["input_ids"].numel()}
     finally:
         attention.attention_dropout = before
-        model.gradient_checkpointing_disable()
+        checkpoint_activations(model, on=False)
