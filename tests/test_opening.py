@@ -118,8 +118,8 @@ def test_init_writes_what_the_backbone_has(
 def test_doctor_and_summary_name_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from llave_hf.training.run import train
     from llave_hf.training.recipe import load_recipe
+    from llave_hf.training.run import train
 
     recipe = write_recipe(write_training_data(tmp_path, rows=8), bf16=True, max_steps=1, save_strategy="no")
     said = "this CPU does not multiply bfloat16 by itself"

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     filters = {name: getattr(arguments, name) for name in ("k", "kind", "folder", "since", "until", "exact")}
     queries = [arguments.text] if arguments.text is not None or arguments.image else _lines()
     for text in queries:
-        hits = collection.search(text, arguments.image, **filters)
+        hits = collection.search(text, arguments.image, progress=True, **filters)
         print(hit_json(hits) if arguments.json else "\n".join(hit_lines(hits)), flush=True)
 
 

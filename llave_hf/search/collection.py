@@ -89,7 +89,10 @@ class Collection:
                 another model or other prompts.
         """
         place, makes = _place(uri), create and model is not None
-        missing = UserError(f"there is no collection at {place}; make one: llave index FOLDER --model MODEL.")
+        missing = UserError(
+            f"there is no collection at {place}; make one: llave index FOLDER --model MODEL, which says "
+            "first how long it will take."
+        )
         if not makes and "://" not in place and not os.path.isdir(place):
             raise missing  # LanceDB would make the folder
         store = Store(place)
@@ -150,6 +153,7 @@ class Collection:
         since: Moment | None = None,
         until: Moment | None = None,
         exact: bool = False,
+        progress: bool = False,
     ) -> list[Hit]:
         """The `k` nearest to a text, a picture, or a picture with a text, best first.
 
@@ -158,6 +162,7 @@ class Collection:
             k: How many.
             kind, folder, since, until: Only those; see [`condition`].
             exact: Compare with every vector, whatever index there is.
+            progress: Show a bar where the query takes long; not from several threads at once.
 
         Raises:
             UserError: Nothing is asked, or a filter is wrong. [`MediaError`]: the picture cannot be used.
@@ -168,7 +173,7 @@ class Collection:
             raise UserError(f"k is {k}; ask for at least 1.")
         where = condition([kind] if isinstance(kind, str) else kind, folder, since, until)
         picture = None if image is None else load_image(image)
-        vector = self._vectors([query_input(self.prompts, text, picture)])[0]
+        vector = self.embedder.vectors([query_input(self.prompts, text, picture)], progress=progress)[0]
         return [self._hit(row) for row in self.store.nearest(vector, k, where, exact)]
 
     @cached_property
@@ -217,9 +222,6 @@ class Collection:
     def resolve(self, root: str) -> Path:
         """The folder that the tables name `root`."""
         return Path(os.path.normpath(os.path.join(self.uri, root))) if self.store.is_local else Path(root)
-
-    def _vectors(self, inputs: Sequence[Any]) -> np.ndarray:
-        return self.embedder.vectors(inputs)
 
     def _stored(self, root: Path) -> str:
         """Relative where the collection lies inside the folder, so that they can be moved together."""

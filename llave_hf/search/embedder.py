@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from llave_hf.errors import UserError
+from llave_hf.modeling_llave import LlaveModel
+from llave_hf.progress import forward_bar
 
 # Inputs whose vectors tell models apart, whatever folder, device or dtype they come in.
 PROBE_TEXTS = ("a dog in the snow", "Represent the following text: blue squares, 17 of them")
@@ -37,15 +40,15 @@ class Embedder:
         self.encoder = model
         self._unchecked: _Expected | None = None
 
-    def vectors(self, inputs: Sequence[Any]) -> np.ndarray:
-        """`(n, D)` float32, L2-normalised.
+    def vectors(self, inputs: Sequence[Any], *, progress: bool = False) -> np.ndarray:
+        """`(n, D)` float32, L2-normalised; with a bar where `progress` and it takes long.
 
         Raises:
             ValueError: An input cannot be used. UserError: See [`expect`][Embedder.expect].
         """
         if self._unchecked is not None and not all(isinstance(entry, str) for entry in inputs):
             self.check_pictures()
-        return self._vectors(inputs)
+        return self._vectors(inputs, progress=progress)
 
     def check_pictures(self) -> None:
         """The second half of [`expect`][Embedder.expect], done once."""
@@ -53,9 +56,21 @@ class Embedder:
             self._compare([{"image": _drawn()}], self._unchecked, slice(len(PROBE_TEXTS), None))
             self._unchecked = None
 
-    def _vectors(self, inputs: Sequence[Any]) -> np.ndarray:
-        made = np.asarray(self.encoder.encode(list(inputs), show_progress_bar=False), dtype=np.float32)
+    def _vectors(self, inputs: Sequence[Any], *, progress: bool = True) -> np.ndarray:
+        with self._bar(inputs) if progress else contextlib.nullcontext():
+            made = np.asarray(self.encoder.encode(list(inputs), show_progress_bar=False), dtype=np.float32)
         return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+    def _bar(self, inputs: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
+        """For a few texts and pictures, of which one may take a large model half a minute on a CPU."""
+        network = getattr(self.encoder, "transformers_model", None) or getattr(self.encoder, "model", None)
+        samples = [{"text": entry} if isinstance(entry, str) else entry for entry in inputs]
+        if not isinstance(network, LlaveModel) or any("video" in sample for sample in samples):
+            return contextlib.nullcontext()
+        prepared = [
+            self.encoder.processor(text=[sample.get("text") or ""], images=[sample.get("image")]) for sample in samples
+        ]
+        return forward_bar(network, prepared, "Encoding")
 
     def probe(self) -> np.ndarray:
         """`(3, D)`: the vectors of two texts and a drawn picture."""

@@ -118,7 +118,7 @@ class Indexer:
                 self._embedder().check_pictures()  # which is not the file's time
             for file in candidates:
                 began = time.monotonic()
-                self._index([file])
+                self._index([file], alone=True)
                 tried.add(file.path)
                 if file.path not in self.report.broken:
                     timed[kind] = file, time.monotonic() - began
@@ -143,8 +143,11 @@ class Indexer:
                 wanted = int(len(chunk) * SECONDS_A_CHUNK / (time.monotonic() - began + 1e-6))
                 size = max(1, min(wanted, 4 * size, LARGEST_CHUNK))
 
-    def _index(self, files: Sequence[File]) -> None:
-        """Encodes what is new in a chunk, takes the vectors of what is known, and writes both at once."""
+    def _index(self, files: Sequence[File], *, alone: bool = False) -> None:
+        """Encodes what is new in a chunk, takes the vectors of what is known, and writes both at once.
+
+        A bar for each forward if it stands `alone`, without that of all files around it.
+        """
         broken: dict[str, str] = {}
         digests: dict[str, str] = {}
         for file in files:
@@ -163,7 +166,7 @@ class Indexer:
                 entries.append(self._entry(file, digests[file.path], kept))
         fresh = [file for file in readable if digests[file.path] not in known]
         new_entries, inputs = self._open(fresh, digests, broken)
-        made = self._encode(new_entries, inputs, broken)
+        made = self._encode(new_entries, inputs, broken, alone)
         entries += [entry for entry, _ in made]
         vectors += [vector for _, vector in made]
         entries, vectors = _without(entries, vectors, broken)
@@ -209,13 +212,13 @@ class Indexer:
         return {**rest, **own, "root": self.stored_root, "digest": digest}
 
     def _encode(
-        self, entries: list[Entry], inputs: list[Any], broken: dict[str, str]
+        self, entries: list[Entry], inputs: list[Any], broken: dict[str, str], bar: bool
     ) -> list[tuple[Entry, np.ndarray]]:
         """Rows and their vectors; halves the list where one of its inputs cannot be used, to find which."""
         if not entries:
             return []
         try:
-            return list(zip(entries, self._embedder().vectors(inputs), strict=True))
+            return list(zip(entries, self._embedder().vectors(inputs, progress=bar), strict=True))
         except UserError:  # the collection was made with another model
             raise
         except ValueError as error:
@@ -223,8 +226,8 @@ class Indexer:
                 broken[entries[0]["path"]] = str(error).removeprefix("input 0: ")
                 return []
         half = len(entries) // 2
-        first = self._encode(entries[:half], inputs[:half], broken)
-        return first + self._encode(entries[half:], inputs[half:], broken)
+        first = self._encode(entries[:half], inputs[:half], broken, bar)
+        return first + self._encode(entries[half:], inputs[half:], broken, bar)
 
     def _write(
         self, files: Sequence[File], entries: list[Entry], vectors: list[np.ndarray], broken: Mapping[str, str]
