@@ -25,8 +25,7 @@ from transformers import (
 
 from llave_hf import LlaveModel
 from llave_hf.from_scratch import train_tokenizer
-from llave_hf.llava_qwen import LlavaQwenConfig
-from llave_hf.llava_qwen.configuration import to_llave_config
+from llave_hf.llava_qwen.configuration import LlavaQwenConfig, to_llave_config
 from llave_hf.llava_qwen.vision_towers import KNOWN_TOWERS
 
 TOWER = "google/siglip-so400m-patch14-384"
