@@ -6,24 +6,29 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModel, AutoProcessor
 
 from .errors import UserError
-from .hub.fingerprint import write_fingerprint
-from .hub.fingerprint_samples import fingerprint_samples
+from .hub.fingerprint import make_fingerprint, save_fingerprint
+from .hub.fingerprint_samples import affordable
+from .hub.stages import summary
 from .initialisation import match_processor, refuse_used_folder
 from .modeling_llave import LlaveModel
+from .opening import cast, suit_processor
 from .places import check_model
 from .processing_llave import LlaveProcessor
+from .progress import forward_bar
 
 
-def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
+def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str], *, thorough: bool = False) -> str:
     """Writes the whole model that a base model and its adapter are together.
 
     Args:
         adapter: A folder or Hub id with adapter_config.json, which names the base model.
         folder: Must not exist or be empty.
+        thorough: Put all samples through a large model, where it is otherwise given a few.
 
     Returns:
         One line for the screen.
@@ -36,13 +41,20 @@ def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str
     check_model(adapter, ("adapter_config.json",))
     base, model, processor = open_base(adapter)
     dtype = model.dtype
+    cast(model, torch.float32)
     wrapped = with_adapter(model, adapter)
-    before = _vectors(wrapped, processor)
+    samples = affordable(model.num_parameters(), "cpu", thorough=thorough)
+    inputs = [processor(**sample.columns) for sample in samples]
+    with torch.inference_mode(), forward_bar(model, inputs, "With the adapter"):
+        before = [summary(wrapped(**given).embeddings[0]) for given in inputs]
     whole = cast_parameters(wrapped.merge_and_unload(), dtype)
     whole.save_pretrained(target)
     processor.save_pretrained(target)
-    write_fingerprint(target, model=whole, processor=processor)
-    difference = float((_vectors(whole, processor) - before).abs().max())
+    suit_processor(whole, base, keep=False)
+    fingerprint = make_fingerprint(whole, processor, thorough=thorough)
+    save_fingerprint(target, fingerprint)
+    after = [fingerprint["samples"][sample.name]["vector"] for sample in samples]
+    difference = float(np.abs(np.array(after) - np.array(before)).max())
     return f"Written: {target}, {base} with {adapter} merged in; vectors differ by at most {difference:.1e}"
 
 
@@ -114,8 +126,3 @@ def _processor(adapter: str | os.PathLike[str], base: str, revision: dict[str, s
     else:
         found = AutoProcessor.from_pretrained(base, **revision)
     return found if isinstance(found, LlaveProcessor) else LlaveProcessor.from_pretrained(base, **revision)
-
-
-@torch.inference_mode()
-def _vectors(model: torch.nn.Module, processor: LlaveProcessor) -> torch.Tensor:
-    return torch.cat([model(**processor(**sample.columns)).embeddings for sample in fingerprint_samples()])

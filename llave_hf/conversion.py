@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoProcessor, PreTrainedConfig
+from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel
 
 from .errors import UserError
-from .hub.fingerprint_samples import fingerprint_samples
+from .hub.fingerprint import make_fingerprint, save_fingerprint
+from .hub.fingerprint_samples import Sample, affordable, fingerprint_samples
+from .hub.stages import full_precision, summary
 from .initialisation import refuse_used_folder
 from .llava_qwen.configuration import LlavaQwenConfig
 from .llava_qwen.modeling import LlavaQwenModel
@@ -20,12 +24,14 @@ from .llava_qwen.parity import TOLERANCE, RowParity, compare, parity_table
 from .llava_qwen.processing import LlavaQwenProcessor
 from .llava_qwen.reference import read_reference
 from .modeling_llave import LlaveModel
+from .opening import cast, let_go, without_advice
 from .places import check_model
 from .processing_llave import LlaveProcessor
+from .progress import forward_bar, patient_bar, writing_bar
 
 TORCHVISION_TOLERANCE = 5e-4  # torchvision's antialiasing differs from Pillow's by a level here and there
-REOPENED_TOLERANCE = 1e-6  # in float32
-HALF_TOLERANCE = 1e-2  # sentence-transformers normalises in the weights' type, this package in float32
+REOPENED_TOLERANCE = 1e-6  # everything is computed in float32
+COMPARED = ("text", "tall image and text")  # of samples that a large model is given few of
 
 
 @dataclass
@@ -35,22 +41,26 @@ class ConversionReport:
     source: str
     folder: Path
     lines: list[str]
+    compared: int
     reopened: dict[str, float]
+    other_weights: list[str] = field(default_factory=list)
     parity: list[RowParity] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     tolerance: float = TOLERANCE
-    reopened_tolerance: float = REOPENED_TOLERANCE
     exact_pixels: bool = True
 
     @property
     def ok(self) -> bool:
         """Whether everything that was compared is within its tolerance."""
         compared = all(row.passes(self.tolerance, exact_pixels=self.exact_pixels) for row in self.parity)
-        return compared and all(value <= self.reopened_tolerance for value in self.reopened.values())
+        near = all(value <= REOPENED_TOLERANCE for value in self.reopened.values())
+        return compared and near and not self.other_weights
 
     def to_markdown(self) -> str:
-        reopened = [
-            f"- {name}: vectors of {len(fingerprint_samples())} inputs differ by at most {value:.1e}"
+        differing = f"DIFFER in {', '.join(self.other_weights[:5])} ({len(self.other_weights)})"
+        reopened = [f"- weights: {differing if self.other_weights else 'equal to the bit'}"]
+        reopened += [
+            f"- {name}: vectors of {self.compared} inputs differ by at most {value:.1e}"
             for name, value in self.reopened.items()
         ]
         parts = [f"# {self.source} → {self.folder}", *self.lines, "\n## Reopened, against the source\n", *reopened]
@@ -80,9 +90,13 @@ def convert(
     vision_tower: str | None = None,
     dtype: str | None = None,
     settings: dict[str, Any] | None = None,
+    thorough: bool = False,
     **hub: Any,
 ) -> ConversionReport:
-    """Writes the native folder of a published checkpoint, opens it again and compares.
+    """Writes the native folder of a published checkpoint, opens it again, compares, and writes its fingerprint.
+
+    The weights keep their type; what is compared is computed in float32. The source is let go before the folder
+    computes, so that one copy in float32 is in memory at a time.
 
     Args:
         source: A folder or a Hub id in the published layout.
@@ -91,6 +105,7 @@ def convert(
         vision_tower: A SigLIP folder or Hub id, for a checkpoint without vision weights.
         dtype: Of the written weights; None keeps the checkpoint's.
         settings: Of the [`LlaveProcessor`] (`backend`, `resize_order`, ...), kept in the folder.
+        thorough: Put all samples through a large model, where it is otherwise given a few.
         **hub: `revision`, `token`, ...
 
     Raises:
@@ -112,20 +127,35 @@ def convert(
     model, info = LlavaQwenModel.from_pretrained(source, output_loading_info=True, **loading, **hub)
     processor = LlavaQwenProcessor.from_pretrained(source, **(settings or {}), **hub)
     model.eval()
-    model.save_pretrained(target)
+    with writing_bar(target, sum(parameter.nbytes for parameter in model.parameters()), "Writing"):
+        model.save_pretrained(target)
     processor.save_pretrained(target)
     exact = processor.backend == "pil"
-    return ConversionReport(
+    lines = _describe(published, model, processor, info)
+    reopened = _Reopened(target, thorough=thorough)
+    other_weights = different_weights(model, reopened.model)
+    let_go(reopened.model)
+    cast(model, torch.float32)
+    parity = compare(model, processor, patient_bar(rows, "Reference values", unit="input"))
+    expected = _vectors(model, processor, reopened.samples)
+    del model
+    gc.collect()  # a model refers to itself
+    differences, fingerprint = reopened.against(expected)
+    report = ConversionReport(
         source=os.fspath(source),
         folder=target,
-        lines=_describe(published, model, processor, info),
-        reopened=_reopen(target, model, processor),
-        parity=compare(model, processor, rows),
+        lines=lines,
+        compared=len(expected),
+        reopened=differences,
+        other_weights=other_weights,
+        parity=parity,
         skipped=skipped,
         tolerance=TOLERANCE if exact else TORCHVISION_TOLERANCE,
-        reopened_tolerance=REOPENED_TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE,
         exact_pixels=exact,
     )
+    if report.ok:
+        save_fingerprint(target, fingerprint)
+    return report
 
 
 def _describe(
@@ -147,17 +177,66 @@ def _describe(
     ]
 
 
-@torch.inference_mode()
-def _reopen(folder: Path, model: LlaveModel, processor: LlaveProcessor) -> dict[str, float]:
-    """Largest difference between the source's vectors and those of the written folder, by how it is opened."""
-    from sentence_transformers import SentenceTransformer
+def different_weights(model: PreTrainedModel, other: PreTrainedModel) -> list[str]:
+    """Names of the parameters that are not equal to the bit in two models of the same type."""
+    mine, others = dict(model.named_parameters()), dict(other.named_parameters())
+    return sorted(
+        name
+        for name in mine.keys() | others.keys()
+        if name not in mine or name not in others or not _same_bits(mine[name], others[name])
+    )
 
-    samples = fingerprint_samples()
-    expected = torch.cat([model(**processor(**sample.columns)).embeddings for sample in samples])
-    again, again_processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-    reopened = torch.cat([again(**again_processor(**sample.columns)).embeddings for sample in samples])
-    encoded = SentenceTransformer(str(folder), device="cpu").encode([s.entry for s in samples], batch_size=1)
-    return {
-        "AutoModel": float((reopened - expected).abs().max()),
-        "SentenceTransformer": float(np.abs(np.asarray(encoded) - expected.numpy()).max()),
-    }
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    return torch.equal(one.detach().reshape(-1).view(torch.uint8), other.detach().reshape(-1).view(torch.uint8))
+
+
+@torch.inference_mode()
+def _vectors(model: LlaveModel, processor: LlaveProcessor, samples: list[Sample]) -> list[torch.Tensor]:
+    inputs = [processor(**sample.columns) for sample in samples]
+    with forward_bar(model, inputs, "Source"), full_precision(model.device):
+        return [model(**given).embeddings[0] for given in inputs]
+
+
+class _Reopened:
+    """The written folder as users open it, once: `SentenceTransformer` opens it by `AutoModel`.
+
+    Attributes:
+        model: What `AutoModel` gives, in the type that was written until [`against`] computes.
+        samples: Those whose vectors are compared with the source's.
+    """
+
+    def __init__(self, folder: Path, *, thorough: bool) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        with without_advice():
+            self._transformer = SentenceTransformer(str(folder), device="cpu")
+        self._processor = AutoProcessor.from_pretrained(folder)
+        self._thorough = thorough
+        self.model: LlaveModel = self._transformer[0].auto_model
+        chosen = affordable(self.model.num_parameters(), "cpu", thorough=thorough)
+        whole = len(chosen) == len(fingerprint_samples())
+        self.samples = [sample for sample in chosen if whole or sample.name in COMPARED]
+
+    def against(self, expected: list[torch.Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
+        """Largest difference from the source's vectors, by what opens the folder, and the folder's fingerprint.
+
+        The fingerprint's own forward serves the comparison, so it has a vector's numbers as [`summary`] keeps them.
+        """
+        cast(self.model, torch.float32)
+        fingerprint = make_fingerprint(self.model, self._processor, thorough=self._thorough)
+        inputs = [self._processor(**sample.columns) for sample in self.samples]
+        with forward_bar(self.model, inputs, "SentenceTransformer"), full_precision(self.model.device):
+            encoded = [self._transformer.encode([s.entry], show_progress_bar=False)[0] for s in self.samples]
+        recorded = [fingerprint["samples"][sample.name]["vector"] for sample in self.samples]
+        differences = {
+            "AutoModel": _largest(recorded, [summary(vector) for vector in expected]),
+            "SentenceTransformer": _largest(encoded, [vector.numpy() for vector in expected]),
+        }
+        return differences, fingerprint
+
+
+def _largest(found: Sequence[Any], expected: Sequence[Any]) -> float:
+    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in zip(found, expected, strict=True))

@@ -11,19 +11,24 @@ from .geometry_llave import swapped
 from .hub.fingerprint import write_fingerprint
 from .hub_arguments_llave import split_hub_arguments
 from .modeling_llave import LlaveModel
+from .opening import suit_processor
 from .places import check_model, check_output_folder
 from .processing_llave import LlaveProcessor
+from .progress import writing_bar
 
 _MODEL_ONLY = ("dtype", "attn_implementation", "pooling", "normalize")
 
 
-def init_from_backbone(backbone: str | os.PathLike[str], folder: str | os.PathLike[str], **options: Any) -> str:
+def init_from_backbone(
+    backbone: str | os.PathLike[str], folder: str | os.PathLike[str], *, thorough: bool = False, **options: Any
+) -> str:
     """Writes a folder that `AutoModel`, `AutoProcessor` and `SentenceTransformer` open, ready to train.
 
     Args:
         backbone: A folder or Hub id of a LLaVA-OneVision, Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3.5 model, base or
             `...ForConditionalGeneration`.
         folder: Must not exist or be empty.
+        thorough: Put all samples of the fingerprint through the model, see [`write_fingerprint`].
         **options: Settings of [`LlaveConfig`] and [`LlaveProcessor`], `dtype`, and the Hub's `revision`, `token`, ...
 
     Returns:
@@ -42,9 +47,11 @@ def init_from_backbone(backbone: str | os.PathLike[str], folder: str | os.PathLi
     processor = LlaveProcessor.from_backbone(backbone, **of_processor, **hub)
     model = LlaveModel.from_backbone(backbone, **of_model, **hub).eval()
     match_processor(model, processor)
-    model.save_pretrained(target)
+    with writing_bar(target, sum(parameter.nbytes for parameter in model.parameters()), "Writing"):
+        model.save_pretrained(target)
     processor.save_pretrained(target)
-    write_fingerprint(target, model=model, processor=processor)
+    suit_processor(model, os.fspath(backbone), keep=False)
+    write_fingerprint(target, model=model, processor=processor, thorough=thorough)
     size, dimension = sum(p.numel() for p in model.parameters()), model.config.hidden_size
     return (
         f"{target}: {model.config.backbone_config.model_type}, {size:,} parameters, vectors of {dimension} numbers. "

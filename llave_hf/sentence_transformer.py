@@ -16,6 +16,7 @@ from .configuration_llave import LlaveConfig
 from .encoding import LlaveEncoder
 from .encoding_engine import UNLIMITED_ROWS, EncodingEngine, EncodingOptions
 from .modeling_llave import LlaveModel
+from .opening import suit_processor, without_advice
 from .places import check_model
 from .processing_llave import LlaveProcessor
 from .rows import Features
@@ -141,20 +142,33 @@ class LlaveSentenceTransformer(SentenceTransformer):
         return torch.stack(vectors) if vectors else torch.tensor([], device=target)
 
 
-def load_encoder(path: str | os.PathLike[str], *, device: str | None = None, **kwargs: Any) -> Any:
+def load_encoder(
+    path: str | os.PathLike[str], *, device: str | None = None, dtype: str | None = None, **kwargs: Any
+) -> Any:
     """Whatever embeds with `encode(list)`: a [`LlaveSentenceTransformer`] where there is one, else what fits.
 
     Args:
         path: A folder or a Hub id.
         device: Where the model goes; None takes the GPU if there is one.
+        dtype: What it computes in; None: as the weights are kept, but float32 on a CPU that does not multiply that
+            type by itself, which standard error is told.
         **kwargs: `revision`, `token`, `trust_remote_code`, ... of `from_pretrained`.
     """
     check_model(path, **kwargs)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = _load_encoder(path, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype, kwargs)
+    if dtype is None and not {"dtype", "torch_dtype"} & set(kwargs.get("model_kwargs", ())):
+        suit_processor(encoder.model if isinstance(encoder, LlaveEncoder) else encoder, os.fspath(path))
+    return encoder
+
+
+def _load_encoder(path: str | os.PathLike[str], device: str, dtype: str | None, kwargs: dict[str, Any]) -> Any:
+    of_model = {} if dtype is None else {"dtype": dtype}
     fields, _ = PreTrainedConfig.get_config_dict(path, **kwargs)
-    if fields.get("model_type") != LlaveConfig.model_type:
-        return SentenceTransformer(os.fspath(path), device=device, **kwargs)
-    if os.path.exists(os.path.join(path, "modules.json")):
-        return LlaveSentenceTransformer(os.fspath(path), device=device, **kwargs)
-    model = LlaveModel.from_pretrained(path, **kwargs).to(device)
-    return LlaveEncoder(model.eval(), LlaveProcessor.from_pretrained(path, **kwargs))
+    is_llave = fields.get("model_type") == LlaveConfig.model_type
+    if is_llave and not os.path.exists(os.path.join(path, "modules.json")):
+        model = LlaveModel.from_pretrained(path, **of_model, **kwargs).to(device)
+        return LlaveEncoder(model.eval(), LlaveProcessor.from_pretrained(path, **kwargs))
+    opened = {**kwargs, "model_kwargs": {**kwargs.get("model_kwargs", {}), **of_model}} if of_model else kwargs
+    kind = LlaveSentenceTransformer if is_llave else SentenceTransformer
+    with without_advice():
+        return kind(os.fspath(path), device=device, **opened)

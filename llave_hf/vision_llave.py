@@ -85,23 +85,25 @@ def _hidden_states(tower: PreTrainedModel, pixels: torch.Tensor, places: list[in
         if isinstance(module, torch.nn.ModuleList) and len(module) == tower.config.num_hidden_layers
     )
     _observe(layers)
-    states: list[torch.Tensor] = []
-    _own.states = states
+    wanted = [place % (len(layers) + 1) for place in places]
+    states: dict[int, torch.Tensor | None] = dict.fromkeys(wanted)
+    _own.states, _own.place = states, 0
     try:
         tower(pixels)
     finally:
         _own.states = None
-    return [states[place % (len(layers) + 1)] for place in places]
+    return [state for place in wanted if (state := states[place]) is not None]
 
 
 class _Own(threading.local):
-    """What the layers gave in the call that runs in this thread; None where none runs.
+    """What the wanted layers gave in the call that runs in this thread, by place; None where none runs.
 
     Nothing of a call is kept on the modules, which all threads that run the model share: their hook stands always and
     writes where its own thread's call reads.
     """
 
-    states: list[torch.Tensor] | None = None
+    states: dict[int, torch.Tensor | None] | None = None
+    place = 0  # of the hidden states that the next layer takes
 
 
 _own = _Own()
@@ -122,9 +124,10 @@ def _keep_state(layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> N
     """A function of the module, not of a call, so that a model that has run can be pickled."""
     if (states := _own.states) is None:
         return
-    if not states:
-        states.append(args[0])
-    states.append(output[0] if isinstance(output, tuple) else output)
+    for place, state in ((_own.place, args[0]), (_own.place + 1, output)):
+        if place in states:
+            states[place] = state[0] if isinstance(state, tuple) else state
+    _own.place += 1
 
 
 def _pack_image(

@@ -63,13 +63,13 @@ def test_options_reach_the_evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     monkeypatch.setattr(evaluation, "evaluate_benchmark", record)
     command = "evaluate M --benchmark mmeb --output O --data D --batch_size 7 --subsets X Y --cache C"
-    command += " --misses 3 --no_pictures"
+    command += " --misses 3 --no_pictures --dtype bfloat16"
     with pytest.raises(SystemExit):
         cli.main(command.split())
     options = {"output_dir": "O", "data": "D", "batch_size": 7, "subsets": ["X", "Y"], "cache": "C"}
-    told = (
-        "llave evaluate M --benchmark mmeb --output O --data D --subsets X Y --batch_size 7 --misses 3 --no_pictures"
-    )
+    options["dtype"] = "bfloat16"
+    told = "llave evaluate M --benchmark mmeb --output O --data D --subsets X Y --batch_size 7 --misses 3"
+    told += " --dtype bfloat16 --no_pictures"
     page = PageOptions(misses=3, pictures=False, command=told)
     assert seen == options | {"positional": ("M", "mmeb"), "page": page}
 

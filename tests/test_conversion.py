@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor
 
+from llave_hf import LlaveModel
 from llave_hf.cli import main
 from llave_hf.conversion import convert
+from llave_hf.llava_qwen.modeling import KEY_MAPPING
 
 FIXTURES = Path(__file__).parent / "fixtures" / "model"
 
@@ -79,3 +83,77 @@ def test_what_cannot_be_converted_is_named(tmp_path: Path, capsys: pytest.Captur
         assert exit.value.code == 2
         assert message in capsys.readouterr().err
     assert not Path(new).exists()
+
+
+@pytest.fixture
+def halved(tmp_path: Path) -> Path:
+    """A published checkpoint in bfloat16."""
+    folder = tmp_path / "source"
+    shutil.copytree(FIXTURES / "tiny_6x6", folder)
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, "torch_dtype": "bfloat16"}))
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_weights_stay_as_published_to_the_bit(
+    native: bool, halved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    types = {torch.float32, torch.bfloat16} if native else {torch.float32}
+    monkeypatch.setattr("llave_hf.processor_dtypes.native_dtypes", lambda: frozenset(types))
+    main(["convert", str(halved), str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "- weights: equal to the bit" in printed
+    assert "parameters, bfloat16;" in printed
+    written, published = load_file(tmp_path / "out" / "model.safetensors"), load_file(halved / "model.safetensors")
+    checked = 0
+    for name, tensor in published.items():
+        for pattern, replacement in KEY_MAPPING.items():
+            new, changed = re.subn(pattern, replacement, name)
+            if changed:
+                assert written[new].dtype == torch.bfloat16 and torch.equal(written[new], tensor)
+                checked += 1
+                break
+    assert checked == len(written)
+    assert json.loads((tmp_path / "out" / "fingerprint.json").read_text())["dtype"] == "float32"
+
+
+def test_a_weight_that_changes_on_the_way_is_found(
+    halved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By one unit in the last place, which no vector of a few inputs need show."""
+    save = LlaveModel.save_pretrained
+
+    def saved(self: LlaveModel, folder: Path, **options: Any) -> None:
+        save(self, folder, **options)
+        file = Path(folder) / "model.safetensors"
+        tensors = load_file(file)
+        tensors["backbone.language_model.embed_tokens.weight"].view(torch.int16)[500, 0] ^= 1
+        save_file(tensors, file, metadata={"format": "pt"})
+
+    monkeypatch.setattr(LlaveModel, "save_pretrained", saved)
+    with pytest.raises(SystemExit) as exit:
+        main(["convert", str(halved), str(tmp_path / "out")])
+    assert exit.value.code == 1
+    assert "- weights: DIFFER in backbone.language_model.embed_tokens.weight (1)" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "fingerprint.json").exists()
+
+
+@pytest.mark.parametrize(("thorough", "forwards"), [(False, 2 + 5 + 2), (True, 3 * 8)])
+def test_nothing_is_computed_more_often_than_it_is_opened(
+    thorough: bool, forwards: int, halved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the source, of the folder for comparison and fingerprint at once, and through sentence-transformers."""
+    monkeypatch.setattr("llave_hf.hub.fingerprint_samples.LARGE", 0)
+    made: list[torch.dtype] = []
+    whole = LlaveModel._embed
+
+    def counted(self: LlaveModel, *positional: Any, **named: Any) -> Any:
+        made.append(self.dtype)
+        return whole(self, *positional, **named)
+
+    monkeypatch.setattr(LlaveModel, "_embed", counted)
+    assert convert(halved, tmp_path / "out", thorough=thorough).ok
+    assert made == [torch.float32] * forwards

@@ -90,22 +90,26 @@ PLACES = {
 }
 # And every other argument: a new one must be put into either table.
 NO_PLACES = {
-    "evaluate": {"batch_size", "subsets", "misses", "no_pictures", "self_test"},
-    "evaluate-videos": {"dataset", "protocol", "frames", "batch_size"},
+    "evaluate": {"batch_size", "subsets", "misses", "no_pictures", "self_test", "dtype"},
+    "evaluate-videos": {"dataset", "protocol", "frames", "batch_size", "dtype"},
     "card": {"force", "license", "language"},
-    "convert": {"dtype", "backend", "resize_order", "revision"},
-    "init": {"max_length", "image_tiling", "video_newline", "unpad_rounding", "backend", "dtype", "revision"},
+    "convert": {"dtype", "backend", "resize_order", "revision", "thorough"},
+    "init": {
+        *("max_length", "image_tiling", "video_newline", "unpad_rounding", "backend", "dtype", "revision"),
+        "thorough",
+    },
+    "merge": {"thorough"},
     "export": {"format"},
     "mine": {
         *("subsets", "split", "num_negatives", "rank_min", "rank_max", "relative_margin", "absolute_margin"),
-        *("max_score", "min_score", "index", "batch_size"),
+        *("max_score", "min_score", "index", "batch_size", "dtype"),
     },
-    "index": {"include", "exclude", "prompt", "rebuild", "ann_from", "all_broken", "strict"},
-    "search": {"text", "k", "kind", "folder", "since", "until", "exact", "json"},
-    "app": {"title", "host", "port", "max_file_size"},
+    "index": {"include", "exclude", "prompt", "rebuild", "ann_from", "all_broken", "strict", "dtype"},
+    "search": {"text", "k", "kind", "folder", "since", "until", "exact", "json", "dtype"},
+    "app": {"title", "host", "port", "max_file_size", "dtype"},
     "doctor": {"fast", "devices", "tflops"},
     "sweep": {"budget_pairs", "parallel", "num_processes", "dry_run", "report_only"},
-    "verify": {"backend", "dtype", "device", "published"},
+    "verify": {"backend", "dtype", "device", "published", "thorough"},
     "env": {"json"},
     "push": {"repository", "private", "revision", "message", "overwrite", "device", "dry_run"},
 }

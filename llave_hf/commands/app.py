@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .command import Commands, add_command
+from .command import Commands, add_command, add_dtype
 
 
 def add(commands: Commands) -> None:
@@ -12,6 +12,7 @@ def add(commands: Commands) -> None:
     place = "the indexed folder, or where its collection lies (default: the working directory)"
     parser.add_argument("collection", nargs="?", default=".", metavar="DB", help=place)
     parser.add_argument("--model", metavar="MODEL", help="where the collection's model lies now (default: as indexed)")
+    add_dtype(parser)
     parser.add_argument("--title", default="Search", metavar="TEXT", help="above the page (default: Search)")
     host = "the address it answers on (default: 127.0.0.1, this machine only)"
     parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help=host)
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.space:
         check_output_folder(arguments.space, "The Space's folder")
     load_quietly()
-    collection = Collection.open(arguments.collection, arguments.model, create=False)
+    collection = Collection.open(arguments.collection, arguments.model, dtype=arguments.dtype, create=False)
     if arguments.space:
         folder = write_space(collection, arguments.space, model=arguments.model, title=arguments.title)
         print(f"Written to {folder}; try it: python {folder}/app.py")

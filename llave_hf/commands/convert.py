@@ -19,12 +19,13 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--resize_order", choices=["across_first", "installed"], help="of Pillow's passes (default: across_first)"
     )
+    thorough = "all inputs of the fingerprint go through the model, not a few where it is large"
+    parser.add_argument("--thorough", action="store_true", help=thorough)
     parser.add_argument("--revision", help="of the Hub repository")
 
 
 def run(arguments: argparse.Namespace) -> None:
     from llave_hf.conversion import convert as convert_checkpoint
-    from llave_hf.hub.fingerprint import write_fingerprint
 
     settings = {name: getattr(arguments, name) for name in ("backend", "resize_order") if getattr(arguments, name)}
     report = convert_checkpoint(
@@ -34,9 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
         vision_tower=arguments.vision_tower,
         dtype=arguments.dtype,
         settings=settings,
+        thorough=arguments.thorough,
         **({"revision": arguments.revision} if arguments.revision else {}),
     )
     print(report.to_markdown())
     if not report.ok:
         sys.exit(1)
-    write_fingerprint(arguments.folder)

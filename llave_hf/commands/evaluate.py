@@ -8,7 +8,7 @@ import sys
 
 from llave_hf.errors import UserError
 
-from .command import Commands, add_command
+from .command import Commands, add_command, add_dtype
 
 
 def add(commands: Commands) -> None:
@@ -42,6 +42,7 @@ def add_encoding_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help=batch_size)
     cache = "keep vectors here, by content and model: a stopped run goes on, later ones reuse them (default: no)"
     parser.add_argument("--cache", metavar="DIR", help=cache)
+    add_dtype(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         subsets=arguments.subsets,
         cache=arguments.cache,
+        dtype=arguments.dtype,
         page=PageOptions(arguments.misses, not arguments.no_pictures, _command(arguments)),
     )
     if distributed.rank() == 0:
@@ -84,6 +86,7 @@ def _command(arguments: argparse.Namespace) -> str:
     for name in ("batch_size", "misses"):
         value = getattr(arguments, name)
         words += [f"--{name}", str(value)] if value != defaults.get_default(name) else []
+    words += ["--dtype", arguments.dtype] if arguments.dtype else []
     words += ["--no_pictures"] if arguments.no_pictures else []
     return shlex.join(words)
 

@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         output_dir=arguments.output,
         batch_size=arguments.batch_size,
         cache=arguments.cache,
+        dtype=arguments.dtype,
     )
     if state.is_main_process:
         print(markdown_video_report(results.to_dict()))

@@ -6,13 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from .command import Commands, add_command
+from .command import Commands, add_command, add_dtype
 
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "index", run, "make a folder searchable, or bring its collection up to date")
     parser.add_argument("folder", metavar="FOLDER", help="with texts (.txt, .md), pictures and videos, at every depth")
     parser.add_argument("--model", metavar="MODEL", help="a model folder or Hub id (default: the collection's)")
+    add_dtype(parser)
     output = "where the collection lies: a folder, s3://…, gs://…, az://… (default: FOLDER/.llave_index)"
     parser.add_argument("--output", metavar="DB", help=output)
     globs = "only files that match one of these globs: '*.jpg', 'cats', '2024/*'"
@@ -40,7 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_folder(arguments.folder, "The folder of texts, pictures or videos")
     place = arguments.output or str(Path(arguments.folder) / FOLDER_NAME)
     prompts = parse_prompts(arguments.prompt)
-    collection = Collection.open(place, arguments.model, prompts=prompts, rebuild=arguments.rebuild)
+    collection = Collection.open(
+        place, arguments.model, dtype=arguments.dtype, prompts=prompts, rebuild=arguments.rebuild
+    )
     report = collection.add(
         arguments.folder,
         include=arguments.include,

@@ -17,6 +17,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--unpad_rounding", choices=["truncate", "round"])
     parser.add_argument("--backend", choices=["pil", "torchvision"], help="of the processor")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights")
+    thorough = "all inputs of the fingerprint go through the model, not a few where it is large"
+    parser.add_argument("--thorough", action="store_true", help=thorough)
     parser.add_argument("--revision", help="of the Hub repository")
 
 
@@ -25,4 +27,4 @@ def run(arguments: argparse.Namespace) -> None:
 
     own = ("max_length", "image_tiling", "video_newline", "unpad_rounding", "backend", "dtype", "revision")
     options = {name: getattr(arguments, name) for name in own if getattr(arguments, name) is not None}
-    print(init_from_backbone(arguments.backbone, arguments.folder, **options))
+    print(init_from_backbone(arguments.backbone, arguments.folder, thorough=arguments.thorough, **options))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .command import Commands, add_command
+from .command import Commands, add_command, add_dtype
 
 
 def add(commands: Commands) -> None:
@@ -30,6 +30,7 @@ def add(commands: Commands) -> None:
         "--index", choices=["exact", "faiss"], default="exact", help="faiss: approximate, if installed"
     )
     parser.add_argument("--batch_size", type=int, metavar="N", help="inputs a forward pass (default: the encoder's)")
+    add_dtype(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -48,5 +49,6 @@ def run(arguments: argparse.Namespace) -> None:
         subsets=arguments.subsets,
         split=arguments.split,
         batch_size=arguments.batch_size,
+        dtype=arguments.dtype,
     )
     print(f"Written to {folder}; train on it with --train_data {folder} --use_negatives and the same --media_root")

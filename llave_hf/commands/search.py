@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from .command import Commands, add_command
+from .command import Commands, add_command, add_dtype
 
 
 def add(commands: Commands) -> None:
@@ -18,6 +18,7 @@ def add(commands: Commands) -> None:
     place = "the indexed folder, or where its collection lies (default: the working directory)"
     parser.add_argument("--collection", default=".", metavar="DB", help=place)
     parser.add_argument("--model", metavar="MODEL", help="where the collection's model lies now (default: as indexed)")
+    add_dtype(parser)
     parser.add_argument("-k", type=int, default=10, metavar="N", help="how many (default: 10)")
     parser.add_argument("--kind", nargs="+", choices=("text", "image", "video"), help="only these")
     parser.add_argument("--folder", metavar="NAME", help="only files in folders of this name or path: cats, 2024/cats")
@@ -36,11 +37,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.image:
         check_file(arguments.image, "The picture")
     load_quietly()
-    collection = Collection.open(arguments.collection, arguments.model, create=False)
+    collection = Collection.open(arguments.collection, arguments.model, dtype=arguments.dtype, create=False)
     filters = {name: getattr(arguments, name) for name in ("k", "kind", "folder", "since", "until", "exact")}
     queries = [arguments.text] if arguments.text is not None or arguments.image else _lines()
     for text in queries:
-        hits = collection.search(text, arguments.image, **filters)
+        hits = collection.search(text, arguments.image, progress=True, **filters)
         print(hit_json(hits) if arguments.json else "\n".join(hit_lines(hits)), flush=True)
 
 

@@ -16,6 +16,8 @@ def add(commands: Commands) -> None:
     backends = ("auto", "sentence-transformers", "llave-sentence-transformer")
     parser.add_argument("--backend", choices=backends, default="auto", help="what opens the model (default: auto)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the fingerprint's")
+    thorough = "put all inputs through the model, not a few where it is large and on a CPU"
+    parser.add_argument("--thorough", action="store_true", help=thorough)
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where the model computes (default: cpu)")
     parser.add_argument(
         "--published", choices=("0.5B", "2B"), help="compare with the card of this published LLaVE instead"
@@ -37,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         options = {"size": arguments.published, "dtype": arguments.dtype or "float32", "device": arguments.device}
         verdict = verify_published(arguments.model, arguments.picture, **options)
     else:
-        options = {"backend": arguments.backend, "dtype": arguments.dtype, "device": arguments.device}
+        options = {name: getattr(arguments, name) for name in ("backend", "dtype", "device", "thorough")}
         verdict = verify_fingerprint(arguments.model, **options)
     print("\n".join(verdict.lines))
     if verdict.difference is not None:

@@ -32,6 +32,7 @@ def mine(
     subsets: Sequence[str] | None = None,
     split: str | None = None,
     batch_size: int | None = None,
+    dtype: str | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Writes `output/<task>/original.jsonl`: each row as it was, with negatives beside its own.
@@ -44,6 +45,7 @@ def mine(
         output: A folder that `train_data` of a recipe can name, with the same `media_root`.
         options: What counts as a hard negative.
         batch_size: Inputs a forward pass; None leaves it to the encoder.
+        dtype: What the model computes in; None: see [`load_encoder`].
         report: Is given what was found and left out, task by task.
 
     Returns:
@@ -58,7 +60,8 @@ def mine(
     root, chosen = Path(output), options or MiningOptions()
     check_model(model)
     check_output_folder(root, "The output folder")
-    identity = model_identity(model)
+    opened = {} if dtype is None else {"dtype": dtype}
+    identity = model_identity(model) + (f" {dtype}" if dtype else "")
     tasks = open_tasks(parse_specs(train_data, media_root=media_root, subsets=subsets, split=split))
     _refuse_own_folder(root, tasks)
     cache: EmbeddingCache | None = None
@@ -69,7 +72,7 @@ def mine(
             report(f"{task.name}: already mined, kept")
             continue
         if cache is None:  # no model is loaded where every task is finished
-            cache = EmbeddingCache(load_encoder(model), root / CACHE_FOLDER, identity, batch_size)
+            cache = EmbeddingCache(load_encoder(model, **opened), root / CACHE_FOLDER, identity, batch_size)
         mined = mine_task(task, cache, chosen)
         _write(folder, subset, task, mined, mark, chosen)
         report(mined.report(chosen.num_negatives))

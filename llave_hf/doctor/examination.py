@@ -67,7 +67,7 @@ def examine(
     from .data_checks import check_data, open_data
     from .estimates import check_memory_and_time
     from .model_checks import check_model
-    from .start_checks import check_batches, check_loss, check_teacher
+    from .start_checks import check_batches, check_loss, check_precision, check_teacher
 
     try:
         recipe = load_recipe(recipe_path, overrides)
@@ -78,7 +78,7 @@ def examine(
     dataset, findings = open_data(recipe)
     yield from findings
     patient = Patient(recipe, dataset, fast, tflops, devices)
-    checks: list[Check] = [check_data, check_loss, check_batches, check_teacher]
+    checks: list[Check] = [check_precision, check_data, check_loss, check_batches, check_teacher]
     checks += [check_model, check_disk, check_memory_and_time]
     told: set[str] = set()
     for check in checks:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from transformers import PreTrainedConfig
 
 from llave_hf.training.batches import train_dataloader
 from llave_hf.training.objective import Objective
+from llave_hf.training.precision import emulated
 
-from .examination import OK, PROBLEM, Finding, Patient
+from .examination import NOTE, OK, PROBLEM, Finding, Patient
 from .model_checks import config_of
 
 
@@ -31,6 +33,15 @@ def check_batches(patient: Patient) -> Iterator[Finding]:
     args = patient.recipe.training
     count = len(train_dataloader(args, patient.dataset, list))
     yield Finding(OK, "batches", f"{count:,} of {args.per_device_train_batch_size:,} pairs an epoch on one device")
+
+
+def check_precision(patient: Patient) -> Iterator[Finding]:
+    """Whether the CPU that is to train multiplies the run's type by itself; nothing where another machine trains."""
+    args = patient.recipe.training
+    if patient.tflops is None and (dtype := emulated(args)) is not None:
+        short, key = str(dtype).removeprefix("torch."), "bf16" if dtype == torch.bfloat16 else "fp16"
+        text = f"this CPU does not multiply {short} by itself and is several times slower in it: leave {key} out here"
+        yield Finding(NOTE, "settings", text)
 
 
 def check_teacher(patient: Patient) -> Iterator[Finding]:

@@ -41,6 +41,7 @@ def evaluate_benchmark(
     model_name: str | None = None,
     model_revision: str | None = None,
     cache: str | os.PathLike[str] | None = None,
+    dtype: str | None = None,
     page: PageOptions = DEFAULTS,
 ) -> BenchmarkResults:
     """Score an encoder on a benchmark; with several ranks each encodes a share, and every rank gets the results.
@@ -60,6 +61,7 @@ def evaluate_benchmark(
             folder's files or of the weights in memory. Only an object that is no torch module has none by itself.
         cache: folder that keeps every vector by content and model: a stopped run goes on, another benchmark finds
             what they share. All ranks must see it. None: nothing is kept.
+        dtype: what a model that is opened here computes in; None: see :func:`load_encoder`.
         page: what `report.html` shows.
 
     Raises:
@@ -78,7 +80,7 @@ def evaluate_benchmark(
     selected = whole.select(subsets)
     reader = RowReader(selected)
     inputs, tasks = collect_inputs(selected, reader)
-    encoder, identity = open_encoder(model, model_revision)
+    encoder, identity = open_encoder(model, model_revision, dtype)
     store = None if cache is None else open_store(Path(cache), identity)
     logger.info("%s: %d distinct inputs in %d subsets.", selected.name, len(inputs), len(tasks))
     start = time.perf_counter()
@@ -117,14 +119,16 @@ def check_places(
     check_model(model)
 
 
-def open_encoder(model: Encoder | str | os.PathLike[str], revision: str | None) -> tuple[Encoder, ModelIdentity]:
+def open_encoder(
+    model: Encoder | str | os.PathLike[str], revision: str | None, dtype: str | None = None
+) -> tuple[Encoder, ModelIdentity]:
     """The encoder behind a folder, a Hub id or an object, and its identity; `revision` where the caller knows it."""
     from llave_hf.sentence_transformer import load_encoder
 
     if not isinstance(model, (str, os.PathLike)):
         return model, identify(model, revision)
     try:
-        encoder = load_encoder(os.fspath(model))
+        encoder = load_encoder(os.fspath(model), **({"dtype": dtype} if dtype else {}))
     except OSError as error:
         raise UserError(f"The model {os.fspath(model)} cannot be opened: {error}") from error
     return encoder, identify(encoder, revision or loaded_revision(encoder, model))

@@ -42,6 +42,7 @@ def evaluate_videos(
     model_name: str | None = None,
     model_revision: str | None = None,
     cache: str | os.PathLike[str] | None = None,
+    dtype: str | None = None,
 ) -> VideoResults:
     """Score an encoder on text-video retrieval, both ways; with several ranks each encodes a share.
 
@@ -49,8 +50,8 @@ def evaluate_videos(
     numbers of frames, and each caption encoded once.
 
     Args:
-        model: as in :func:`evaluate_benchmark`; so are `model_name`, `model_revision` and `cache`, where a clip's
-            number of frames tells it from others of its video.
+        model: as in :func:`evaluate_benchmark`; so are `model_name`, `model_revision`, `dtype` and `cache`, where
+            a clip's number of frames tells it from others of its video.
         dataset: `msrvtt-1ka` or `msvd`.
         protocol: `clip4clip` or `mmeb-v2`, see `video_protocols.py`.
         data: folder of captions and videos, see `video_data.py`.
@@ -72,7 +73,7 @@ def evaluate_videos(
     video_set = read_video_set(dataset, Path(data), *places)
     if len(video_set.videos) != DATASETS[dataset]:
         logger.warning("%s has %d videos, not %d.", dataset, DATASETS[dataset], len(video_set.videos))
-    encoder, identity = open_encoder(model, model_revision)
+    encoder, identity = open_encoder(model, model_revision, dtype)
     processor = processor_of(encoder)
     inputs = VideoInputs(video_set, chosen, counts, processor)
     store = None if cache is None else open_store(Path(cache), identity)

@@ -22,6 +22,7 @@ from llave_hf.initialisation import refuse_used_folder
 from llave_hf.modeling_llave import LlaveModel
 from llave_hf.places import check_model
 from llave_hf.processing_llave import LlaveProcessor
+from llave_hf.progress import writing_bar
 from llave_hf.sentence_transformer_layout_llave import write_sentence_transformer_layout
 
 
@@ -53,7 +54,8 @@ def export(model: str | os.PathLike[str], folder: str | os.PathLike[str], format
             f"{model} is no LLaVE model with a LLaVA-OneVision backbone; a Qwen-VL backbone needs no export, its own "
             "class is transformers' already: save `model.backbone`."
         )
-    _save_weights(source, target)
+    with writing_bar(target, sum(parameter.nbytes for parameter in source.parameters()), "Writing"):
+        _save_weights(source, target)
     stock_processor(processor).save_pretrained(target)
     # Texts go through the chat template as a whole, so that a literal special token must be made harmless first.
     write_sentence_transformer_layout(

@@ -20,8 +20,10 @@ from transformers import AutoModel, AutoProcessor, PreTrainedModel
 
 import llave_hf
 from llave_hf.errors import UserError
+from llave_hf.opening import cast
+from llave_hf.progress import forward_bar
 
-from .fingerprint_samples import Sample, fingerprint_samples
+from .fingerprint_samples import Sample, affordable, fingerprint_samples
 from .stages import model_stages, pixel_summary, prompt_text, token_ids, visual_module
 
 FILE = "fingerprint.json"
@@ -35,6 +37,7 @@ def write_fingerprint(
     model: PreTrainedModel | None = None,
     processor: Any = None,
     dtype: str | torch.dtype = torch.float32,
+    thorough: bool = False,
 ) -> Path:
     """Writes `fingerprint.json` into a saved model folder.
 
@@ -43,6 +46,7 @@ def write_fingerprint(
         model: What the folder holds, where it is in memory already; it computes in its own dtype, on its own device.
         processor: Likewise.
         dtype: What the model is opened in, on the CPU, where it is not given.
+        thorough: See [`make_fingerprint`].
 
     Raises:
         UserError: The folder holds no model, or the model gives a vector that is not finite.
@@ -53,39 +57,55 @@ def write_fingerprint(
     if processor is None:
         processor = AutoProcessor.from_pretrained(root)
     if model is None:
-        model = AutoModel.from_pretrained(root, dtype=dtype)
-    path = root / FILE
-    path.write_text(_rendered(make_fingerprint(model, processor)), encoding="utf-8")
+        model = AutoModel.from_pretrained(root)
+        cast(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+    return save_fingerprint(root, make_fingerprint(model, processor, thorough=thorough))
+
+
+def save_fingerprint(folder: Path, fingerprint: dict[str, Any]) -> Path:
+    """Writes what [`make_fingerprint`] gave."""
+    path = folder / FILE
+    path.write_text(_rendered(fingerprint), encoding="utf-8")
     return path
 
 
-def make_fingerprint(model: PreTrainedModel, processor: Any) -> dict[str, Any]:
-    """The content of the file. A model without vision sees the samples without media only."""
+def make_fingerprint(model: PreTrainedModel, processor: Any, *, thorough: bool = False) -> dict[str, Any]:
+    """The content of the file. A model without vision sees the samples without media only.
+
+    Prompt, tokens and pixels are those of all samples; features and vectors of those that are [`affordable`], of all
+    if `thorough`.
+    """
     samples = [sample for sample in fingerprint_samples() if visual_module(model) is not None or not sample.has_media]
+    chosen = {sample.name for sample in affordable(model.num_parameters(), model.device.type, thorough=thorough)}
+    inputs = {sample.name: processor(**sample.columns) for sample in samples}
     was_training = model.training
     model.eval()
     try:
-        recorded = {sample.name: _record(model, processor, sample) for sample in samples}
+        computed = [inputs[sample.name] for sample in samples if sample.name in chosen]
+        with forward_bar(model, computed, "Fingerprint"):
+            recorded = {
+                sample.name: _record(model if sample.name in chosen else None, processor, sample, inputs[sample.name])
+                for sample in samples
+            }
     finally:
         model.train(was_training)
     return {"format": FORMAT, **surroundings(model, processor), "samples": recorded}
 
 
-def _record(model: PreTrainedModel, processor: Any, sample: Sample) -> dict[str, Any]:
-    inputs = processor(**sample.columns)
-    found = model_stages(model, inputs)
+def _record(model: PreTrainedModel | None, processor: Any, sample: Sample, inputs: Any) -> dict[str, Any]:
+    prepared = {
+        "prompt": prompt_text(processor, sample),
+        "tokens": run_lengths(token_ids(inputs)),
+        "pixels": pixel_summary(inputs),
+    }
+    found = {} if model is None else model_stages(model, inputs)
     for stage, values in found.items():
         if not all(map(math.isfinite, values)):
             raise UserError(
                 f"the sample {sample.name!r} gives a {stage} with NaN or infinity, so no {FILE} was written; the "
                 "weights are broken, or their numbers are too large for the dtype: try float32."
             )
-    return {
-        "prompt": prompt_text(processor, sample),
-        "tokens": run_lengths(token_ids(inputs)),
-        "pixels": pixel_summary(inputs),
-        **found,
-    }
+    return {**prepared, **found}
 
 
 def _rendered(fingerprint: dict[str, Any]) -> str:

@@ -69,6 +69,18 @@ def fingerprint_samples() -> list[Sample]:
     ]
 
 
+# Names of those of which a large model on a CPU makes vectors, where nobody asks for all: the texts, a picture with a
+# text, and a video. The others show little more and take most of the time.
+FEW = ("text", "unicode and special tokens", "long text", "tall image and text", "video")
+LARGE = 200_000_000  # parameters
+
+
+def affordable(parameters: int, device: str, *, thorough: bool = False) -> list[Sample]:
+    """The samples that go through a model of so many parameters on a device; all of them if `thorough`."""
+    few = parameters >= LARGE and device == "cpu" and not thorough
+    return [sample for sample in fingerprint_samples() if not few or sample.name in FEW]
+
+
 def _gradient(width: int, height: int, *, shift: int = 0) -> Image.Image:
     """Red grows to the right, green downwards, blue in diagonal waves; `shift` moves the waves."""
     rows, columns = np.indices((height, width))

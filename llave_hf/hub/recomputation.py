@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jinja2
-from transformers import AutoModel, AutoProcessor
+import torch
+from transformers import AutoModel, AutoProcessor, PreTrainedModel
+
+from llave_hf.opening import cast, without_advice
+from llave_hf.progress import forward_bar
 
 from .fingerprint import surroundings
 from .fingerprint_samples import Sample
-from .stages import STAGES, full_precision, model_stages, pixel_summary, prompt_text, summary, token_ids
+from .stages import MODEL_STAGES, STAGES, full_precision, model_stages, pixel_summary, prompt_text, summary, token_ids
 
 
 class Recomputation:
-    """Values of the stages, each computed when it is first asked for.
+    """Values of the stages: those of the processor when they are first asked for, those of the model by [`run`].
 
     Args:
+        model: The [`LlaveModel`].
         processor: The model's.
         outputs: From a sample and the processor's inputs of it to `vector` and, where `stages` has it, `visual`.
         stages: Those that can be recomputed in this way, in order.
@@ -26,11 +31,13 @@ class Recomputation:
 
     def __init__(
         self,
+        model: PreTrainedModel,
         processor: Any,
         outputs: Callable[[Sample, Any], dict[str, list[float]]],
         stages: tuple[str, ...],
         surroundings: dict[str, Any],
     ) -> None:
+        self.model = model
         self.stages = stages
         self.surroundings = surroundings
         self._processor = processor
@@ -42,16 +49,24 @@ class Recomputation:
         """A stage of a sample; None where the sample has none."""
         if stage == "prompt":
             return self._prompt(sample)
-        if sample.name not in self._inputs:
-            self._inputs[sample.name] = self._processor(**sample.columns)
-        inputs = self._inputs[sample.name]
+        if stage in MODEL_STAGES:
+            return self._outputs[sample.name].get(stage)
+        inputs = self._prepared(sample)
         if stage == "tokens":
             return token_ids(inputs)
-        if stage == "pixels":
-            return pixel_summary(inputs)
-        if sample.name not in self._outputs:
-            self._outputs[sample.name] = self._compute(sample, inputs)
-        return self._outputs[sample.name].get(stage)
+        return pixel_summary(inputs)
+
+    def run(self, samples: Sequence[Sample]) -> None:
+        """Puts samples through the model, each once."""
+        inputs = [self._prepared(sample) for sample in samples]
+        with forward_bar(self.model, inputs, "Computing"):
+            for sample, given in zip(samples, inputs, strict=True):
+                self._outputs[sample.name] = self._compute(sample, given)
+
+    def _prepared(self, sample: Sample) -> Any:
+        if sample.name not in self._inputs:
+            self._inputs[sample.name] = self._processor(**sample.columns)
+        return self._inputs[sample.name]
 
     def _prompt(self, sample: Sample) -> str:
         try:
@@ -66,23 +81,32 @@ def open_model(model: str | os.PathLike[str], backend: str, dtype: str, device: 
 
 
 def _auto(model: str, dtype: str, device: str) -> Recomputation:
-    network = AutoModel.from_pretrained(model, dtype=dtype).to(device).eval()
+    network = _cast(AutoModel.from_pretrained(model).eval(), dtype).to(device)
     processor = AutoProcessor.from_pretrained(model)
     return Recomputation(
-        processor, lambda _, inputs: model_stages(network, inputs), STAGES, surroundings(network, processor)
+        network, processor, lambda _, inputs: model_stages(network, inputs), STAGES, surroundings(network, processor)
     )
+
+
+def _cast(model: Any, dtype: str) -> Any:
+    cast(model, getattr(torch, dtype))
+    return model
 
 
 def _sentence_transformers(model: str, dtype: str, device: str) -> Recomputation:
     from sentence_transformers import SentenceTransformer
 
-    return _encoding(SentenceTransformer(model, device=device, model_kwargs={"dtype": dtype}))
+    with without_advice():
+        transformer = SentenceTransformer(model, device=device)
+    return _encoding(_cast(transformer, dtype))
 
 
 def _llave_sentence_transformer(model: str, dtype: str, device: str) -> Recomputation:
     from llave_hf.sentence_transformer import LlaveSentenceTransformer
 
-    return _encoding(LlaveSentenceTransformer(model, device=device, model_kwargs={"dtype": dtype}))
+    with without_advice():
+        transformer = LlaveSentenceTransformer(model, device=device)
+    return _encoding(_cast(transformer, dtype))
 
 
 def _encoding(transformer: Any) -> Recomputation:
@@ -94,8 +118,8 @@ def _encoding(transformer: Any) -> Recomputation:
         return {"vector": summary(vectors[0])}
 
     stages = tuple(stage for stage in STAGES if stage != "visual")
-    processor = transformer[0].processor
-    return Recomputation(processor, outputs, stages, surroundings(transformer[0].auto_model, processor))
+    network, processor = transformer[0].auto_model, transformer[0].processor
+    return Recomputation(network, processor, outputs, stages, surroundings(network, processor))
 
 
 BACKENDS: dict[str, Callable[[str, str, str], Recomputation]] = {

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
 from llave_hf.errors import UserError
+from llave_hf.opening import cast
 from llave_hf.places import check_file, check_model
 
 from .stages import full_precision
@@ -71,7 +72,9 @@ def verify_published(
             f"{model} is not recognised as a published LLaVE; say which: --published {'|'.join(REFERENCES)}."
         )
     check_file(picture, "The picture")
-    network = AutoModel.from_pretrained(model, dtype=dtype).to(device).eval()
+    network = AutoModel.from_pretrained(model).eval()
+    cast(network, getattr(torch, dtype))
+    network.to(device)
     processor = AutoProcessor.from_pretrained(model)
     lines, difference = [], None
     for reference in REFERENCES[size]:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from .fingerprint_samples import Sample
 
 STAGES = ("prompt", "tokens", "pixels", "visual", "vector")
+MODEL_STAGES = ("visual", "vector")
 KEPT = 64  # numbers of a long vector that are kept as they are, and sums over all of it beside them
 _TEXT_TENSORS = ("input_ids", "attention_mask")
 

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from llave_hf.places import check_model
+from llave_hf.processor_dtypes import opening_dtype
 
 from .comparison import Comparison, compare
 from .fingerprint import read_fingerprint
-from .fingerprint_samples import fingerprint_samples
+from .fingerprint_samples import Sample, affordable, fingerprint_samples
 from .recomputation import Recomputation, open_model
-from .stages import STAGES
+from .stages import MODEL_STAGES, STAGES
 
 # Of float32 against float32, relative to the largest number of the vector: other attention code and another number of
 # threads move a model of 24 layers and 896 dimensions by 2e-6.
@@ -64,7 +67,12 @@ class Verdict:
 
 
 def verify(
-    model: str | os.PathLike[str], *, backend: str = "auto", dtype: str | None = None, device: str = "cpu"
+    model: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    dtype: str | None = None,
+    device: str = "cpu",
+    thorough: bool = False,
 ) -> Verdict:
     """Recomputes a model's fingerprint and compares.
 
@@ -75,8 +83,11 @@ def verify(
     Args:
         model: A folder or Hub id with a `fingerprint.json`.
         backend: One of [`llave_hf.hub.recomputation.BACKENDS`].
-        dtype: What the model computes in; None takes the fingerprint's.
+        dtype: What the model computes in; None takes the fingerprint's, or float32 on a CPU that does not multiply
+            that type by itself.
         device: `"cpu"`, `"cuda"`, ...
+        thorough: Put all samples through the model that the fingerprint has vectors of. A large model on a CPU is
+            otherwise given a few of them, see [`affordable`].
 
     Raises:
         UserError: There is no fingerprint, or it cannot be read.
@@ -84,25 +95,39 @@ def verify(
     """
     check_model(model)
     fingerprint = read_fingerprint(model)
-    opened = open_model(model, backend, dtype or fingerprint["dtype"], device)
-    compared = _compare_until_one_differs(fingerprint, opened)
+    best = opening_dtype(getattr(torch, fingerprint["dtype"]), device)
+    opened = open_model(model, backend, dtype or str(best).removeprefix("torch."), device)
+    compared = _compare_until_one_differs(fingerprint, opened, thorough)
     stage, last = list(compared.items())[-1]
     if not all(comparison.agrees for comparison in last.values()):
         return _disagreement(stage, last, opened.stages, _changes(fingerprint, opened.surroundings))
     left_out = [stage for stage in STAGES if stage not in compared]
     note = f" (not compared: {_named(left_out)})" if left_out else ""
-    return Verdict([*_sample_lines(compared), f"agrees: {len(last)} samples, backend {backend}{note}"])
+    lines = [*_sample_lines(compared), f"agrees: {len(compared['prompt'])} samples, backend {backend}{note}"]
+    if skipped := len(compared["prompt"]) - len(last):
+        why = "the fingerprint has no more" if thorough else "--thorough takes all that the fingerprint has"
+        lines.append(f"{skipped} of them were compared up to their pixels, not put through the model; {why}.")
+    if dtype is None and opened.surroundings["dtype"] != fingerprint["dtype"]:
+        lines.append(
+            f"Computed in float32: this processor does not multiply {fingerprint['dtype']} by itself "
+            f"(--dtype {fingerprint['dtype']} takes it)."
+        )
+    return Verdict(lines)
 
 
 def _compare_until_one_differs(
-    fingerprint: Mapping[str, Any], opened: Recomputation
+    fingerprint: Mapping[str, Any], opened: Recomputation, thorough: bool
 ) -> dict[str, dict[str, Comparison]]:
     """Comparisons by stage and sample, up to the first stage in which a sample differs."""
     in_float32 = fingerprint["dtype"] == opened.surroundings["dtype"] == "float32"
     written = fingerprint["samples"]
     tolerances = dict.fromkeys(written, TOLERANCE if in_float32 else LOOSE_TOLERANCE)
     compared: dict[str, dict[str, Comparison]] = {}
+    of_model = _through_the_model(written, opened, thorough)
     for stage in opened.stages:
+        of_model_only = stage in MODEL_STAGES
+        if of_model_only and not compared.keys() & set(MODEL_STAGES):
+            opened.run(of_model)
         compared[stage] = {
             sample.name: compare(
                 stage,
@@ -111,13 +136,20 @@ def _compare_until_one_differs(
                 tolerance=tolerances[sample.name],
                 exact_pixels=fingerprint["image_backend"] == "pil",
             )
-            for sample in fingerprint_samples()
+            for sample in (of_model if of_model_only else fingerprint_samples())
             if sample.name in written
         }
         if not all(comparison.agrees for comparison in compared[stage].values()):
             break
         tolerances |= {name: LOOSE_TOLERANCE for name, made in compared[stage].items() if made.other_bytes}
     return compared
+
+
+def _through_the_model(written: Mapping[str, Any], opened: Recomputation, thorough: bool) -> list[Sample]:
+    """The samples whose vectors are compared."""
+    device = opened.surroundings["device"]
+    chosen = affordable(opened.model.num_parameters(), device, thorough=thorough)
+    return [sample for sample in chosen if "vector" in written.get(sample.name, ())]
 
 
 def _disagreement(
@@ -157,11 +189,12 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _sample_lines(compared: Mapping[str, Mapping[str, Comparison]]) -> list[str]:
     """One line a sample: by how much it differs at most, and at which stage."""
-    names = list(next(iter(compared.values())))
+    names = list(compared["prompt"])
     width = max(map(len, names))
     lines = []
     for name in names:
-        amount, stage = max((comparisons[name].amount, stage) for stage, comparisons in compared.items())
+        made = [(comparisons[name].amount, stage) for stage, comparisons in compared.items() if name in comparisons]
+        amount, stage = max(made)
         where = f" ({_named([stage])})" if amount else ""
         lines.append(f"{name:<{width}}  largest difference {amount:.1e}{where}")
     return lines

@@ -58,9 +58,10 @@ class Hit:
 class Collection:
     """Vectors of the files of one or several folders; see [`open`][Collection.open]."""
 
-    def __init__(self, store: Store, model: Any) -> None:
+    def __init__(self, store: Store, model: Any, dtype: str | None = None) -> None:
         self.store = store
         self._model = model
+        self._dtype = dtype
 
     @classmethod
     def open(
@@ -68,6 +69,7 @@ class Collection:
         uri: str | os.PathLike[str],
         model: Any = None,
         *,
+        dtype: str | None = None,
         prompts: Mapping[str, str] | None = None,
         rebuild: bool = False,
         create: bool = True,
@@ -77,6 +79,7 @@ class Collection:
         Args:
             uri: A folder, a folder with a collection in its `.llave_index`, or an address such as `s3://bucket/name`.
             model: A folder, Hub id or encoder. None: what the collection was made with.
+            dtype: What the model computes in; None: see [`load_encoder`].
             prompts: Of a new collection, what to change of the model's instructions: `{"query": "Find: {text}"}`.
             rebuild: Start anew, with another model or other prompts.
             create: Whether one may be made.
@@ -86,25 +89,28 @@ class Collection:
                 another model or other prompts.
         """
         place, makes = _place(uri), create and model is not None
-        missing = UserError(f"there is no collection at {place}; make one: llave index FOLDER --model MODEL.")
+        missing = UserError(
+            f"there is no collection at {place}; make one: llave index FOLDER --model MODEL, which says "
+            "first how long it will take."
+        )
         if not makes and "://" not in place and not os.path.isdir(place):
             raise missing  # LanceDB would make the folder
         store = Store(place)
         if store.exists and not rebuild:
-            collection = cls(store, model)
+            collection = cls(store, model, dtype)
             collection._check_prompts(prompts)
             if model is not None and not collection._is_recorded(model):
                 _ = collection.embedder  # another name is looked into at once, the same when it is used
             return collection
         if not makes:
             raise missing
-        embedder = Embedder(model)
+        embedder = Embedder(model, dtype)
         probe = embedder.probe()
         chosen = {**default_prompts(embedder.encoder), **check_prompts(prompts or {})}
         settings = {"model": embedder.name, "prompts": chosen, "probe": probe.tolist()}
         with store.writing():
             store.create(settings, dimension=probe.shape[1])
-        collection = cls(store, model)
+        collection = cls(store, model, dtype)
         collection.embedder = embedder
         return collection
 
@@ -133,7 +139,7 @@ class Collection:
         """
         root = Path(folder).absolute()
         with self.store.writing():
-            indexer = Indexer(self.store, self._vectors, root, self._stored(root), progress)
+            indexer = Indexer(self.store, lambda: self.embedder, root, self._stored(root), progress)
             return indexer.run(include, exclude, ann_from)
 
     def search(
@@ -147,6 +153,7 @@ class Collection:
         since: Moment | None = None,
         until: Moment | None = None,
         exact: bool = False,
+        progress: bool = False,
     ) -> list[Hit]:
         """The `k` nearest to a text, a picture, or a picture with a text, best first.
 
@@ -155,6 +162,7 @@ class Collection:
             k: How many.
             kind, folder, since, until: Only those; see [`condition`].
             exact: Compare with every vector, whatever index there is.
+            progress: Show a bar where the query takes long; not from several threads at once.
 
         Raises:
             UserError: Nothing is asked, or a filter is wrong. [`MediaError`]: the picture cannot be used.
@@ -165,7 +173,7 @@ class Collection:
             raise UserError(f"k is {k}; ask for at least 1.")
         where = condition([kind] if isinstance(kind, str) else kind, folder, since, until)
         picture = None if image is None else load_image(image)
-        vector = self._vectors([query_input(self.prompts, text, picture)])[0]
+        vector = self.embedder.vectors([query_input(self.prompts, text, picture)], progress=progress)[0]
         return [self._hit(row) for row in self.store.nearest(vector, k, where, exact)]
 
     @cached_property
@@ -175,9 +183,9 @@ class Collection:
         Raises:
             UserError: It is another than that of the collection.
         """
-        embedder = Embedder(self.model_name if self._model is None else self._model)
+        embedder = Embedder(self.model_name if self._model is None else self._model, self._dtype)
         recorded = np.asarray(self.store.settings["probe"], dtype=np.float32)
-        embedder.check(recorded, self.model_name, self.uri)
+        embedder.expect(recorded, self.model_name, self.uri)
         return embedder
 
     @property
@@ -214,9 +222,6 @@ class Collection:
     def resolve(self, root: str) -> Path:
         """The folder that the tables name `root`."""
         return Path(os.path.normpath(os.path.join(self.uri, root))) if self.store.is_local else Path(root)
-
-    def _vectors(self, inputs: Sequence[Any]) -> np.ndarray:
-        return self.embedder.vectors(inputs)
 
     def _stored(self, root: Path) -> str:
         """Relative where the collection lies inside the folder, so that they can be moved together."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from llave_hf.errors import UserError
+from llave_hf.modeling_llave import LlaveModel
+from llave_hf.progress import forward_bar
 
 # Inputs whose vectors tell models apart, whatever folder, device or dtype they come in.
 PROBE_TEXTS = ("a dog in the snow", "Represent the following text: blue squares, 17 of them")
@@ -22,39 +26,71 @@ class Embedder:
 
     Args:
         model: A folder, a Hub id, or an encoder.
+        dtype: What a model that is opened here computes in; None: see [`load_encoder`].
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, dtype: str | None = None) -> None:
         self.name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else "an encoder"
         if isinstance(model, (str, os.PathLike)):
             from llave_hf.sentence_transformer import load_encoder
 
             if os.path.isdir(model):
                 self.name = os.path.abspath(model)
-            model = load_encoder(model)
+            model = load_encoder(model, **({"dtype": dtype} if dtype else {}))
         self.encoder = model
+        self._unchecked: _Expected | None = None
 
-    def vectors(self, inputs: Sequence[Any]) -> np.ndarray:
-        """`(n, D)` float32, L2-normalised.
+    def vectors(self, inputs: Sequence[Any], *, progress: bool = False) -> np.ndarray:
+        """`(n, D)` float32, L2-normalised; with a bar where `progress` and it takes long.
 
         Raises:
-            ValueError: An input cannot be used.
+            ValueError: An input cannot be used. UserError: See [`expect`][Embedder.expect].
         """
-        made = np.asarray(self.encoder.encode(list(inputs), show_progress_bar=False), dtype=np.float32)
+        if self._unchecked is not None and not all(isinstance(entry, str) for entry in inputs):
+            self.check_pictures()
+        return self._vectors(inputs, progress=progress)
+
+    def check_pictures(self) -> None:
+        """The second half of [`expect`][Embedder.expect], done once."""
+        if self._unchecked is not None:
+            self._compare([{"image": _drawn()}], self._unchecked, slice(len(PROBE_TEXTS), None))
+            self._unchecked = None
+
+    def _vectors(self, inputs: Sequence[Any], *, progress: bool = True) -> np.ndarray:
+        with self._bar(inputs) if progress else contextlib.nullcontext():
+            made = np.asarray(self.encoder.encode(list(inputs), show_progress_bar=False), dtype=np.float32)
         return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+    def _bar(self, inputs: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
+        """For a few texts and pictures, of which one may take a large model half a minute on a CPU."""
+        network = getattr(self.encoder, "transformers_model", None) or getattr(self.encoder, "model", None)
+        samples = [{"text": entry} if isinstance(entry, str) else entry for entry in inputs]
+        if not isinstance(network, LlaveModel) or any("video" in sample for sample in samples):
+            return contextlib.nullcontext()
+        prepared = [
+            self.encoder.processor(text=[sample.get("text") or ""], images=[sample.get("image")]) for sample in samples
+        ]
+        return forward_bar(network, prepared, "Encoding")
 
     def probe(self) -> np.ndarray:
         """`(3, D)`: the vectors of two texts and a drawn picture."""
-        return self.vectors([*PROBE_TEXTS, {"image": _drawn()}])
+        return self._vectors([*PROBE_TEXTS, {"image": _drawn()}])
 
-    def check(self, recorded: np.ndarray, made_with: str, uri: str) -> None:
-        """Compares the probe's vectors with a collection's.
+    def expect(self, recorded: np.ndarray, made_with: str, uri: str) -> None:
+        """Compares the probe's vectors with a collection's: of texts now, of the picture before the first one is
+        embedded, which takes a model of real size half a minute on a CPU.
 
         Raises:
             UserError: They are another model's.
         """
-        own = self.probe()
-        nearness = float((own * recorded).sum(1).min()) if own.shape == recorded.shape else None
+        expected = _Expected(recorded, made_with, uri)
+        self._compare(PROBE_TEXTS, expected, slice(len(PROBE_TEXTS)))
+        self._unchecked = expected
+
+    def _compare(self, inputs: Sequence[Any], expected: _Expected, rows: slice) -> None:
+        own, recorded = self._vectors(inputs), expected.vectors
+        same_size = own.shape[1] == recorded.shape[1]
+        nearness = float((own * recorded[rows]).sum(1).min()) if same_size else None
         if nearness is None or nearness < SAME_MODEL:
             how = (
                 f"its vectors have {own.shape[1]} numbers instead of {recorded.shape[1]}"
@@ -62,9 +98,18 @@ class Embedder:
                 else f"the cosine of their vectors of the same input is {nearness:.3f}"
             )
             raise UserError(
-                f"{uri} was made with the model {made_with}, and {self.name} is another: {how}. Name the first, or "
-                "make the collection anew with llave index --rebuild."
+                f"{expected.uri} was made with the model {expected.made_with}, and {self.name} is another: {how}. "
+                "Name the first, or make the collection anew with llave index --rebuild."
             )
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """A collection's record of its probe `(3, D)`, and what messages call model and collection."""
+
+    vectors: np.ndarray
+    made_with: str
+    uri: str
 
 
 def load_quietly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +13,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from llave_hf.errors import UserError
+
 from .changes import find_changes
+from .embedder import Embedder
 from .files import File, digest_of, kind_of, list_files
+from .forecast import Forecast, spoken
 from .passages import read_passages
 from .prompts import document_input
 from .store import Store, one_of, rows_of
@@ -59,24 +64,25 @@ class Indexer:
 
     Args:
         store: An existing collection's tables.
-        embed: Inputs of `encode` to unit vectors `(n, D)`.
+        embedder: Gives the model, which is opened when it is first needed.
         root: The folder.
         stored_root: Its name in the tables.
-        progress: Whether a bar with the remaining time is shown.
+        progress: Whether standard error is told how long it will take, and a bar with the remaining time.
     """
 
     def __init__(
         self,
         store: Store,
-        embed: Callable[[Sequence[Any]], np.ndarray],
+        embedder: Callable[[], Embedder],
         root: Path,
         stored_root: str,
         progress: bool,
     ) -> None:
-        self.store, self.embed = store, embed
+        self.store, self._embedder = store, embedder
         self.root, self.stored_root = root, stored_root
         self.progress = progress
         self.report = IndexReport()
+        self._first_chunk: int | None = None
 
     def run(self, include: Sequence[str], exclude: Sequence[str], ann_from: int) -> IndexReport:
         """See [`Collection.add`]."""
@@ -87,7 +93,10 @@ class Indexer:
         report = self.report
         report.unchanged, report.left_out = self._changes.unchanged, listing.left_out
         report.broken = dict(self._changes.broken)
-        for chunk in self._chunks(self._changes.pending):
+        pending = self._changes.pending
+        if self.progress and len(pending) > 1:
+            pending = self._foretell(pending)
+        for chunk in self._chunks(pending):
             self._index(chunk)
         # Last, so that what has moved finds its vectors.
         self.store.remove(self.stored_root, self._changes.gone)
@@ -97,9 +106,33 @@ class Indexer:
         report.seconds = time.monotonic() - started
         return report
 
+    def _foretell(self, files: Sequence[File]) -> list[File]:
+        """Indexes and times one file of each kind, says how long the others will take, and gives those back."""
+        encoder = self._embedder().encoder
+        forecast = Forecast(self.root, files, getattr(encoder, "processor", None))
+        sys.stderr.write(f"To index: {forecast.contents()}. One of each kind is timed first.\n")
+        timed: dict[str, tuple[File, float]] = {}
+        tried: set[str] = set()
+        for kind, candidates in forecast.candidates.items():
+            if kind != "text":
+                self._embedder().check_pictures()  # which is not the file's time
+            for file in candidates:
+                began = time.monotonic()
+                self._index([file], alone=True)
+                tried.add(file.path)
+                if file.path not in self.report.broken:
+                    timed[kind] = file, time.monotonic() - began
+                    break
+        seconds = forecast.seconds(timed)
+        rest = [file for file in files if file.path not in tried]
+        if rest:
+            sys.stderr.write(f"The other {len(rest):,} will take about {spoken(seconds)} on this machine.\n")
+            self._first_chunk = max(1, min(FIRST_CHUNK, int(SECONDS_A_CHUNK * len(rest) / (seconds + 1e-6))))
+        return rest
+
     def _chunks(self, files: Sequence[File]) -> Iterator[Sequence[File]]:
         """Of about `SECONDS_A_CHUNK` of work each."""
-        size, start = FIRST_CHUNK, 0
+        size, start = self._first_chunk or FIRST_CHUNK, 0
         with tqdm(total=len(files), desc="Indexing", unit="file", disable=not self.progress or not files) as bar:
             while start < len(files):
                 began = time.monotonic()
@@ -110,8 +143,11 @@ class Indexer:
                 wanted = int(len(chunk) * SECONDS_A_CHUNK / (time.monotonic() - began + 1e-6))
                 size = max(1, min(wanted, 4 * size, LARGEST_CHUNK))
 
-    def _index(self, files: Sequence[File]) -> None:
-        """Encodes what is new in a chunk, takes the vectors of what is known, and writes both at once."""
+    def _index(self, files: Sequence[File], *, alone: bool = False) -> None:
+        """Encodes what is new in a chunk, takes the vectors of what is known, and writes both at once.
+
+        A bar for each forward if it stands `alone`, without that of all files around it.
+        """
         broken: dict[str, str] = {}
         digests: dict[str, str] = {}
         for file in files:
@@ -130,7 +166,7 @@ class Indexer:
                 entries.append(self._entry(file, digests[file.path], kept))
         fresh = [file for file in readable if digests[file.path] not in known]
         new_entries, inputs = self._open(fresh, digests, broken)
-        made = self._encode(new_entries, inputs, broken)
+        made = self._encode(new_entries, inputs, broken, alone)
         entries += [entry for entry, _ in made]
         vectors += [vector for _, vector in made]
         entries, vectors = _without(entries, vectors, broken)
@@ -176,20 +212,22 @@ class Indexer:
         return {**rest, **own, "root": self.stored_root, "digest": digest}
 
     def _encode(
-        self, entries: list[Entry], inputs: list[Any], broken: dict[str, str]
+        self, entries: list[Entry], inputs: list[Any], broken: dict[str, str], bar: bool
     ) -> list[tuple[Entry, np.ndarray]]:
         """Rows and their vectors; halves the list where one of its inputs cannot be used, to find which."""
         if not entries:
             return []
         try:
-            return list(zip(entries, self.embed(inputs), strict=True))
+            return list(zip(entries, self._embedder().vectors(inputs, progress=bar), strict=True))
+        except UserError:  # the collection was made with another model
+            raise
         except ValueError as error:
             if len(entries) == 1:
                 broken[entries[0]["path"]] = str(error).removeprefix("input 0: ")
                 return []
         half = len(entries) // 2
-        first = self._encode(entries[:half], inputs[:half], broken)
-        return first + self._encode(entries[half:], inputs[half:], broken)
+        first = self._encode(entries[:half], inputs[:half], broken, bar)
+        return first + self._encode(entries[half:], inputs[half:], broken, bar)
 
     def _write(
         self, files: Sequence[File], entries: list[Entry], vectors: list[np.ndarray], broken: Mapping[str, str]

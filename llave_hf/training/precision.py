@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from transformers import TrainingArguments
 from transformers.utils import logging
+
+from llave_hf.processor_dtypes import opening_dtype
 
 if TYPE_CHECKING:
     from .trainer import LlaveTrainer
@@ -20,6 +23,17 @@ logger = logging.get_logger(__name__)
 
 LOST_SHARE = 1 / 512  # of a bfloat16 number: a smaller addend is always rounded away
 _HALF = (torch.float16, torch.bfloat16)
+
+
+def autocast_dtype(args: TrainingArguments) -> torch.dtype:
+    """What products of a run are computed in."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+
+
+def emulated(args: TrainingArguments) -> torch.dtype | None:
+    """The type of a run's products if the CPU that it trains on does not multiply it by itself, else None."""
+    dtype = autocast_dtype(args)
+    return None if opening_dtype(dtype, args.device) == dtype else dtype
 
 
 def set_precision(trainer: LlaveTrainer) -> torch.dtype:

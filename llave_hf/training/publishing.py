@@ -10,6 +10,8 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
+from llave_hf.processor_dtypes import opening_dtype
+
 logger = logging.get_logger(__name__)
 
 
@@ -61,9 +63,12 @@ class PublishingTrainer(Trainer):
         from llave_hf.hub.fingerprint import write_fingerprint
 
         if self.is_world_process_zero():
-            # Sharded weights are whole only in the folder, and this process computes without the others.
+            # Sharded weights are whole only in the folder, and this process computes without the others. What a CPU
+            # does not multiply by itself is opened from there in float32.
             sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
             model = None if sharded else self.accelerator.unwrap_model(self.model)
+            if model is not None and opening_dtype(model.dtype, model.device) != model.dtype:
+                model = None
             write_fingerprint(self.args.output_dir, model=model, processor=self.processing_class)
             self.create_model_card(**kwargs)
 

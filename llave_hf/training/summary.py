@@ -10,6 +10,7 @@ from llave_hf.data.stream_tasks import StreamedPairs, TrainingPairs
 from .arguments import LlaveTrainingArguments
 from .lockstep import tower_calls
 from .parts import count_parameters
+from .precision import autocast_dtype, emulated
 from .recipe import Recipe
 from .trainer import LlaveTrainer
 
@@ -40,7 +41,8 @@ def describe_run(recipe: Recipe, trainer: LlaveTrainer, dataset: TrainingPairs) 
     steps_an_epoch = max(1, len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(args.num_train_epochs * steps_an_epoch)
     sampled = sample_tokens(trainer, dataset)
-    precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
+    precision = str(autocast_dtype(args)).removeprefix("torch.")
+    precision += ", which this processor does not multiply by itself (float32 is faster)" if emulated(args) else ""
     directions = "both directions" if len(args.directions) == 2 else args.directions[0].replace("_", " ")
     streamed = ", streamed" if isinstance(dataset, StreamedPairs) else ""
     rows = {

@@ -20,6 +20,7 @@ from transformers import AutoConfig
 
 from llave_hf import LlaveConfig, LlaveModel, LlaveProcessor, cli
 from llave_hf.errors import UserError
+from llave_hf.hub import fingerprint_samples as fingerprint_samples_module
 from llave_hf.hub import reference_values, stages
 from llave_hf.hub.comparison import compare
 from llave_hf.hub.fingerprint import (
@@ -30,7 +31,7 @@ from llave_hf.hub.fingerprint import (
     run_lengths,
     write_fingerprint,
 )
-from llave_hf.hub.fingerprint_samples import fingerprint_samples
+from llave_hf.hub.fingerprint_samples import FEW, affordable, fingerprint_samples
 from llave_hf.hub.recomputation import BACKENDS
 from llave_hf.hub.reference_values import Reference, card_inputs, published_size, verify_published
 from llave_hf.hub.verify import Difference, verify
@@ -38,6 +39,7 @@ from llave_hf.training.recipe import load_recipe
 from llave_hf.training.run import train
 
 TEXTS = ["text", "unicode and special tokens", "long text"]
+TALL = "tall image and text"
 
 
 @pytest.fixture(scope="module")
@@ -558,3 +560,87 @@ def test_the_samples_never_change() -> None:
         for image in (*sample.images, *sample.frames):
             digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
     assert (FORMAT, digest.hexdigest()) == (1, "d3eadc56a824191454c8a853af33bdc1f4a25bb008aa006c225b363beaffa77d")
+
+
+# ----------------------------------------------------------------------------------------------- effort that fits
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each sample that goes through a model; every model counts as large."""
+    monkeypatch.setattr(fingerprint_samples_module, "LARGE", 0)
+    made: list[int] = []
+    whole = LlaveModel._embed
+
+    def counted(self: LlaveModel, *positional: Any, **named: Any) -> Any:
+        made.append(1)
+        return whole(self, *positional, **named)
+
+    monkeypatch.setattr(LlaveModel, "_embed", counted)
+    return made
+
+
+def test_a_large_model_is_given_a_few(
+    folder: Path, saved: Path, forwards: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = read_fingerprint(saved)["samples"]
+    write_fingerprint(folder)
+    assert len(forwards) == len(FEW) == 5
+    few = read_fingerprint(folder)["samples"]
+    assert few.keys() == whole.keys()
+    for name, stages_of in few.items():
+        left_out = set() if name in FEW else {"vector", "visual"}
+        assert stages_of == {stage: value for stage, value in whole[name].items() if stage not in left_out}
+    forwards.clear()
+    cli.main(["verify", str(folder)])
+    assert len(forwards) == 5
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == "agrees: 8 samples, backend auto"
+    assert lines[-1].startswith("3 of them were compared up to their pixels")
+    assert "--thorough" in lines[-1]
+    forwards.clear()
+    cli.main(["verify", str(folder), "--thorough"])
+    assert len(forwards) == 5
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; the fingerprint has no more.")
+
+
+def test_thorough_takes_all(folder: Path, saved: Path, forwards: list[int]) -> None:
+    write_fingerprint(folder, thorough=True)
+    assert len(forwards) == 8
+    assert (folder / "fingerprint.json").read_bytes() == (saved / "fingerprint.json").read_bytes()
+    forwards.clear()
+    assert len(verify(folder).lines) == 10 and len(forwards) == 5
+    forwards.clear()
+    verdict = verify(folder, thorough=True)
+    assert verdict.lines[-1] == "agrees: 8 samples, backend auto" and len(forwards) == 8
+
+
+@pytest.mark.parametrize(
+    ("plant", "stage", "sample"),
+    [(tile_nothing, "tokens", "square image"), (swap_layers, "vector", "text"), (change_tower, "visual", TALL)],
+)
+def test_a_few_find_faults_too(
+    plant: Callable[[Path], None], stage: str, sample: str, folder: Path, forwards: list[int]
+) -> None:
+    write_fingerprint(folder)
+    plant(folder)
+    difference = verify(folder).difference
+    assert difference is not None and (difference.stage, difference.sample) == (stage, sample)
+
+
+def test_a_gpu_is_given_all() -> None:
+    assert len(affordable(10**9, "cuda")) == len(affordable(10**6, "cpu")) == 8
+    assert [sample.name for sample in affordable(10**9, "cpu")] == list(FEW)
+
+
+def test_sixteen_bits_on_a_cpu_without_them(saved: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fingerprint of bfloat16 is compared with float32 where the processor has no bfloat16, unless one asks."""
+    write_fingerprint(folder, dtype="bfloat16")
+    assert read_fingerprint(folder)["dtype"] == "bfloat16"
+    monkeypatch.setattr("llave_hf.processor_dtypes.native_dtypes", lambda: frozenset({torch.float32}))
+    verdict = verify(folder)
+    assert verdict.difference is None
+    assert verdict.lines[-1].startswith("Computed in float32: this processor does not multiply bfloat16 by itself")
+    assert "Computed in" not in verify(folder, dtype="bfloat16").lines[-1]
+    swap_layers(folder)
+    assert verify(folder).difference == Difference("vector", "text", mock.ANY)
