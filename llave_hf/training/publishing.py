@@ -10,6 +10,8 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
+from .whole_models import whole_models
+
 logger = logging.get_logger(__name__)
 
 
@@ -64,7 +66,8 @@ class PublishingTrainer(Trainer):
             # Sharded weights are whole only in the folder, and this process computes without the others.
             sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
             model = None if sharded else self.accelerator.unwrap_model(self.model)
-            write_fingerprint(self.args.output_dir, model=model, processor=self.processing_class)
+            with whole_models():
+                write_fingerprint(self.args.output_dir, model=model, processor=self.processing_class)
             self.create_model_card(**kwargs)
 
     def push_to_hub(
@@ -118,4 +121,5 @@ class PublishingTrainer(Trainer):
             token=token or self.args.hub_token,
             device=self.args.device.type,
         )
-        return push(Path(self.args.output_dir), self.hub_model_id, options)
+        with whole_models():
+            return push(Path(self.args.output_dir), self.hub_model_id, options)
