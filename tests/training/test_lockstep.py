@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers import tiny_model
+from helpers import picture, tiny_model
 from step_helpers import make_pairs, make_trainer, write_media
 
+from llave_hf.encoding import LlaveEncoder
+from llave_hf.model_identity import identify, weights_revision
 from llave_hf.training import lockstep
-from llave_hf.training.engines import Engine
+from llave_hf.training.engines import Engine, whole_tensors
 from llave_hf.training.lockstep import KINDS, in_order, kind_number, make_filler, order_parts, step_engine, tower_calls
+from llave_hf.training.lockstep_encoding import LockstepEncoder
 
 CPU = torch.device("cpu")
 ALONE = Engine()
@@ -101,6 +105,23 @@ def test_where_texts_have_no_gradient_a_picture_comes_last(root: Path) -> None:
     texts = trainer.data_collator(make_pairs(root, 1, kinds=("text",)))["micro_batches"]
     parts = order_parts(texts, trainer.processing_class, Engine(last=True), device=CPU)
     assert places_and_kinds(parts) == [(0, 0), (None, 3)]
+
+
+def test_encoding_in_step_gives_the_vectors_of_encoding_alone(root: Path) -> None:
+    model, processor = tiny_model()
+    inputs = [
+        "a text",
+        {"image": picture()},
+        {"text": "and\n", "video": [picture(seed=1), picture(seed=2)]},
+        "another",
+    ]
+    alone, in_step = LlaveEncoder(model, processor), LockstepEncoder(model, processor, model)
+    with in_step.share():
+        found = in_step.encode(inputs)
+    assert np.abs(found - alone.encode(inputs)).max() < 1e-6
+    assert weights_revision(in_step, model, whole_tensors(model)) == identify(alone).revision
+    with pytest.raises(RuntimeError, match="within share"):
+        in_step.encode(inputs)
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
