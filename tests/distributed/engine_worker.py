@@ -24,6 +24,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from llave_hf import distributed
+from llave_hf.errors import UserError
 from llave_hf.training.recipe import load_recipe
 from llave_hf.training.run import train
 
@@ -54,6 +55,8 @@ def main() -> None:
         try:
             trainer = train(load_recipe(arguments[0], arguments[1:]))
             sys.stdout.write(f"run {number}: {trainer.accelerator.distributed_type}\n")
+        except UserError as error:  # all ranks stop at the same place, and the next run begins
+            sys.stdout.write(f"run {number} stopped: {error}\n")
         except BaseException:  # told here, because the launcher ends both ranks at once
             sys.stderr.write(f"run {number} of rank {os.environ.get('RANK', 0)} failed:\n{traceback.format_exc()}")
             raise

@@ -17,7 +17,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("training", "distributed", "evaluation")]
 
-from engine_runs import PLAN, RESUMED, apart, errors_of, folder_of, moved, run_all, weights, write_root  # noqa: E402
+from engine_runs import PLAN, POST_MORTEMS, RESUMED, apart, errors_of, folder_of, moved, run_all, weights, write_root  # noqa: E402
 from transformers import AutoModel  # noqa: E402
 
 from llave_hf import LlaveModel  # noqa: E402
@@ -72,7 +72,7 @@ def test_each_rank_holds_its_share_and_the_finished_folder_is_a_model(
     printed = ensure_run(engine, root, said)
     if engine.startswith("fsdp2"):
         shares = re.findall(r"rank \d holds (\d+) of (\d+) numbers", printed)
-        assert len(shares) >= 2 * len(PLAN[engine])
+        assert len(shares) == 2 * (len(PLAN[engine]) + (engine in POST_MORTEMS))
         assert all(0.4 < int(local) / int(whole) < 0.6 for local, whole in shares)
     else:
         assert printed.count("DistributedType.DEEPSPEED") == 2 * len(PLAN[engine])
@@ -93,6 +93,20 @@ def test_the_cases_differ_from_one_another(root: Path) -> None:
     plain = folder_of(root, None, "caching")
     for name in ("teacher", "moving average", "explicit negatives", "frozen tower", "accumulation"):
         assert apart(folder_of(root, None, name), plain)["loss"] > 1e-5, name
+
+
+@pytest.mark.parametrize("engine", POST_MORTEMS)
+def test_numbers_that_are_not_finite_stop_all_ranks_and_are_kept(
+    engine: str, root: Path, said: dict[str, str]
+) -> None:
+    printed = ensure_run(engine, root, said)
+    assert re.search(r"stopped: step \d: .* not finite", printed), printed[-2000:]
+    assert re.search(r"stopped: rank 1 stops at step \d with rank 0", printed)
+    (folder,) = (root / engine / "stopped").glob("postmortem-*")
+    report = json.loads((folder / "report.json").read_text())
+    assert [rank["rank"] for rank in report["ranks"]] == [0, 1]
+    assert all(rank["parameter_not_finite"] for rank in report["ranks"])
+    assert (folder / "model" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("engine", PLAN)
