@@ -22,12 +22,13 @@ class LlaveEncoder:
     Args:
         model: In any mode; it is put in evaluation mode while it encodes, and back.
         processor: The model's own.
+        lean: Whether to leave out what no embedding needs (see [`LeanDecoding`]).
     """
 
-    def __init__(self, model: LlaveModel, processor: LlaveProcessor) -> None:
+    def __init__(self, model: LlaveModel, processor: LlaveProcessor, *, lean: bool = True) -> None:
         self.model = model
         self.processor = processor
-        self._engine = EncodingEngine(model, processor, self._preprocess, self._forward, _is_text)
+        self._engine = EncodingEngine(model, processor, self._preprocess, self._forward, _is_text, lean)
 
     def encode(
         self,

@@ -20,7 +20,7 @@ from .encoding_plan import TokenBudget, estimate_tokens
 from .lean_decoding import LeanDecoding
 from .media_llave import MediaError
 from .prefetch import prefetch
-from .rows import Features, Row, split_rows
+from .rows import Features, Row, join_rows, split_rows
 
 TEXTS_PER_CALL = 256  # of the tokenizer, which works on a list in threads of its own
 CPU_MAX_TOKENS = 1024
@@ -58,6 +58,7 @@ class EncodingEngine:
         preprocess: Inputs to the processor's output; is called from several threads.
         forward: A batch, on the CPU, to vectors `(B, D)`.
         is_text: Whether an input is a text, so that many may share a call of `preprocess`.
+        leaves_out: Whether [`LeanDecoding`] leaves out what no embedding needs.
     """
 
     model: PreTrainedModel
@@ -65,6 +66,7 @@ class EncodingEngine:
     preprocess: Callable[[list[Any]], Mapping[str, Any]]
     forward: Callable[[Features], torch.Tensor]
     is_text: Callable[[Any], bool]
+    leaves_out: bool = True
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[Any], options: EncodingOptions) -> list[torch.Tensor]:
@@ -79,21 +81,25 @@ class EncodingEngine:
         places = distinct_places(inputs)
         vectors: list[torch.Tensor] = [torch.empty(0)] * len(inputs)
         bar = tqdm(total=len(inputs), desc="Encoding", unit="input", disable=not options.show_progress_bar)
-        with bar, LeanDecoding(self.model, self.forward, self._pad_token_id) as lean:
+        leaving_out = LeanDecoding(self.model, self.forward, self._pad_token_id) if self.leaves_out else None
+        with bar, leaving_out or contextlib.nullcontext() as lean:
             texts = self._text_rows(inputs, self._texts(inputs, places))
             lengths = self._lengths(inputs, places, texts)
             rows = self._all_rows(inputs, lengths, texts, options.num_workers)
             with contextlib.closing(rows):
                 for number, batch in enumerate(budget.batches((len(row), row) for row in rows)):
-                    if number == 0:
+                    if number == 0 and lean is not None:
                         known = [row.tokens["input_ids"] for row in (*texts.values(), *batch)]
                         lean.expect(known, num_tokens=sum(lengths.values()))
-                    made = lean.run(batch)
+                    made = self._plain(batch) if lean is None else lean.run(batch)
                     for row, vector in zip(batch, made, strict=True):
                         for place in places[row.index]:
                             vectors[place] = vector
                     bar.update(sum(len(places[row.index]) for row in batch))
         return vectors
+
+    def _plain(self, rows: Sequence[Row]) -> torch.Tensor:
+        return self.forward(join_rows(rows, self._pad_token_id))
 
     def _lengths(self, inputs: Sequence[Any], indices: Iterable[int], texts: Mapping[int, Row]) -> dict[int, int]:
         """Tokens of each distinct input; of pictures and videos an estimate."""

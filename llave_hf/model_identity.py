@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +59,7 @@ def identify(encoder: Any, revision: str | None = None) -> ModelIdentity:
     prompts, name = getattr(encoder, "prompts", None), getattr(encoder, "default_prompt_name", None)
     parameter = next(module.parameters(), None)
     return ModelIdentity(
-        revision=revision or _memory_revision(encoder, module),
+        revision=revision or weights_revision(encoder, module, sorted(module.state_dict().items())),
         dtype=None if parameter is None else str(parameter.dtype).removeprefix("torch."),
         prompt=prompts.get(name, "") if name and prompts else "",
     )
@@ -111,16 +111,22 @@ def _model_files(root: Path) -> list[Path]:
     return sorted(file for file in files if file.suffix in _MODEL_FILES and file.name not in _OTHER_FILES)
 
 
-def _memory_revision(encoder: Any, module: torch.nn.Module) -> str:
+def weights_revision(encoder: Any, module: torch.nn.Module, tensors: Iterable[tuple[str, Any]]) -> str:
+    """The digest of weights in memory.
+
+    Args:
+        encoder: Owner of the processor and of prompts.
+        module: The model.
+        tensors: Its weights by name, in the order of names.
+    """
     digest = hashlib.sha256()
     for setting in _settings(encoder, module):
         digest.update(setting.encode("utf-8", "surrogatepass") + b"\0")
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in tensors:
         digest.update(f"{name} ".encode())
         if isinstance(tensor, torch.Tensor):
-            local = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # a sharded one: this rank's part
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(local.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data)
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data)
         else:
             digest.update(repr(tensor).encode())
     return _shown(digest)

@@ -62,8 +62,10 @@ class LlaveModel(PreTrainedModel):
     def __init__(self, config: LlaveConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         self.backbone = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
-        self._no_split_modules = sorted(self.backbone._no_split_modules or [])
         self.post_init()
+        # FSDP refuses a class that is not there, and transformers names all that a tower of that kind may have.
+        present = {type(module).__name__ for module in self.backbone.modules()}
+        self._no_split_modules = sorted(present & set(self.backbone._no_split_modules or []))
 
     def forward(
         self,
@@ -196,9 +198,20 @@ class LlaveModel(PreTrainedModel):
         checkpoint, Trainer would load none of them on resume and go on from the wrong weights.
         """
         kwargs.setdefault("save_original_format", False)
-        super().save_pretrained(save_directory, *args, **kwargs)
+        kind = type(self)
+        try:
+            # FSDP2 gives a model a class of its own, and transformers would save torch's file, where that stands.
+            self.__class__ = _own_class(kind)
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.__class__ = kind
         if kwargs.get("is_main_process", True):
             write_sentence_transformer_layout(save_directory, self.config.hidden_size, self.config.normalize)
+
+
+def _own_class(kind: type) -> type:
+    """The class of a model before FSDP2 put its own methods on it."""
+    return next(one for one in kind.__mro__ if not any(base.__name__ == "FSDPModule" for base in one.__mro__))
 
 
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")

@@ -35,3 +35,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # worker processes are forked after its first use
     main()
+    from . import distributed
+
+    distributed.leave()

@@ -14,6 +14,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--fast", action="store_true", help="look at a sample of the rows and files")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="that will train (default: 1)")
     parser.add_argument("--tflops", type=float, metavar="X", help="dense teraflops a second of one device")
+    parser.add_argument("--accelerate_config", metavar="FILE", help="what accelerate launch will get")
     parser.epilog = "Any other --key value overrides the recipe's, as for llave_hf.train."
     parser.set_defaults(overrides=[])
 
@@ -26,7 +27,12 @@ def run(arguments: argparse.Namespace) -> None:
     check_file(arguments.recipe, "The recipe")
     problems = 0
     devices = check_number(arguments.devices, "--devices")
-    options = {"fast": arguments.fast, "tflops": arguments.tflops, "devices": devices}
+    options = {
+        "fast": arguments.fast,
+        "tflops": arguments.tflops,
+        "devices": devices,
+        "accelerate_config": arguments.accelerate_config,
+    }
     for finding in examine(arguments.recipe, arguments.overrides, **options):
         print(finding, flush=True)
         problems += finding.level == "PROBLEM"

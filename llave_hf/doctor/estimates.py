@@ -19,6 +19,7 @@ from llave_hf.training.recipe import Recipe
 from llave_hf.training.run import training_texts
 from llave_hf.training.tuning import STACKS, frozen_parts
 
+from .engine_sizes import check_engines
 from .examination import NOTE, OK, PROBLEM, Finding, Patient
 from .model_checks import config_of, part_sizes
 from .tuned_sizes import tuned_sizes
@@ -49,6 +50,7 @@ def check_memory_and_time(patient: Patient) -> Iterator[Finding]:
         f"activation checkpointing of {_checkpoints(recipe)})"
     )
     yield Finding(OK if not torch.cuda.is_available() else _fits(weights + states + activations), "memory", text)
+    yield from check_engines(patient, _tokens_at_once(recipe, lengths), _tokens(recipe, lengths))
     flops = step_flops(recipe, lengths)
     speed = patient.tflops or measured_tflops()
     seconds = flops / (speed * 1e12 * UTILISATION)

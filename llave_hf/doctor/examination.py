@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llave_hf.data.stream_tasks import TrainingPairs
+from llave_hf.training.engine_choice import EngineChoice
 from llave_hf.training.recipe import Recipe, load_recipe
 
 OK, NOTE, PROBLEM = "ok", "note", "PROBLEM"
@@ -19,7 +20,8 @@ class Finding:
 
     Args:
         level: `"ok"`, `"note"` (worth knowing) or `"PROBLEM"` (the run would fail or waste its time).
-        part: `settings`, `data`, `loss`, `batches`, `teacher`, `model`, `disk`, `memory`, `time`.
+        part: `settings`, `engine`, `data`, `loss`, `batches`, `teacher`, `model`, `disk`, `memory`,
+            `negatives`, `exchange`, `time`.
     """
 
     level: str
@@ -38,6 +40,7 @@ class Patient:
         fast: Look at a sample of the rows and files instead of all.
         tflops: Dense teraflops a second of one device, for the time of a step; None measures this machine's CPU.
         devices: How many will train.
+        engine: What `accelerate launch` will be told; None: nothing is known.
     """
 
     recipe: Recipe
@@ -45,6 +48,7 @@ class Patient:
     fast: bool
     tflops: float | None
     devices: int
+    engine: EngineChoice | None = None
 
 
 Check = Callable[[Patient], Iterator[Finding]]
@@ -57,28 +61,31 @@ def examine(
     fast: bool = False,
     tflops: float | None = None,
     devices: int = 1,
+    accelerate_config: str | None = None,
 ) -> Iterator[Finding]:
     """Findings on a recipe, as they are made.
 
     Args:
         recipe_path, overrides: As [`load_recipe`] takes them.
         fast, tflops, devices: See [`Patient`].
+        accelerate_config: The file that `accelerate launch` will get.
     """
     from .data_checks import check_data, open_data
     from .estimates import check_memory_and_time
     from .model_checks import check_model
-    from .start_checks import check_batches, check_loss, check_precision, check_teacher
+    from .start_checks import check_batches, check_engine, check_loss, check_precision, check_teacher
 
     try:
         recipe = load_recipe(recipe_path, overrides)
+        engine = None if accelerate_config is None else EngineChoice.of_file(accelerate_config)
     except ValueError as error:
         yield Finding(PROBLEM, "settings", str(error))
         return
     yield from check_settings(recipe)
     dataset, findings = open_data(recipe)
     yield from findings
-    patient = Patient(recipe, dataset, fast, tflops, devices)
-    checks: list[Check] = [check_precision, check_data, check_loss, check_batches, check_teacher]
+    patient = Patient(recipe, dataset, fast, tflops, devices, engine)
+    checks: list[Check] = [check_engine, check_precision, check_data, check_loss, check_batches, check_teacher]
     checks += [check_model, check_disk, check_memory_and_time]
     told: set[str] = set()
     for check in checks:

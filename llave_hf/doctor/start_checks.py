@@ -15,6 +15,18 @@ from .examination import NOTE, OK, PROBLEM, Finding, Patient
 from .model_checks import config_of
 
 
+def check_engine(patient: Patient) -> Iterator[Finding]:
+    """What the engine of accelerate's configuration cannot do."""
+    if patient.engine is None:
+        return
+    recipe = patient.recipe
+    refusals = [*patient.engine.refusals(recipe.training, recipe.model.quantization, on_cpu=recipe.training.use_cpu)]
+    for text in refusals:
+        yield Finding(PROBLEM, "engine", text)
+    if not refusals:
+        yield Finding(OK, "engine", f"{patient.engine.name} does all that the recipe asks for")
+
+
 def check_loss(patient: Patient) -> Iterator[Finding]:
     """Settings of the loss that the tasks or the model do not bear out; nothing where they do."""
     if patient.dataset is None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +68,8 @@ def encode_inputs(
     error: Exception | None = None
     with tqdm(total=len(share), desc="Encoding", unit="input", disable=not show_progress or rank != 0) as bar:
         try:
-            _fill(table, model, inputs, share, batch_size, store, bar)
+            with _in_step(model):
+                _fill(table, model, inputs, share, batch_size, store, bar)
         except Exception as raised:  # told to the other ranks, which would wait for ever, and raised below
             error = raised
     if world_size > 1:
@@ -80,6 +82,12 @@ def encode_inputs(
     if world_size > 1:
         _exchange(table, order, [dimensions for dimensions, _ in reports])
     return table.rows
+
+
+def _in_step(model: Encoder) -> AbstractContextManager[Any]:
+    """What an encoder whose ranks must keep step asks to be within."""
+    share: Callable[[], AbstractContextManager[Any]] = getattr(model, "share", nullcontext)
+    return share()
 
 
 class _Table:

@@ -158,7 +158,7 @@ class LlaveTrainingArguments(TrainingArguments):
         default=2.0,
         metadata={
             "help": "GiB for features of a frozen vision tower between the two forwards of gradient caching; beyond "
-            "it, and with FSDP, DeepSpeed or torch_compile, the tower runs twice."
+            "it, and with FSDP, ZeRO-3 or torch_compile, the tower runs twice."
         },
     )
     # Telemetry

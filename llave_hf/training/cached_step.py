@@ -10,8 +10,9 @@ import torch
 from accelerate.utils import DistributedType
 from torch import nn
 
+from .engines import Engine
 from .grad_cache import cached_backward
-from .lockstep import order_parts
+from .lockstep import order_parts, step_engine
 from .parts import part_parameters
 from .tower_memory import TowerMemory
 from .trial import MicroBatch, kind_of
@@ -32,11 +33,9 @@ class CachedStep:
     FSDP: gradients are reduced and scattered in each backward. `no_sync` would hold whole gradients, which is what
     sharding avoids, and accelerate's turns reduction on again when it ends, also inside another. DeepSpeed: its engine
     steps where accelerate says that gradients are synchronised, so only the last micro-batch says so. Under both,
-    ranks run equally many micro-batches of each kind, with fillers of zero gradient, a frozen tower runs twice and no
-    micro-batch keeps its graph.
-
-    Run in the tests: one process; DDP over gloo; torch's `fully_shard` over gloo. Not run: FSDP through accelerate
-    (which ignores it on the CPU), and DeepSpeed.
+    ranks run equally many micro-batches of each kind, with fillers of zero gradient, and no micro-batch keeps its
+    graph: DeepSpeed counts a backward by the forward before it. Where parameters are spread over ranks, a frozen tower
+    runs twice.
 
     Args:
         trainer: Whose model, processor and accelerator are used.
@@ -48,13 +47,14 @@ class CachedStep:
         kind = self.accelerator.distributed_type
         self.deepspeed = kind == DistributedType.DEEPSPEED
         model = trainer.model
-        self.sharded = is_sharded(trainer)
-        self.texts_train = any(parameter.requires_grad for parameter in part_parameters(model, "language_model"))
-        keeps = not self.sharded and not trainer.args.torch_compile
+        engine = Engine.of(trainer)
+        self.sharded = engine.spreads
+        self.engine = engine_of_step(trainer)
+        keeps = not engine.spreads and not trainer.args.torch_compile
         budget = trainer.args.vision_memory_gb * GIB if keeps else 0
         self.tower = TowerMemory.of(model, budget)
         self.suits: dict[tuple[str, ...], bool] = {}  # whether it may keep what a kind of micro-batch gives
-        self.graphs = 0 if self.sharded else trainer.args.mini_batch_graphs
+        self.graphs = 0 if engine.alike else trainer.args.mini_batch_graphs
 
     def __call__(
         self,
@@ -75,13 +75,7 @@ class CachedStep:
             return model(micro_batches=[self.trainer.model_input(micro_batch)]).embeddings
 
         tower = self.tower if all(map(self._suits, micro_batches)) else TowerMemory.none()
-        parts = order_parts(
-            micro_batches,
-            self.trainer.processing_class,
-            sharded=self.sharded,
-            texts_train=self.texts_train,
-            device=device,
-        )
+        parts = order_parts(micro_batches, self.trainer.processing_class, self.engine, device=device)
         return cached_backward(
             parts,
             embed=embed,
@@ -127,8 +121,11 @@ class CachedStep:
             state._set_sync_gradients(before)
 
 
-def is_sharded(trainer: LlaveTrainer) -> bool:
-    """Whether parameters are spread over ranks."""
-    kinds = (DistributedType.DEEPSPEED, DistributedType.FSDP)
-    # The method is FSDP2's: transformers can shard a model itself while loading it, unknown to accelerate.
-    return trainer.accelerator.distributed_type in kinds or hasattr(trainer.model, "set_requires_gradient_sync")
+def engine_of_step(trainer: LlaveTrainer) -> Engine:
+    """What the engine asks of the order of micro-batches, given what is trained."""
+
+    def trains(part: str) -> bool:
+        return any(parameter.requires_grad for parameter in part_parameters(trainer.model, part))
+
+    others = trains("projector") or trains("vision_tower")
+    return step_engine(Engine.of(trainer), language_trains=trains("language_model"), others_train=others)

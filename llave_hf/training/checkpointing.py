@@ -89,6 +89,14 @@ class CheckpointingTrainer(Trainer):
         for checkpoint in others[: max(0, len(checkpoints) - max(limit, len(stay)))]:
             remove(Path(checkpoint))
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """And a whole model where FSDP's checkpoints are sharded, of which Trainer's own saves none."""
+        super().save_model(output_dir, _internal_call)
+        if not self.is_fsdp_enabled or self._staging is not None:
+            return
+        if "FULL_STATE_DICT" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Saves one folder for AutoModel, AutoProcessor and SentenceTransformer, with the arguments as JSON.
 

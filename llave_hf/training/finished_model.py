@@ -12,6 +12,9 @@ from llave_hf import distributed
 from llave_hf.adapters import cast_parameters, merged
 from llave_hf.modeling_llave import LlaveModel
 
+from .engines import is_spread
+from .whole_models import whole_models
+
 if TYPE_CHECKING:
     from .trainer import LlaveTrainer
 
@@ -19,7 +22,8 @@ ADAPTER_FOLDER = "adapter"
 
 
 def save_finished(trainer: LlaveTrainer, open_base: Callable[[], LlaveModel]) -> None:
-    """Saves what was trained into the run's folder; the trainer goes on with what was saved.
+    """Saves what was trained into the run's folder; the trainer goes on with what was saved, or with a model that is
+    spread over ranks as it is.
 
     Trained weights are float32 and rounded here, once, to the dtype that the model was opened in. An adapter goes into
     `adapter/` and, merged into its base, into the folder: the base is opened again, whole and without quantisation.
@@ -33,12 +37,19 @@ def save_finished(trainer: LlaveTrainer, open_base: Callable[[], LlaveModel]) ->
     if hasattr(trainer.model, "peft_config"):
         trainer.save_model(str(folder / ADAPTER_FOLDER))
         distributed.barrier()
+        adapted = trainer.model
         if trainer.args.should_save:
-            trainer.model = cast_parameters(merged(open_base(), folder / ADAPTER_FOLDER), trainer.opened_dtype)
+            with whole_models():
+                whole = merged(open_base(), folder / ADAPTER_FOLDER)
+            trainer.model = cast_parameters(whole, trainer.opened_dtype)
             trainer._save(str(folder))
         distributed.barrier()
+        if is_spread(adapted):  # no rank need have room for a whole one
+            trainer.model = adapted
+            return
         if not trainer.args.should_save:
-            trainer.model = AutoModel.from_pretrained(folder)
+            with whole_models():
+                trainer.model = AutoModel.from_pretrained(folder)
         trainer.model.to(trainer.args.device)
         trainer.model_wrapped = trainer.model
         return

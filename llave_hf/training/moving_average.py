@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -37,16 +37,20 @@ class MovingAverage:
 
     @torch.no_grad()
     def embed(
-        self, micro_batches: Iterable[Mapping[str, Any]], precision: AbstractContextManager[Any]
+        self,
+        micro_batches: Iterable[dict[str, Any]],
+        model_input: Callable[[dict[str, Any]], dict[str, Any]],
+        precision: AbstractContextManager[Any],
     ) -> torch.Tensor:
         """Embeddings `(M, D)` of the distinct samples of a batch.
 
         Args:
-            micro_batches: On the model's device; taken one at a time.
+            micro_batches: As the collator made them; taken one at a time.
+            model_input: Takes one to the model's device.
             precision: Autocast, or a context that does nothing.
         """
         with precision:
-            return torch.cat([self.model(micro_batches=[part]).embeddings for part in micro_batches])
+            return torch.cat([self.model(micro_batches=[model_input(part)]).embeddings for part in micro_batches])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The averages of what is trained."""
@@ -59,10 +63,19 @@ class MovingAverage:
         Raises:
             ValueError: Other parameters are trained now.
         """
-        if state.keys() != self._averages.keys():
-            raise ValueError(
-                f"the checkpoint averages {len(state)} parameters and {len(self._averages)} are trained now; go on "
-                "with the settings that it was made with."
-            )
+        check_averaged(state, self._averages)
         for name, average in self._averages.items():
             average.copy_(state[name])
+
+
+def check_averaged(state: Mapping[str, Any], averages: Mapping[str, Any]) -> None:
+    """Refuses the averages of other parameters than those that are trained now.
+
+    Raises:
+        ValueError: Says so.
+    """
+    if state.keys() != averages.keys():
+        raise ValueError(
+            f"the checkpoint averages {len(state)} parameters and {len(averages)} are trained now; go on with the "
+            "settings that it was made with."
+        )

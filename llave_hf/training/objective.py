@@ -19,8 +19,10 @@ from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
 from .arguments import LlaveTrainingArguments
 from .bad_sample_log import BadSampleLog
 from .moving_average import MovingAverage
+from .spread_average import SpreadAverage
 from .strength import HardnessStrength, by_task
 from .teacher import Teacher
+from .whole_models import whole_models
 
 if TYPE_CHECKING:
     from .trainer import LlaveTrainer
@@ -61,33 +63,35 @@ class Objective:
             track_effective_negatives=args.effective_negatives is not None,
         ).to(args.device)
         self.strength = HardnessStrength(args, tasks)
-        self.average: MovingAverage | None = None
+        self.average: MovingAverage | SpreadAverage | None = None
+        self._trainer: Any = None
         self.teacher: Teacher | None = None
 
     def prepare(self, trainer: LlaveTrainer) -> None:
         """Makes what a step needs beside the model: the moving average now, the teacher's vectors at first use."""
-        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-        if sharded and (self.args.learn_temperature or self.args.hardness_source == "ema"):
-            raise ValueError(
-                "learn_temperature and hardness_source ema need whole parameters on every rank; leave them out under "
-                "FSDP and DeepSpeed."
-            )
-        if self.args.hardness_source == "ema":
+        self._trainer = trainer
+        if self.args.hardness_source == "ema" and not trainer.is_fsdp_enabled:
             self.average = MovingAverage(trainer.model, self.args.ema_decay)
+
+    def spread_average(self) -> None:
+        """Makes the moving average of a model that is spread over ranks, which it is only as training begins."""
+        if self.args.hardness_source == "ema" and self.average is None:
+            self.average = SpreadAverage(self._trainer, self.args.ema_decay)
 
     def teach(self, dataset: TrainingPairs, bad_samples: BadSampleLog) -> None:
         """Encodes the data with the teacher, if there is one and it has not yet; all ranks call it."""
         if self.args.hardness_teacher is None or self.teacher is not None:
             return
-        self.teacher = Teacher.of(
-            self.args.hardness_teacher,
-            dataset,
-            Path(self.args.output_dir) / TEACHER_FOLDER,
-            device=str(self.args.device),
-            batch_size=self.args.per_device_eval_batch_size,
-            use_negatives=self.args.use_negatives,
-            bad_samples=bad_samples,
-        )
+        with whole_models():
+            self.teacher = Teacher.of(
+                self.args.hardness_teacher,
+                dataset,
+                Path(self.args.output_dir) / TEACHER_FOLDER,
+                device=str(self.args.device),
+                batch_size=self.args.per_device_eval_batch_size,
+                use_negatives=self.args.use_negatives,
+                bad_samples=bad_samples,
+            )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """For the optimizer: the temperature, where it is learned; weight decay would pull it to 1."""
@@ -173,16 +177,18 @@ class Objective:
 
     def save_state(self, checkpoint: str) -> None:
         """Into a checkpoint; the same on all ranks, so the first one writes."""
+        averages = {} if self.average is None else self.average.state_dict()
         if distributed.rank():
             return
         state = {"loss": self.loss.state_dict(), "strength": self.strength.state_dict()}
         if any(state.values()):
             torch.save(state, Path(checkpoint) / STATE_FILE)
-        if self.average is not None:
-            save_file(self.average.state_dict(), Path(checkpoint) / AVERAGE_FILE)
+        if averages:
+            save_file(averages, Path(checkpoint) / AVERAGE_FILE)
 
     def load_state(self, checkpoint: str | None) -> None:
         """Goes on from a checkpoint."""
+        self.spread_average()
         if checkpoint is None:
             return
         if (Path(checkpoint) / STATE_FILE).exists():
@@ -211,6 +217,7 @@ class AfterStep(TrainerCallback):
         self.bad_samples = bad_samples
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.objective.spread_average()
         if self.dataset is not None:
             self.objective.teach(self.dataset, self.bad_samples)
 

@@ -46,14 +46,16 @@ def freeze_parts(model: LlaveModel, names: Iterable[str]) -> None:
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """How many parameters are trained, and how many are frozen; of 4-bit weights each of the two in a byte counts."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trained = sum(_numel(p) for p in model.parameters() if p.requires_grad)
     frozen = sum(_numel(p) for p in model.parameters() if not p.requires_grad)
     return trained, frozen
 
 
 def _numel(parameter: nn.Parameter) -> int:
     packed = getattr(parameter, "quant_state", None)  # of bitsandbytes
-    return parameter.numel() if packed is None else packed.shape.numel()
+    if packed is not None:
+        return int(packed.shape.numel())
+    return int(getattr(parameter, "ds_numel", parameter.numel()))  # of ZeRO-3, where a parameter by itself is empty
 
 
 def _part(model: LlaveModel, name: str, found: Mapping[str, _Found]) -> dict[str, _Found]:

@@ -171,9 +171,11 @@ def _rows(batch: Mapping[str, Any], finite: Sequence[bool] | None) -> list[dict[
 
 
 def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The name of the first tensor of floats that is not finite."""
+    """The name of the first tensor of floats that is not finite; of a spread one, this rank's share is looked at."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.detach().isfinite().all()):
+        held: Any = getattr(tensor, "ds_tensor", tensor)  # ZeRO-3's share of a parameter
+        held = held.to_local() if hasattr(held, "to_local") else held  # FSDP2's
+        if held.is_floating_point() and not bool(held.detach().isfinite().all()):
             return name
     return None
 

@@ -12,6 +12,8 @@ from transformers.utils import logging
 
 from llave_hf.processor_dtypes import opening_dtype
 
+from .whole_models import whole_models
+
 logger = logging.get_logger(__name__)
 
 
@@ -69,7 +71,8 @@ class PublishingTrainer(Trainer):
             model = None if sharded else self.accelerator.unwrap_model(self.model)
             if model is not None and opening_dtype(model.dtype, model.device) != model.dtype:
                 model = None
-            write_fingerprint(self.args.output_dir, model=model, processor=self.processing_class)
+            with whole_models():
+                write_fingerprint(self.args.output_dir, model=model, processor=self.processing_class)
             self.create_model_card(**kwargs)
 
     def push_to_hub(
@@ -123,4 +126,5 @@ class PublishingTrainer(Trainer):
             token=token or self.args.hub_token,
             device=self.args.device.type,
         )
-        return push(Path(self.args.output_dir), self.hub_model_id, options)
+        with whole_models():
+            return push(Path(self.args.output_dir), self.hub_model_id, options)

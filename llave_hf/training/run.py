@@ -22,12 +22,14 @@ from llave_hf.modeling_llave import LlaveModel
 from llave_hf.places import check_folder, check_model, check_model_path, check_output_folder
 from llave_hf.processing_llave import LlaveProcessor
 
+from .engine_choice import refuse_impossible
 from .finished_model import save_finished
 from .quantization import mark_quantized, quantization_config
 from .recipe import DataArguments, ModelArguments, Recipe
 from .summary import describe_run
 from .trainer import LlaveTrainer
 from .whole_folders import clear_leftovers, whole_folder
+from .whole_models import whole_models
 
 if TYPE_CHECKING:
     from llave_hf.evaluation import Benchmark
@@ -37,6 +39,7 @@ logger = logging.get_logger(__name__)
 
 def train(recipe: Recipe) -> LlaveTrainer:
     """Runs a recipe, from its start or from the last checkpoint."""
+    refuse_impossible(recipe.training, recipe.model.quantization)
     check_places(recipe)
     checkpoint = find_checkpoint(recipe)
     dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
@@ -173,8 +176,8 @@ def load_model(
     if arguments.model is None:
         if PartialState().is_main_process and not Path(source, "processor_config.json").exists():
             options = {"processor": arguments.processor, "seed": seed, **(arguments.from_scratch or {})}
-            model, processor = build_from_scratch(training_texts(dataset), **options)
-            with whole_folder(Path(source)) as staged:
+            with whole_models(), whole_folder(Path(source)) as staged:
+                model, processor = build_from_scratch(training_texts(dataset), **options)
                 model.save_pretrained(staged)
                 processor.save_pretrained(staged)
         PartialState().wait_for_everyone()

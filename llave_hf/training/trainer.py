@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from llave_hf.data.bad_samples import TracedCollator
 from llave_hf.data.collator import LlaveCollator
 from llave_hf.data.stream_tasks import TrainingPairs
 from llave_hf.encoding import LlaveEncoder
+from llave_hf.model_identity import weights_revision
 from llave_hf.modeling_llave import LlaveModel
 from llave_hf.processing_llave import LlaveProcessor
 
@@ -25,9 +26,14 @@ from .activation_checkpoints import CheckpointParts
 from .arguments import LlaveTrainingArguments
 from .bad_sample_log import BadSampleLog
 from .batches import train_dataloader
-from .cached_step import CachedStep, is_sharded
+from .cached_step import CachedStep, engine_of_step
 from .checkpointing import CheckpointingTrainer
+from .engine_choice import FSDP, EngineChoice, refuse_impossible
+from .engines import Engine, is_spread, whole_tensors
+from .grad_cache import Part
 from .lean_forward import LeanForward
+from .lockstep import in_order, order_parts
+from .lockstep_encoding import LockstepEncoder
 from .lora import save_beside_adapter, tuned_model, without_peft
 from .objective import AfterStep, Objective, hardness_columns
 from .optimizer import MuonWithAdamW, set_part_rates
@@ -76,6 +82,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
                 f"one process sees {args.n_gpu} GPUs, which torch's DataParallel would split pairs over; start one "
                 "process a GPU: accelerate launch -m llave_hf.train RECIPE."
             )
+        refuse_impossible(args)
         align_special_tokens(model, processing_class)
         model = tuned_model(model, args)
         tasks = [source.name for source in train_dataset.sources] if train_dataset is not None else []
@@ -96,6 +103,11 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         if args.ddp_find_unused_parameters is None and self.accelerator.ddp_handler is not None:
             unused = can_leave_parameters_unused(without_peft(model), args, train_dataset)
             self.accelerator.ddp_handler.find_unused_parameters = unused
+        if EngineChoice.of_environment().engine == FSDP and not self.is_fsdp_enabled:
+            raise ValueError(
+                f"accelerate leaves FSDP out on {args.device.type}, so each process would hold the whole model; use "
+                "DDP there (recipes/accelerate/cpu.yaml)."
+            )
         self.opened_dtype = set_precision(self)
         self.add_callback(CheckpointParts())
         self.objective = Objective(args, tasks)
@@ -126,10 +138,6 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
             for group in self.objective.parameter_groups() if fresh else ():
                 optimizer.add_param_group(group)
             return optimizer
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError(
-                "muon_learning_rate needs whole matrices on every rank; leave it out under FSDP or DeepSpeed."
-            )
         made = MuonWithAdamW(
             self.model.named_parameters(),
             muon_lr=self.args.muon_learning_rate,
@@ -150,10 +158,23 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The hardness-weighted contrastive loss of this device's pairs (Trainer's own asks the model for a loss)."""
-        with self.lean.of_micro_batches([*map(self.model_input, inputs["micro_batches"])]) as micro_batches:
-            distinct = model(micro_batches=micro_batches).embeddings  # (M, D)
+        parts = self._parts(inputs["micro_batches"])
+        with self.lean.of_micro_batches([self.model_input(part.inputs) for part in parts]) as micro_batches:
+            distinct = in_order(model(micro_batches=micro_batches).embeddings, parts)  # (M, D)
         loss, outputs = self._loss_of(distinct, inputs)
         return (loss, outputs) if return_outputs else loss
+
+    def _parts(self, micro_batches: Sequence[MicroBatch]) -> list[Part]:
+        """What one forward runs: where ranks must run alike, as much of each kind on each of them."""
+        if not self.step_engine.alike:
+            return [Part(micro_batch, place) for place, micro_batch in enumerate(micro_batches)]
+        device = self.args.device
+        return order_parts(micro_batches, self.processing_class, self.step_engine, device=device, backwards=False)
+
+    @functools.cached_property
+    def step_engine(self) -> Engine:
+        """What the engine asks of the order of micro-batches; known when the model is on its ranks."""
+        return engine_of_step(self)
 
     def model_input(self, micro_batch: MicroBatch) -> MicroBatch:
         """One of the collator's micro-batches on the device, its pixels as floats."""
@@ -161,8 +182,8 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
 
     @functools.cached_property
     def lean(self) -> LeanForward:
-        """What a forward leaves out; a model that is sharded or compiled runs as it is."""
-        whole = not is_sharded(self) and not self.args.torch_compile
+        """What a forward leaves out; a model that is spread over ranks or compiled runs as it is."""
+        whole = not Engine.of(self).spreads and not self.args.torch_compile
         return LeanForward(self.model, self.model_input) if whole else LeanForward()
 
     def _loss_of(
@@ -190,7 +211,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         self._tokens.add(inputs["micro_batches"])
         if self.objective.average is not None:
             context = self.compute_loss_context_manager()
-            vectors = self.objective.average.embed(map(self.model_input, inputs["micro_batches"]), context)
+            vectors = self.objective.average.embed(inputs["micro_batches"], self.model_input, context)
             inputs = {**inputs, "average_embeddings": vectors}
         if not self.args.caches_gradients:
             return super().training_step(model, inputs, num_items_in_batch)
@@ -231,6 +252,8 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
     ) -> dict[str, float]:
         """Precision@1 on a benchmark's subsets and their means (Trainer's own computes a loss over a dataset).
 
+        A model that is spread over ranks stays so: they encode in step, and no rank holds it whole.
+
         Args:
             eval_dataset: A benchmark; None takes the trainer's.
             ignore_keys: Not used; Trainer passes it.
@@ -244,12 +267,18 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         benchmark = eval_dataset if eval_dataset is not None else self.eval_dataset
         if benchmark is None:
             raise ValueError("LlaveTrainer got no eval_dataset; pass a benchmark to evaluate() or to the trainer.")
-        encoder = LlaveEncoder(without_peft(self.accelerator.unwrap_model(self.model)), self.processing_class)
+        model = without_peft(self.accelerator.unwrap_model(self.model))
+        encoder = LlaveEncoder(model, self.processing_class)
+        revision = None
+        if is_spread(self.model):
+            encoder = LockstepEncoder(model, self.processing_class, self.model_wrapped)
+            revision = weights_revision(encoder, model, whole_tensors(model))
         with self.accelerator.autocast():  # frozen and trained parts may have different dtypes
             results = evaluate_benchmark(
                 encoder,
                 benchmark,
                 output_dir=output_dir,
+                model_revision=revision,
                 model_name=os.path.basename(os.path.normpath(self.args.output_dir)),
                 batch_size=self.args.per_device_eval_batch_size,
                 show_progress=not self.args.disable_tqdm and self.is_world_process_zero(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,35 @@ def test_without_gathering_the_ranks_train_to_other_weights(runs: Path) -> None:
     start = weights(runs / "two" / "initial")
     moved = max((one[name] - start[name]).abs().max().item() for name in one)
     assert max((one[name] - two[name]).abs().max().item() for name in one) > 0.1 * moved
+
+
+def test_two_machines_train_to_the_weights_of_one(runs: Path) -> None:
+    """Two launchers that find each other by address, a process each, as on two machines that share a disk."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2"]
+    command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(port)]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--rdzv_backend", "static"]
+    recipe = ["-m", "llave_hf.train", str(runs / "recipe.yaml"), "--output_dir", str(runs / "machines")]
+    machines = [
+        subprocess.Popen(
+            [*command, "--machine_rank", str(number), *recipe],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        for number in range(2)
+    ]
+    said = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert "2 x cpu" in said[0] and "3 per query" in said[0]
+    expected, found = weights(runs / "two"), weights(runs / "machines")
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert torch.equal(expected[name], found[name]), name
 
 
 def test_the_shipped_cpu_configuration_starts_two_processes(runs: Path) -> None:
