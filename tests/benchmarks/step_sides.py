@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import torch
@@ -21,8 +21,20 @@ from llave_hf.training.arguments import LlaveTrainingArguments
 from llave_hf.training.parts import freeze_parts
 from llave_hf.training.trainer import LlaveTrainer
 
-DEFAULT_SIZE = 32  # sentence-transformers'
 TEMPERATURE = 0.02
+
+
+class Limit(NamedTuple):
+    """Of a mini-batch: samples or tokens, of which the one that is None does not limit."""
+
+    size: int | None = None
+    tokens: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.tokens} tokens" if self.tokens else str(self.size)
+
+
+DEFAULT = Limit(size=32)  # sentence-transformers'
 
 
 def common_arguments(folder: Path, pairs: int, steps: int) -> dict[str, Any]:
@@ -52,7 +64,8 @@ class Side:
     def __init__(self) -> None:
         self.clock = Clock()
 
-    def set_size(self, mini_batch_size: int) -> None:
+    def set_limit(self, limit: Limit) -> None:
+        """Cuts mini-batches so."""
         raise NotImplementedError
 
     def turn(self) -> dict[str, float]:
@@ -77,7 +90,7 @@ class Ours(Side):
             temperature=TEMPERATURE,
             hardness_strength=0,
             batch_tasks="mixed",
-            mini_batch_size=DEFAULT_SIZE,
+            mini_batch_size=DEFAULT.size,
             freeze=["vision_tower"] if frozen else [],
         )
         processor = LlaveProcessor.from_pretrained(folder / "model")
@@ -86,12 +99,12 @@ class Ours(Side):
         self.trainer.data_collator = self.clock.around("data", self.collator)
         self.clock.watch(self.model)
 
-    def set_size(self, mini_batch_size: int) -> None:
-        self.collator.collator.limits["mini_batch_size"] = mini_batch_size
+    def set_limit(self, limit: Limit) -> None:
+        self.collator.collator.limits |= {"mini_batch_size": limit.size, "mini_batch_num_tokens": limit.tokens}
 
-    def keep_graphs(self, count: int) -> None:
-        """Lets so many micro-batches run forward once."""
-        self.trainer.args.mini_batch_graphs = count
+    def keep_graphs(self, mib: float) -> None:
+        """Lets micro-batches whose graphs take so much run forward once."""
+        self.trainer.args.graph_memory_gb = mib / 1024
         self.trainer._cached_step = None  # it asked at its first step
 
     def batches(self) -> list[list[int]]:
@@ -153,7 +166,7 @@ class Theirs(Side):
         self.loss = CachedMultipleNegativesRankingLoss(
             self.encoder,
             scale=1 / TEMPERATURE,
-            mini_batch_size=DEFAULT_SIZE,
+            mini_batch_size=DEFAULT.size,
             directions=("query_to_doc", "doc_to_query"),
             partition_mode="per_direction",
         )
@@ -170,8 +183,10 @@ class Theirs(Side):
         self.loss.calculate_loss = self.clock.around("loss", self.loss.calculate_loss)
         self.clock.watch(self.model)
 
-    def set_size(self, mini_batch_size: int) -> None:
-        self.loss.mini_batch_size = mini_batch_size
+    def set_limit(self, limit: Limit) -> None:
+        """Tokens leave the size at its default: the loss is computed for so many rows at a time."""
+        self.loss.mini_batch_size = limit.size or DEFAULT.size
+        self.loss.mini_batch_num_tokens = limit.tokens
 
     def _columns(self) -> datasets.Dataset:
         """Texts and dictionaries in one column, which Arrow has no type for."""
