@@ -88,8 +88,6 @@ def compare_results(folder: Path, case: Case) -> tuple[float, float]:
 def sweep(sides: tuple[Side, Side], limits: Sequence[Limit]) -> list[dict[Limit, float]]:
     """Seconds a pair of each side with each limit of its mini-batches."""
     found: list[dict[Limit, float]] = [{}, {}]
-    for side in sides:
-        side.turn()  # warms up
     for limit in limits:
         for side, seconds in zip(sides, found, strict=True):
             side.set_limit(limit)
@@ -116,7 +114,7 @@ def whole_columns(folder: Path, case: Case, ours: Ours, limit: Limit) -> str:
     data = open_data(folder / "data", case.workload)
     theirs = Theirs(folder, data, case.frozen, ours.batches(), ours.trainer.args.max_steps, remedy=False)
     errors = []
-    for cut in (DEFAULT, Limit(tokens=2048)):
+    for cut in (Limit(size=case.pairs // 2), Limit(tokens=1024)):
         theirs.set_limit(cut)
         try:
             theirs.turn()
@@ -178,6 +176,8 @@ def report_speed(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
             for pairs, (steps, rounds) in scales.items():
                 case = Case(workload, frozen, pairs)
                 sides = open_sides(folder, case, steps)
+                for side in sides:
+                    side.turn()  # warms up: the first step tries what it leaves out
                 if (workload, frozen) not in best:
                     found = sweep(sides, LIMITS)  # at the smallest batch
                     best[workload, frozen] = tuple(min(one, key=one.__getitem__) for one in found)

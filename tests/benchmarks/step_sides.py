@@ -37,7 +37,7 @@ class Limit(NamedTuple):
 DEFAULT = Limit(size=32)  # sentence-transformers'
 
 
-def common_arguments(folder: Path, pairs: int, steps: int) -> dict[str, Any]:
+def common_arguments(folder: Path, pairs: int, steps: int, device: str, bf16: bool) -> dict[str, Any]:
     return {
         "output_dir": str(folder / "out"),
         "per_device_train_batch_size": pairs,
@@ -45,7 +45,8 @@ def common_arguments(folder: Path, pairs: int, steps: int) -> dict[str, Any]:
         "learning_rate": 1e-5,
         "lr_scheduler_type": "constant",
         "seed": 0,
-        "use_cpu": True,
+        "use_cpu": device == "cpu",
+        "bf16": bf16,
         "report_to": "none",
         "save_strategy": "no",
         "logging_strategy": "steps",
@@ -82,11 +83,20 @@ class Side:
 class Ours(Side):
     """`LlaveTrainer`, with gradient caching."""
 
-    def __init__(self, folder: Path, data: PairDataset, frozen: bool, pairs: int, steps: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        data: PairDataset,
+        frozen: bool,
+        pairs: int,
+        steps: int,
+        device: str = "cpu",
+        bf16: bool = False,
+    ) -> None:
         super().__init__()
         self.model = LlaveModel.from_pretrained(folder / "model")
         arguments = LlaveTrainingArguments(
-            **common_arguments(folder, pairs, steps),
+            **common_arguments(folder, pairs, steps, device, bf16),
             temperature=TEMPERATURE,
             hardness_strength=0,
             batch_tasks="mixed",
@@ -156,9 +166,11 @@ class Theirs(Side):
         plan: list[list[int]],
         steps: int,
         remedy: bool = True,
+        device: str = "cpu",
+        bf16: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = SentenceTransformer(str(folder / "model"), device="cpu")
+        self.encoder = SentenceTransformer(str(folder / "model"), device=device)
         self.model = self.encoder[0].auto_model
         freeze_parts(self.model, ["vision_tower"] if frozen else [])
         if remedy:
@@ -171,7 +183,8 @@ class Theirs(Side):
             partition_mode="per_direction",
         )
         arguments = SentenceTransformerTrainingArguments(
-            **common_arguments(folder, len(plan[0]), steps), batch_sampler=lambda dataset, **_: Batches(plan)
+            **common_arguments(folder, len(plan[0]), steps, device, bf16),
+            batch_sampler=lambda dataset, **_: Batches(plan),
         )
         pairs = [data[row] for row in range(len(data))]
         self.inputs = [(as_stock_input(pair.query), as_stock_input(pair.positive)) for pair in pairs]
@@ -202,6 +215,7 @@ class Theirs(Side):
         return rows
 
     def embeddings(self, rows: list[int]) -> torch.Tensor:
+        """As [`Ours.embeddings`]."""
         columns = [[self.inputs[row][side] for row in rows] for side in (0, 1)]
         return torch.cat([self.encoder.encode(column, convert_to_tensor=True) for column in columns])
 

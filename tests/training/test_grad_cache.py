@@ -68,8 +68,12 @@ def test_loss_and_every_gradient_are_those_of_the_whole_batch(
     assert furthest(found, expected) < TOLERANCE[double]
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained tower", "frozen tower"])
 @pytest.mark.parametrize("gib", [0.0, *SOME.values(), 1.0])
-def test_dropout_draws_the_same_numbers_in_both_passes_and_goes_on_after_them(root: Path, gib: float) -> None:
+def test_dropout_draws_the_same_numbers_in_both_passes_and_goes_on_after_them(
+    root: Path, gib: float, frozen: bool
+) -> None:
+    """And the trial of what is left out, at the first step, draws none."""
     rows = make_pairs(root, 6)
     found = []
     for caching in (False, True):
@@ -80,6 +84,7 @@ def test_dropout_draws_the_same_numbers_in_both_passes_and_goes_on_after_them(ro
             mini_batch_size=2,
             gradient_caching=caching,
             graph_memory_gb=gib,
+            freeze=["vision_tower"] if frozen else [],
         )
         torch.manual_seed(0)
         found.append((*run_steps(trainer, [rows]), torch.rand(1).item()))
@@ -174,9 +179,8 @@ def test_memory_for_the_graph_does_not_grow_with_the_batch(root: Path, limit: di
     assert peak_of_kept_bytes(whole, many) > 5 * peak_of_kept_bytes(whole, few) > 10 * peak
     largest = max(graph_sizes(cached, many))
     twice = make_trainer(root, **limit, graph_memory_gb=2 * largest / GIB)
-    assert (
-        1.4 * peak < peak_of_kept_bytes(twice, many) < 2.2 * peak
-    )  # rows that share a prefix take less than estimated
+    # Rows that share a prefix take less than is estimated.
+    assert 1.4 * peak < peak_of_kept_bytes(twice, many) < 2.2 * peak
 
 
 def test_a_batch_that_trains_nothing_leaves_zero_gradients(root: Path) -> None:
