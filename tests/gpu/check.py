@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ SECTIONS = {
     "models": ("model_steps", 200),
 }
 SMALL_LIMIT = 900
+GRACE = 10  # seconds for a section to end when it is told to
 LOG = 12_000  # characters of it that are shown where a row failed
 
 
@@ -48,13 +50,13 @@ def run_section(name: str, setting: Setting, folder: Path) -> list[Row]:
     command = [sys.executable, __file__, "--section", module, str(rows), json.dumps(asdict(setting))]
     limit = SMALL_LIMIT if setting.small else limit
     with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            code = subprocess.run(
-                command, stdout=stream, stderr=subprocess.STDOUT, timeout=limit, check=False
-            ).returncode
+            code = process.wait(limit)
             reason = f"exit code {code}: {last_line(log)}" if code else ""
         except subprocess.TimeoutExpired:
             reason = f"not finished after {limit} s; the last line: {last_line(log)}"
+            end(process)
     found = [Row(**json.loads(line)) for line in rows.read_text().splitlines()] if rows.exists() else []
     if not found and not reason:
         reason = "no rows"
@@ -63,6 +65,16 @@ def run_section(name: str, setting: Setting, folder: Path) -> list[Row]:
     if reason:
         found.append(Row("the section itself", reason, "it ends", FAILED))
     return found
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """With what it started: launchers end their ranks when they are asked to."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def last_line(log: Path) -> str:
@@ -74,9 +86,13 @@ def table(found: dict[str, tuple[list[Row], float]], setting: Setting, command: 
     """Lines of Markdown."""
     total = sum(seconds for _, seconds in found.values())
     peak = peak_tflops(setting.device, setting.peak_tflops)
-    yield f"{name_of(setting.device)}. {versions()}."
+    yield f"# {name_of(setting.device)}"
+    yield ""
+    yield f"{versions()}."
+    yield ""
     yield f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, {total:.0f} s: `{command}`"
     if setting.on_gpu:
+        yield ""
         yield f"Peak in bfloat16: {f'{peak:g} Tflop/s' if peak else 'not known for this card; give --peak-tflops'}."
     yield ""
     yield "| section | what | found | wanted | verdict |"
