@@ -152,10 +152,11 @@ def test_estimates_follow_the_settings(tmp_path: Path) -> None:
     (_, _, small), more = estimated(mini_batch_size=2)
     assert small == pytest.approx(activations / 4)
     assert more == pytest.approx(flops * 3.75 / 3)  # of four micro-batches, three run forward twice
-    (_, _, doubled), fewer = estimated(mini_batch_size=2, mini_batch_graphs=2)
+    (_, _, doubled), fewer = estimated(mini_batch_size=2, graph_memory_gb=2 * small / 2**30)
     assert doubled == pytest.approx(2 * small)
     assert fewer == pytest.approx(flops * 3.5 / 3)
-    assert estimated(mini_batch_size=2, mini_batch_graphs=9) == ((weights, states, activations), pytest.approx(flops))
+    all_kept = estimated(mini_batch_size=2, graph_memory_gb=9.0)
+    assert all_kept == ((weights, states, pytest.approx(activations)), pytest.approx(flops))
     part = estimated(gradient_checkpointing=True, checkpoint_parts=["vision_tower"])[0][2]
     assert estimated(gradient_checkpointing=True)[0][2] < part < activations
     frozen = estimated(freeze=["vision_tower"])

@@ -1,8 +1,4 @@
-"""Peak memory of a device and time of a step, from shapes and a sample of rows; the assumptions are printed.
-
-Activations of a decoder layer, a token, without checkpointing: about 11 x hidden + 3 x intermediate numbers, which
-gives 1.2, 2.5 and 5.4 MB a token for the 0.5B, 2B and 7B models in 16 bits (measured: 1.2, 2.6, 5.5).
-"""
+"""Peak memory of a device and time of a step, from shapes and a sample of rows; the assumptions are printed."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import torch
 from llave_hf.data.media import load_sample
 from llave_hf.media_llave import MediaError
 from llave_hf.processing_llave import LlaveProcessor
+from llave_hf.training.graph_memory import GIB, activation_bytes, is_checkpointed
 from llave_hf.training.recipe import Recipe
 from llave_hf.training.run import training_texts
 from llave_hf.training.tuning import STACKS, frozen_parts
@@ -87,43 +84,20 @@ def sample_lengths(patient: Patient) -> np.ndarray:
 def memory(recipe: Recipe, lengths: np.ndarray) -> tuple[float, float, float]:
     """Bytes of weights, of gradients and optimizer, and of activations."""
     tuned = tuned_sizes(recipe)
-    per_token = _language_activations(recipe) + _tower_activations(recipe)
     tokens = max(_tokens_at_once(recipe, lengths), _graph_tokens(recipe, lengths))
-    return tuned.weights, tuned.states, per_token * tokens
+    return tuned.weights, tuned.states, _activations(recipe) * tokens
 
 
-def _language_activations(recipe: Recipe) -> float:
-    """Bytes a token."""
-    text = config_of(recipe).get_text_config()
-    layer = 11 * text.hidden_size + 3 * text.intermediate_size
-    return _stack(text.num_hidden_layers, text.hidden_size, layer, _checkpointed(recipe, "language_model"), recipe)
-
-
-def _tower_activations(recipe: Recipe) -> float:
-    """Bytes a token, as if every token were visual: nothing for a frozen tower, of which no layer is kept."""
-    if "vision_tower" in frozen_parts(recipe.training.freeze, recipe.training.lora):
-        return 0
-    vision = config_of(recipe).backbone_config.vision_config
-    depth = getattr(vision, "depth", None) or vision.num_hidden_layers
-    width = getattr(vision, "embed_dim", None) or vision.hidden_size  # Qwen2-VL's hidden_size is what it gives
-    inner = getattr(vision, "intermediate_size", None) or width * vision.mlp_ratio
-    patches = getattr(vision, "spatial_merge_size", 1) ** 2  # of a token
-    return patches * _stack(depth, width, 11 * width + 2 * inner, _checkpointed(recipe, "vision_tower"), recipe)
-
-
-def _stack(depth: int, width: int, layer: float, checkpointed: bool, recipe: Recipe) -> float:
-    """Bytes a token of a stack of layers, each of which keeps `layer` numbers, or its input alone."""
-    numbers = depth * width + layer if checkpointed else depth * layer
-    return numbers * (2 if recipe.training.bf16 or recipe.training.fp16 else 4)
+def _activations(recipe: Recipe) -> float:
+    """Bytes a token, as if every token were visual."""
+    config = config_of(recipe)
+    of = activation_bytes(config, recipe.training)
+    patches = getattr(config.backbone_config.vision_config, "spatial_merge_size", 1) ** 2  # of a token
+    return of.token + patches * of.patch
 
 
 def _checkpoints(recipe: Recipe) -> str:
-    return " and ".join(part for part in STACKS if _checkpointed(recipe, part)) or "nothing"
-
-
-def _checkpointed(recipe: Recipe, part: str) -> bool:
-    chosen = recipe.training.checkpoint_parts
-    return bool(recipe.training.gradient_checkpointing) and (chosen is None or part in chosen)
+    return " and ".join(part for part in STACKS if is_checkpointed(recipe.training, part)) or "nothing"
 
 
 def step_flops(recipe: Recipe, lengths: np.ndarray) -> float:
@@ -135,7 +109,7 @@ def step_flops(recipe: Recipe, lengths: np.ndarray) -> float:
     forward_again = 1 - _graph_tokens(recipe, lengths) / tokens if args.caches_gradients else 0.0
     flops = 0.0
     for part in STACKS:
-        passes = 3 - int(args.lora is not None) + int(_checkpointed(recipe, part)) + forward_again
+        passes = 3 - int(args.lora is not None) + int(is_checkpointed(args, part)) + forward_again
         flops += 2 * sizes[part] * tokens * (1 if part == "vision_tower" and part in frozen else passes)
     return flops * args.gradient_accumulation_steps
 
@@ -170,7 +144,7 @@ def _tokens_at_once(recipe: Recipe, lengths: np.ndarray) -> float:
 
 def _graph_tokens(recipe: Recipe, lengths: np.ndarray) -> float:
     """Of the micro-batches that gradient caching runs forward once."""
-    kept = recipe.training.mini_batch_graphs * _tokens_at_once(recipe, lengths)
+    kept = max(recipe.training.graph_memory_gb * GIB / _activations(recipe), _tokens_at_once(recipe, lengths))
     return min(kept, _tokens(recipe, lengths))
 
 

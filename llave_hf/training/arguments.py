@@ -147,11 +147,11 @@ class LlaveTrainingArguments(TrainingArguments):
             "same gradients, one forward more. 'auto': if mini_batch_size or mini_batch_num_tokens is given."
         },
     )
-    mini_batch_graphs: int = field(
-        default=1,
+    graph_memory_gb: float = field(
+        default=0.0,
         metadata={
-            "help": "With gradient caching: so many micro-batches keep their graph and run forward once, not twice; "
-            "each takes a micro-batch's memory, the first nearly none. Not with FSDP and DeepSpeed."
+            "help": "With gradient caching: GiB for the graphs of micro-batches that run forward once, not twice. As "
+            "much as the largest takes is used anyway, as it costs nothing. Not with FSDP and DeepSpeed."
         },
     )
     vision_memory_gb: float = field(
@@ -260,10 +260,9 @@ class LlaveTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {value}; give a positive number or leave it out.")
         if self.gradient_caching not in (True, False, "auto"):
             raise ValueError(f"gradient_caching is {self.gradient_caching!r}; give true, false or auto.")
-        if self.mini_batch_graphs < 0:
-            raise ValueError(f"mini_batch_graphs is {self.mini_batch_graphs}; give 0 to keep no graph, or more.")
-        if self.vision_memory_gb < 0:
-            raise ValueError(f"vision_memory_gb is {self.vision_memory_gb}; give 0 to keep nothing, or more.")
+        for name in ("graph_memory_gb", "vision_memory_gb"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 to spend no memory on it, or more.")
         if not self.caches_gradients:
             return
         if self.optim in _OPTIMIZERS_THAT_STEP_IN_BACKWARD:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from .engines import Engine
-from .grad_cache import cached_backward
+from .grad_cache import Part, cached_backward
+from .graph_memory import GIB, GraphMemory
 from .lockstep import order_parts, step_engine
 from .parts import part_parameters
 from .tower_memory import TowerMemory
@@ -19,8 +20,6 @@ from .trial import MicroBatch, kind_of
 
 if TYPE_CHECKING:
     from .trainer import LlaveTrainer
-
-GIB = 2**30
 
 
 class CachedStep:
@@ -54,7 +53,8 @@ class CachedStep:
         budget = trainer.args.vision_memory_gb * GIB if keeps else 0
         self.tower = TowerMemory.of(model, budget)
         self.suits: dict[tuple[str, ...], bool] = {}  # whether it may keep what a kind of micro-batch gives
-        self.graphs = 0 if engine.alike else trainer.args.mini_batch_graphs
+        twice = not self.tower.layers
+        self.graphs = None if engine.alike else GraphMemory(model.config, trainer.args, tower_runs_twice=twice)
 
     def __call__(
         self,
@@ -85,7 +85,7 @@ class CachedStep:
             without_reduction=lambda: self._without_reduction(model),
             tower=tower,
             lean=self.trainer.lean,
-            keeps=self._keeps(len(parts), reduces_last=hasattr(model, "no_sync")),
+            keeps=self._keeps(parts, reduces_last=hasattr(model, "no_sync")),
         )
 
     def _suits(self, micro_batch: MicroBatch) -> bool:
@@ -94,10 +94,11 @@ class CachedStep:
             self.suits[kind] = self.tower.suits(self.trainer.model, self.trainer.model_input(micro_batch))
         return self.suits[kind]
 
-    def _keeps(self, parts: int, *, reduces_last: bool) -> range:
-        """Numbers of the parts that keep their graph: the last ones, before the one that exchanges gradients."""
-        end = parts - int(reduces_last)
-        return range(max(end - self.graphs, 0), end)
+    def _keeps(self, parts: Sequence[Part], *, reduces_last: bool) -> Collection[int]:
+        """Numbers of the parts that keep their graph; never of the one that exchanges gradients."""
+        if self.graphs is None:
+            return ()
+        return self.graphs.chosen([part.inputs for part in parts], but_last=reduces_last)
 
     def _backward(self, scalar: torch.Tensor) -> None:
         # DeepSpeed would divide by the accumulation steps once more.

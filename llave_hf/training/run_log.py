@@ -18,13 +18,24 @@ LEFT_OUT = {
 }
 
 
+class _Without(logging.Filter):
+    """Without the messages that start so."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self.start = start
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.start)
+
+
 def shorten_log() -> None:
     """Leaves out lines of libraries; to be called before peft or DeepSpeed are imported.
 
     Weights that are read or written get a progress bar where that takes long, and on one rank of a machine.
     """
     for name, start in LEFT_OUT.items():
-        logging.getLogger(name).addFilter(lambda record, start=start: not record.getMessage().startswith(start))
+        logging.getLogger(name).addFilter(_Without(start))
     set_tqdm_hook(_slow_bar)
 
 

@@ -93,8 +93,9 @@ def describe_micro_batches(args: LlaveTrainingArguments, sampled: SampledTokens)
         limits.append(f"{args.mini_batch_num_tokens:,} tokens")
     size = f" of at most {' and '.join(limits)}" if limits else ", one a kind"
     largest = max(len(group) * max(lengths[place] for place in group) for group in groups)
-    kept = "the graph of one" if args.mini_batch_graphs <= 1 else f"the graphs of {args.mini_batch_graphs:,} at most"
-    graph = f"{kept} at a time" if args.caches_gradients else "the graph of all"
+    graph = "the graph of one at a time" if args.caches_gradients else "the graph of all"
+    if args.caches_gradients and args.graph_memory_gb:
+        graph = f"graphs of {args.graph_memory_gb:g} GiB, or of one micro-batch"
     return (
         f"about {len(groups):,} micro-batches a step and device{size}, {token_fill(groups, lengths):.0%} full, "
         f"the largest {largest:,} tokens; holds {graph}"

@@ -22,7 +22,7 @@ from llave_hf.modeling_llave import LlaveModel
 from llave_hf.proofs import Proofs
 
 from .parts import part_parameters
-from .trial import MicroBatch, embeddings_and_gradients, kind_of
+from .trial import MicroBatch, embeddings_and_gradients, kind_of, random_numbers_kept
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class TowerMemory:
 
         def replayed() -> list[torch.Tensor]:
             memory = TowerMemory(self.layers, self.read, max_bytes=float("inf"))
-            with torch.no_grad(), memory.recording(0):
+            with torch.no_grad(), random_numbers_kept(micro_batch), memory.recording(0):
                 model(micro_batches=[micro_batch])
             with memory.replaying(0):
                 return embeddings_and_gradients(model, micro_batch)

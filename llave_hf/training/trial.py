@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -25,8 +26,7 @@ def embeddings_and_gradients(model: nn.Module | None, micro_batch: MicroBatch) -
     """
     if model is None:
         raise ValueError("there is no model to try a micro-batch with.")
-    device = micro_batch["input_ids"].device
-    with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.enable_grad(), random_numbers_kept(micro_batch):
         torch.manual_seed(0)
         embeddings = model(micro_batches=[micro_batch]).embeddings  # (B, D)
         weights = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0)).to(embeddings)
@@ -35,6 +35,12 @@ def embeddings_and_gradients(model: nn.Module | None, micro_batch: MicroBatch) -
         if chosen and embeddings.requires_grad:
             gradients = torch.autograd.grad((embeddings * weights).sum(), chosen, allow_unused=True)
     return [*embeddings.detach(), *(gradient for gradient in gradients if gradient is not None)]
+
+
+def random_numbers_kept(micro_batch: MicroBatch) -> AbstractContextManager[None]:
+    """Within it random numbers may be drawn on the device of a micro-batch; what comes after draws the same ones."""
+    device = micro_batch["input_ids"].device
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def witnesses(model: nn.Module) -> list[nn.Parameter]:

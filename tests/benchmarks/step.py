@@ -2,7 +2,7 @@
 
     python tests/benchmarks/step.py                # 64, 256 and 1024 pairs a batch
     python tests/benchmarks/step.py --pairs 64     # one of them
-    python tests/benchmarks/step.py --only memory  # one part: speed, memory, or graphs (mini_batch_graphs)
+    python tests/benchmarks/step.py --only memory  # one part: speed, memory, or graphs (graph_memory_gb)
     python tests/benchmarks/step.py --quick        # small batches, one round: does it run?
 
 sentence-transformers is `SentenceTransformerTrainer` with `CachedMultipleNegativesRankingLoss` on the model's saved
@@ -13,6 +13,9 @@ time is measured and not the wall's, which a busy machine changes less.
 
 - images to texts: a picture and an instruction -> a caption.
 - mix: half of the rows so, half a caption -> a picture, so that each column holds short texts and pictures.
+
+Each side runs at sentence-transformers' default, mini-batches of 32, and at its own best of a sweep over sizes
+(`mini_batch_size`) and over budgets of tokens (`mini_batch_num_tokens`), which both have.
 
 sentence-transformers cannot cut a column that mixes texts and pictures of this backbone into mini-batches (the error
 is printed); it can hold the column whole. It is therefore measured with a remedy that its users do not have,
@@ -41,13 +44,16 @@ import datasets
 import torch
 from step_clock import PHASES
 from step_data import WORKLOADS, open_data, save_model, write_data
-from step_sides import DEFAULT_SIZE, Ours, Side, Theirs
+from step_sides import DEFAULT, Limit, Ours, Side, Theirs
 from transformers.utils import logging as transformers_logging
 
 GOALS = {"images to texts": 1.5, "mix": 2.0}
 MEMORY_GOAL = 0.8
-MINI_BATCH_SIZES = (8, 16, 32, 64)
-GRAPHS = (0, 1, 4)  # micro-batches that keep theirs; and all of them
+LIMITS = (
+    *(Limit(size=size) for size in (8, 16, 32, 64)),
+    *(Limit(tokens=tokens) for tokens in (1024, 2048, 4096, 8192)),
+)
+GRAPHS = (0, 128, 512, 2048)  # MiB of `graph_memory_gb`
 GRAPHS_PAIRS = 1024  # of so many, all graphs are too much for a small machine
 SIDES = ("llave_hf", "sentence-transformers")
 
@@ -79,56 +85,61 @@ def compare_results(folder: Path, case: Case) -> tuple[float, float]:
     return difference, abs(ours.first_loss() / theirs.first_loss() - 1)
 
 
-def sweep(sides: tuple[Side, Side], sizes: Sequence[int]) -> list[dict[int, float]]:
-    """Seconds a pair of each side at each mini-batch size."""
-    found: list[dict[int, float]] = [{}, {}]
-    for side in sides:
-        side.turn()  # warms up
-    for size in sizes:
+def sweep(sides: tuple[Side, Side], limits: Sequence[Limit]) -> list[dict[Limit, float]]:
+    """Seconds a pair of each side with each limit of its mini-batches."""
+    found: list[dict[Limit, float]] = [{}, {}]
+    for limit in limits:
         for side, seconds in zip(sides, found, strict=True):
-            side.set_size(size)
-            seconds[size] = sum(side.turn().values())
+            side.set_limit(limit)
+            seconds[limit] = sum(side.turn().values())
     return found
 
 
-def alternate(sides: tuple[Side, Side], sizes: tuple[int, int], rounds: int) -> tuple[list[dict[str, float]], float]:
+def alternate(
+    sides: tuple[Side, Side], limits: tuple[Limit, Limit], rounds: int
+) -> tuple[list[dict[str, float]], float]:
     """The median seconds a pair of each side by phase, and the median of the ratios of their sums."""
     turns: list[list[dict[str, float]]] = [[], []]
     for _ in range(rounds):
-        for side, size, made in zip(sides, sizes, turns, strict=True):
-            side.set_size(size)
+        for side, limit, made in zip(sides, limits, turns, strict=True):
+            side.set_limit(limit)
             made.append(side.turn())
     ratios = [sum(theirs.values()) / sum(ours.values()) for ours, theirs in zip(*turns, strict=True)]
     medians = [{phase: statistics.median(turn[phase] for turn in made) for phase in PHASES} for made in turns]
     return medians, statistics.median(ratios)
 
 
-def whole_columns(folder: Path, case: Case, ours: Ours, size: int) -> str:
+def whole_columns(folder: Path, case: Case, ours: Ours, limit: Limit) -> str:
     """sentence-transformers without the remedy: the error where it cuts, and its speed where it does not."""
     data = open_data(folder / "data", case.workload)
     theirs = Theirs(folder, data, case.frozen, ours.batches(), ours.trainer.args.max_steps, remedy=False)
-    try:
-        theirs.turn()
-        error = "none"
-    except (ValueError, RuntimeError) as raised:
-        error = f"{type(raised).__name__}: {raised}"
-    _, ratio = alternate((ours, theirs), (size, case.pairs), rounds=2)
-    return f"{case}: whole columns, which take no remedy, {ratio:.2f} x; cut without the remedy, {error}"
+    errors = []
+    for cut in (Limit(size=case.pairs // 2), Limit(tokens=1024)):
+        theirs.set_limit(cut)
+        try:
+            theirs.turn()
+            errors.append(f"{cut}: none")
+        except (ValueError, RuntimeError) as raised:
+            errors.append(f"{cut}: {type(raised).__name__}: {raised}")
+    _, ratio = alternate((ours, theirs), (limit, Limit(size=case.pairs)), rounds=2)
+    return f"{case}: whole columns, which take no remedy, {ratio:.2f} x; cut without it, {'; '.join(errors)}"
 
 
-def peak_memory(folder: Path, case: Case, side: str, size: int, graphs: int = 1) -> float:
+def peak_memory(folder: Path, case: Case, side: str, limit: Limit, graphs: float = 0) -> float:
     """MiB that `train()` adds at the most, in a process of its own.
 
     glibc gives freed blocks of any size above 64 KiB back, so that what is held is measured and not what malloc keeps.
     """
-    task = json.dumps([str(folder), case.workload, case.frozen, case.pairs, side, size, graphs])
+    task = json.dumps([str(folder), case.workload, case.frozen, case.pairs, side, limit, graphs])
     command = [sys.executable, __file__, "--measure", task]
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def measure(folder: str, workload: str, frozen: bool, pairs: int, side: str, size: int, graphs: int) -> None:
+def measure(
+    folder: str, workload: str, frozen: bool, pairs: int, side: str, limit: list[int | None], graphs: float
+) -> None:
     """The child process of [`peak_memory`]. The plan is made before, as both sides need it."""
     case = Case(workload, frozen, pairs)
     data = open_data(Path(folder) / "data", workload)
@@ -138,7 +149,7 @@ def measure(folder: str, workload: str, frozen: bool, pairs: int, side: str, siz
     plan = ours.batches()
     if side == SIDES[1]:
         chosen = Theirs(Path(folder), data, case.frozen, plan, steps=1)
-    chosen.set_size(size)
+    chosen.set_limit(Limit(*limit))
     gc.collect()
     before = status("VmRSS")
     chosen.turn()
@@ -157,7 +168,7 @@ def report_speed(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
     Args:
         scales: For each number of pairs: steps a turn, rounds.
     """
-    print("| batch | tower | pairs | both at 32: pairs/s | ratio | each at its best size | pairs/s | ratio | goal |")
+    print("| batch | tower | pairs | both at 32: pairs/s | ratio | each at its best | pairs/s | ratio | goal |")
     print("|---|---|---|---|---|---|---|---|---|")
     best, splits, notes = {}, [], []
     for workload in WORKLOADS:
@@ -165,39 +176,41 @@ def report_speed(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
             for pairs, (steps, rounds) in scales.items():
                 case = Case(workload, frozen, pairs)
                 sides = open_sides(folder, case, steps)
+                for side in sides:
+                    side.turn()  # warms up: the first step tries what it leaves out
                 if (workload, frozen) not in best:
-                    found = sweep(sides, MINI_BATCH_SIZES)  # at the smallest batch
+                    found = sweep(sides, LIMITS)  # at the smallest batch
                     best[workload, frozen] = tuple(min(one, key=one.__getitem__) for one in found)
                     notes += [
                         f"{case} | {side} | {_per_second_each(one)}" for side, one in zip(SIDES, found, strict=True)
                     ]
-                sizes = best[workload, frozen]
-                medians, ratio = alternate(sides, sizes, rounds)
+                limits = best[workload, frozen]
+                medians, ratio = alternate(sides, limits, rounds)
                 default = f"{_rates(medians)} | {ratio:.2f} x"
-                if sizes != (DEFAULT_SIZE, DEFAULT_SIZE):
+                if limits != (DEFAULT, DEFAULT):
                     default = "- | -" if pairs == 1024 else _at_default(sides, rounds)
                 print(
-                    f"| {case} | {default} | {sizes[0]} / {sizes[1]} | {_rates(medians)} | {ratio:.2f} x "
+                    f"| {case} | {default} | {limits[0]} / {limits[1]} | {_rates(medians)} | {ratio:.2f} x "
                     f"| {GOALS[workload]} x |",
                     flush=True,
                 )
                 splits += [f"| {case} | {side} | {_split(one)} |" for side, one in zip(SIDES, medians, strict=True)]
                 if workload == "mix" and pairs == min(scales):
-                    notes.append(whole_columns(folder, case, sides[0], sizes[0]))
+                    notes.append(whole_columns(folder, case, sides[0], limits[0]))
     print("\n| batch | tower | pairs | ms a pair | " + " | ".join((*PHASES, "sum")) + " |\n" + "|---" * 11 + "|")
     print("\n".join(splits) + "\n\n" + "\n".join(f"- {note}" for note in notes), flush=True)
 
 
 def report_memory(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
     """Prints the memory that a step adds, in mini-batches of equal size, and of half the size on our side."""
-    half = DEFAULT_SIZE // 2
-    print(f"\n| batch | tower | pairs | at {DEFAULT_SIZE}, MiB | ratio | ours at {half} | ratio | goal |")
+    half = Limit(size=DEFAULT.size // 2)
+    print(f"\n| batch | tower | pairs | at {DEFAULT}, MiB | ratio | ours at {half} | ratio | goal |")
     print("|---|---|---|---|---|---|---|---|")
     for workload in WORKLOADS:
         for frozen in (True, False):
             for pairs in scales:
                 case = Case(workload, frozen, pairs)
-                ours, theirs = (peak_memory(folder, case, side, DEFAULT_SIZE) for side in SIDES)
+                ours, theirs = (peak_memory(folder, case, side, DEFAULT) for side in SIDES)
                 halved = peak_memory(folder, case, SIDES[0], half)
                 print(
                     f"| {case} | {ours:.0f} / {theirs:.0f} | {ours / theirs:.2f} x "
@@ -207,16 +220,15 @@ def report_memory(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
 
 
 def report_graphs(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
-    """Prints what it gives, and what it takes, to keep the graphs of more micro-batches (`mini_batch_graphs`)."""
+    """Prints what it gives, and what it takes, to keep more graphs (`graph_memory_gb`)."""
     for pairs, (_, rounds) in scales.items():
         if pairs < GRAPHS_PAIRS:
-            most = 2 * pairs // DEFAULT_SIZE
-            _report_graphs_of(folder, pairs, rounds, [*(count for count in GRAPHS if count < most), most])
+            _report_graphs_of(folder, pairs, rounds)
 
 
-def _report_graphs_of(folder: Path, pairs: int, rounds: int, graphs: Sequence[int]) -> None:
-    print(f"\n{pairs} pairs, both sides in mini-batches of {DEFAULT_SIZE}\n")
-    print("| batch | tower | pairs | graphs kept | pairs/s | ratio | goal | added by `train()`, MiB |")
+def _report_graphs_of(folder: Path, pairs: int, rounds: int) -> None:
+    print(f"\n{pairs} pairs, both sides in mini-batches of {DEFAULT}\n")
+    print("| batch | tower | pairs | memory for graphs, MiB | pairs/s | ratio | goal | added by `train()`, MiB |")
     print("|---|---|---|---|---|---|---|---|")
     for workload in WORKLOADS:
         for frozen in (True, False):
@@ -224,20 +236,20 @@ def _report_graphs_of(folder: Path, pairs: int, rounds: int, graphs: Sequence[in
             sides = open_sides(folder, case, steps=1)
             for side in sides:
                 side.turn()  # warms up
-            theirs = peak_memory(folder, case, SIDES[1], DEFAULT_SIZE)
-            for count in graphs:
-                sides[0].keep_graphs(count)
-                medians, ratio = alternate(sides, (DEFAULT_SIZE, DEFAULT_SIZE), rounds)
-                ours = peak_memory(folder, case, SIDES[0], DEFAULT_SIZE, count)
+            theirs = peak_memory(folder, case, SIDES[1], DEFAULT)
+            for mib in GRAPHS:
+                sides[0].keep_graphs(mib)
+                medians, ratio = alternate(sides, (DEFAULT, DEFAULT), rounds)
+                ours = peak_memory(folder, case, SIDES[0], DEFAULT, mib)
                 print(
-                    f"| {case} | {count} | {_rates(medians)} | {ratio:.2f} x | {GOALS[workload]} x "
+                    f"| {case} | {mib} | {_rates(medians)} | {ratio:.2f} x | {GOALS[workload]} x "
                     f"| {ours:.0f} / {theirs:.0f} |",
                     flush=True,
                 )
 
 
 def _at_default(sides: tuple[Side, Side], rounds: int) -> str:
-    medians, ratio = alternate(sides, (DEFAULT_SIZE, DEFAULT_SIZE), rounds)
+    medians, ratio = alternate(sides, (DEFAULT, DEFAULT), rounds)
     return f"{_rates(medians)} | {ratio:.2f} x"
 
 
@@ -245,8 +257,8 @@ def _rates(medians: Sequence[dict[str, float]]) -> str:
     return " / ".join(f"{1 / sum(one.values()):.1f}" for one in medians)
 
 
-def _per_second_each(seconds: dict[int, float]) -> str:
-    return ", ".join(f"size {size}: {1 / taken:.1f} pairs/s" for size, taken in seconds.items())
+def _per_second_each(seconds: dict[Limit, float]) -> str:
+    return ", ".join(f"{limit}: {1 / taken:.1f} pairs/s" for limit, taken in seconds.items())
 
 
 def _split(one: dict[str, float]) -> str:

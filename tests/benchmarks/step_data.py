@@ -17,27 +17,34 @@ from llave_hf.from_scratch import build_from_scratch
 WORKLOADS = {"images to texts": ("SceneCaption_i2t",), "mix": ("SceneCaption_i2t", "SceneCaption_t2i")}
 
 
-def save_model(folder: Path, texts: list[str]) -> None:
-    """Two million parameters; tower and language model cost about as much as LLaVE-0.5B's do beside each other."""
+# Two million parameters; tower and language model cost about as much as LLaVE-0.5B's do beside each other.
+VISION = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "image_size": 64,
+    "patch_size": 8,
+}
+TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.09,
+}
+
+
+def save_model(
+    folder: Path, texts: list[str], vision_config: dict[str, Any] = VISION, text_config: dict[str, Any] = TEXT
+) -> None:
+    """A model with random weights that takes a picture as one tile, and its processor."""
     model, processor = build_from_scratch(
         texts,
         vocab_size=1024,
-        vision_config={
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "image_size": 64,
-            "patch_size": 8,
-        },
-        text_config={
-            "hidden_size": 128,
-            "intermediate_size": 352,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "initializer_range": 0.09,
-        },
+        vision_config=vision_config,
+        text_config=text_config,
         processor={"image_tiling": "none"},
     )
     model.save_pretrained(folder)

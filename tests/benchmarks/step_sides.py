@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import torch
@@ -21,11 +21,23 @@ from llave_hf.training.arguments import LlaveTrainingArguments
 from llave_hf.training.parts import freeze_parts
 from llave_hf.training.trainer import LlaveTrainer
 
-DEFAULT_SIZE = 32  # sentence-transformers'
 TEMPERATURE = 0.02
 
 
-def common_arguments(folder: Path, pairs: int, steps: int) -> dict[str, Any]:
+class Limit(NamedTuple):
+    """Of a mini-batch: samples or tokens, of which the one that is None does not limit."""
+
+    size: int | None = None
+    tokens: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.tokens} tokens" if self.tokens else str(self.size)
+
+
+DEFAULT = Limit(size=32)  # sentence-transformers'
+
+
+def common_arguments(folder: Path, pairs: int, steps: int, device: str, bf16: bool) -> dict[str, Any]:
     return {
         "output_dir": str(folder / "out"),
         "per_device_train_batch_size": pairs,
@@ -33,7 +45,8 @@ def common_arguments(folder: Path, pairs: int, steps: int) -> dict[str, Any]:
         "learning_rate": 1e-5,
         "lr_scheduler_type": "constant",
         "seed": 0,
-        "use_cpu": True,
+        "use_cpu": device == "cpu",
+        "bf16": bf16,
         "report_to": "none",
         "save_strategy": "no",
         "logging_strategy": "steps",
@@ -52,7 +65,8 @@ class Side:
     def __init__(self) -> None:
         self.clock = Clock()
 
-    def set_size(self, mini_batch_size: int) -> None:
+    def set_limit(self, limit: Limit) -> None:
+        """Cuts mini-batches so."""
         raise NotImplementedError
 
     def turn(self) -> dict[str, float]:
@@ -69,15 +83,24 @@ class Side:
 class Ours(Side):
     """`LlaveTrainer`, with gradient caching."""
 
-    def __init__(self, folder: Path, data: PairDataset, frozen: bool, pairs: int, steps: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        data: PairDataset,
+        frozen: bool,
+        pairs: int,
+        steps: int,
+        device: str = "cpu",
+        bf16: bool = False,
+    ) -> None:
         super().__init__()
         self.model = LlaveModel.from_pretrained(folder / "model")
         arguments = LlaveTrainingArguments(
-            **common_arguments(folder, pairs, steps),
+            **common_arguments(folder, pairs, steps, device, bf16),
             temperature=TEMPERATURE,
             hardness_strength=0,
             batch_tasks="mixed",
-            mini_batch_size=DEFAULT_SIZE,
+            mini_batch_size=DEFAULT.size,
             freeze=["vision_tower"] if frozen else [],
         )
         processor = LlaveProcessor.from_pretrained(folder / "model")
@@ -86,12 +109,12 @@ class Ours(Side):
         self.trainer.data_collator = self.clock.around("data", self.collator)
         self.clock.watch(self.model)
 
-    def set_size(self, mini_batch_size: int) -> None:
-        self.collator.collator.limits["mini_batch_size"] = mini_batch_size
+    def set_limit(self, limit: Limit) -> None:
+        self.collator.collator.limits |= {"mini_batch_size": limit.size, "mini_batch_num_tokens": limit.tokens}
 
-    def keep_graphs(self, count: int) -> None:
-        """Lets so many micro-batches run forward once."""
-        self.trainer.args.mini_batch_graphs = count
+    def keep_graphs(self, mib: float) -> None:
+        """Lets micro-batches whose graphs take so much run forward once."""
+        self.trainer.args.graph_memory_gb = mib / 1024
         self.trainer._cached_step = None  # it asked at its first step
 
     def batches(self) -> list[list[int]]:
@@ -143,9 +166,11 @@ class Theirs(Side):
         plan: list[list[int]],
         steps: int,
         remedy: bool = True,
+        device: str = "cpu",
+        bf16: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = SentenceTransformer(str(folder / "model"), device="cpu")
+        self.encoder = SentenceTransformer(str(folder / "model"), device=device)
         self.model = self.encoder[0].auto_model
         freeze_parts(self.model, ["vision_tower"] if frozen else [])
         if remedy:
@@ -153,12 +178,13 @@ class Theirs(Side):
         self.loss = CachedMultipleNegativesRankingLoss(
             self.encoder,
             scale=1 / TEMPERATURE,
-            mini_batch_size=DEFAULT_SIZE,
+            mini_batch_size=DEFAULT.size,
             directions=("query_to_doc", "doc_to_query"),
             partition_mode="per_direction",
         )
         arguments = SentenceTransformerTrainingArguments(
-            **common_arguments(folder, len(plan[0]), steps), batch_sampler=lambda dataset, **_: Batches(plan)
+            **common_arguments(folder, len(plan[0]), steps, device, bf16),
+            batch_sampler=lambda dataset, **_: Batches(plan),
         )
         pairs = [data[row] for row in range(len(data))]
         self.inputs = [(as_stock_input(pair.query), as_stock_input(pair.positive)) for pair in pairs]
@@ -170,8 +196,10 @@ class Theirs(Side):
         self.loss.calculate_loss = self.clock.around("loss", self.loss.calculate_loss)
         self.clock.watch(self.model)
 
-    def set_size(self, mini_batch_size: int) -> None:
-        self.loss.mini_batch_size = mini_batch_size
+    def set_limit(self, limit: Limit) -> None:
+        """Tokens leave the size at its default: the loss is computed for so many rows at a time."""
+        self.loss.mini_batch_size = limit.size or DEFAULT.size
+        self.loss.mini_batch_num_tokens = limit.tokens
 
     def _columns(self) -> datasets.Dataset:
         """Texts and dictionaries in one column, which Arrow has no type for."""
@@ -187,6 +215,7 @@ class Theirs(Side):
         return rows
 
     def embeddings(self, rows: list[int]) -> torch.Tensor:
+        """As [`Ours.embeddings`]."""
         columns = [[self.inputs[row][side] for row in rows] for side in (0, 1)]
         return torch.cat([self.encoder.encode(column, convert_to_tensor=True) for column in columns])
 

@@ -87,7 +87,7 @@ def test_a_key_that_does_not_exist_suggests_the_nearest(tmp_path: Path, place: s
         ({"mini_batch_num_tokens": "many"}, "mini_batch_num_tokens"),
         ({"gradient_caching": "sometimes"}, "gradient_caching is 'sometimes'; give true, false or auto"),
         ({"vision_memory_gb": -1}, "vision_memory_gb is -1"),
-        ({"mini_batch_graphs": -1}, "mini_batch_graphs is -1"),
+        ({"graph_memory_gb": -1.0}, "graph_memory_gb is -1"),
         ({"hardness_mode": "hard_negatives"}, "use_negatives is off: nothing would be weighted"),
         ({"mini_batch_size": 4, "optim": "galore_adamw_layerwise"}, "galore_adamw_layerwise changes weights within"),
         ({"mini_batch_size": 4, "ddp_static_graph": True}, "ddp_static_graph"),

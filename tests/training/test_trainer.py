@@ -150,9 +150,9 @@ def test_the_plan_of_micro_batches_is_said_and_how_full_they_are_is_logged(
     masks = [part["attention_mask"] for part in batch["micro_batches"]]
     assert fills[1] == pytest.approx(sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks), abs=1e-3)
     assert len(masks) == int(found[1])
-    trainer.args.mini_batch_graphs = 4
+    trainer.args.graph_memory_gb = 0.5
     sampled = sample_tokens(trainer, trainer.train_dataset)
-    assert describe_micro_batches(trainer.args, sampled).endswith("holds the graphs of 4 at most at a time")
+    assert describe_micro_batches(trainer.args, sampled).endswith("holds graphs of 0.5 GiB, or of one micro-batch")
 
 
 @pytest.mark.parametrize(
