@@ -66,12 +66,13 @@ class Thing:
 
 @dataclass(frozen=True)
 class Placed:
-    """A thing at a place; `radius` is half the side of the square around it."""
+    """A thing at a place; `radius` is half the side of the square around it, `angle` in degrees, clockwise."""
 
     thing: Thing
     x: int
     y: int
     radius: int
+    angle: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from .grammar import (
     place,
     random_description,
     random_thing,
+    with_article,
 )
 from .near_misses import Cube, change_text, random_cube
 
@@ -80,6 +81,8 @@ MOVES = {
 GROWTHS = {"growing": (0.5, 1.4), "shrinking": (1.4, 0.5)}
 MOTIONS = (*MOVES, *GROWTHS)
 FRAMES = 8
+TURN = 30  # degrees in all: a square turned by 45 is a diamond
+CHANGES = ("moving", "growing", "turning")
 
 
 def _one_scene(scene: Scene) -> Picture:
@@ -250,6 +253,58 @@ def video_to_caption(rng: Random) -> Case:
     return Case(query, Side(captions[0]), tuple(Side(text) for text in captions[1:]))
 
 
+def short_clip(rng: Random) -> Callable[[Description], Picture]:
+    """Two to four frames of whatever is given, which moves, grows or turns in the same random way."""
+    change, number, side = rng.choice(CHANGES), rng.randint(2, 4), rng.choice((-1, 1))
+    steps = [side * (index / (number - 1) - 0.5) for index in range(number)]  # from -0.5 to 0.5, or back
+    x, y = rng.randint(108, 148), rng.randint(108, 148)
+    dx, dy = rng.choice(((70, 0), (0, 70), (50, 50), (50, -50)))
+
+    def shown(description: Description, step: float) -> Scene:
+        still = place(description.first, x, y)
+        if change == "moving":
+            placed = place(description.first, round(x + dx * step), round(y + dy * step))
+        elif change == "growing":
+            placed = replace(still, radius=round(still.radius * (1 + 0.6 * step)))
+        else:
+            placed = replace(still, angle=round(TURN * step))
+        return Scene((placed,), str(description.background))
+
+    return lambda description: Picture(tuple(shown(description, step) for step in steps))
+
+
+def _things_in_clips(rng: Random) -> tuple[list[str], list[Picture]]:
+    """Captions and short clips of one thing in all combinations of two shapes, two colors and two backgrounds, which
+    change alike: only what is shown tells them apart. The answer first, then those that differ in one attribute.
+    """
+    while True:
+        described = Description(random_thing(rng), rng.choice(BACKGROUNDS))
+        cube = random_cube(rng, described, 3, fixed=("size", "position"))
+        if cube is not None:
+            break
+    make = short_clip(rng)
+    chosen = [cube.corners[index] for index in (0, *_near_first(cube, 0, rng))]
+    captions = [
+        f"{with_article(f'{corner.first.color} {corner.first.shape}')} on a {corner.background} background"
+        for corner in chosen
+    ]
+    return captions, [make(corner) for corner in chosen]
+
+
+def caption_to_clip(rng: Random) -> Case:
+    """Caption of what is shown -> the short clip that shows it."""
+    captions, clips = _things_in_clips(rng)
+    sides = [Side(GIVEN_VIDEO, picture) for picture in clips]
+    return Case(Side(f"Find a video that matches the given caption: {captions[0]}\n"), sides[0], tuple(sides[1:]))
+
+
+def clip_to_caption(rng: Random) -> Case:
+    """Short clip -> the caption of what it shows."""
+    captions, clips = _things_in_clips(rng)
+    query = Side(IMAGE + "Find a video caption describing the given video.\n", clips[0])
+    return Case(query, Side(captions[0]), tuple(Side(text) for text in captions[1:]))
+
+
 TASKS = (
     Task("SceneShape", "classification", shape),
     Task("SceneBackground", "classification", background),
@@ -269,4 +324,6 @@ TASKS = (
     ),
     Task("SceneVideo_t2v", "video", caption_to_video, trained=False, distribution="out"),
     Task("SceneVideo_v2t", "video", video_to_caption, trained=False, distribution="out"),
+    Task("SceneVideoWhat_t2v", "video", caption_to_clip, trained=False, distribution="out"),
+    Task("SceneVideoWhat_v2t", "video", clip_to_caption, trained=False, distribution="out"),
 )

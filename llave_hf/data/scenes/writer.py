@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zlib
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from PIL import Image
 
 from .drawing import LARGE_PICTURE_SIZE, PICTURE_SIZE, draw, draw_crop
 from .grammar import Scene
@@ -82,10 +84,10 @@ class _Gallery:
         size = LARGE_PICTURE_SIZE if picture.large else PICTURE_SIZE
         return self._save(draw(scene, size), f"images/{'large' if picture.large else 'scene'}/s{number:05d}.png")
 
-    def _save(self, image: object, path: str) -> str:
+    def _save(self, image: Image.Image, path: str) -> str:
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        image.save(file, compress_level=6)  # type: ignore[attr-defined]
+        file.write_bytes(picture_file(image))
         return path
 
     def write_video_files(self) -> None:
@@ -104,6 +106,13 @@ class _Gallery:
                     frame = av.VideoFrame.from_ndarray(np.asarray(draw(scene, PICTURE_SIZE)), format="rgb24")
                     container.mux(stream.encode(frame))
                 container.mux(stream.encode())
+
+
+def picture_file(image: Image.Image) -> bytes:
+    """The content of a picture's file: the same for the same pixels."""
+    content = io.BytesIO()
+    image.save(content, "PNG", compress_level=6)
+    return content.getvalue()
 
 
 def _cases(task: Task, number: int, rng: Random, gallery: _Gallery, *, seen: bool) -> list[Case]:
