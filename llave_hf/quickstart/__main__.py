@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
-TRAIN_PAIRS, EVAL_QUERIES = 16000, 840
+TRAIN_PAIRS, EVAL_QUERIES = 24000, 840
 
 
 def main() -> None:
@@ -108,13 +108,14 @@ def next_commands(root: Path, scenes: Path, model: Path) -> list[str]:
         inside = path.is_absolute() and path.is_relative_to(Path.cwd())
         return shlex.quote(str(path.relative_to(Path.cwd()) if inside else path))
 
-    llave, python = word(Path(sys.executable).with_name("llave")), word(Path(sys.executable))
+    llave, accelerate = (word(Path(sys.executable).with_name(name)) for name in ("llave", "accelerate"))
     album = word(root / "album")
     data = f"--train_data {word(scenes / 'train')} --media_root {word(scenes)}"
     return [
         f"{llave} index {album} --model {word(model)} && {llave} search 'a small yellow circle' --collection {album}",
         f"{llave} app {album}",
-        f"{python} -m llave_hf.train {word(RECIPE)} {data} --max_steps 3000 --output_dir {word(root / 'longer')}",
+        f"{accelerate} launch --config_file {word(RECIPE.parent / 'accelerate' / 'cpu.yaml')} -m llave_hf.train "
+        f"{word(RECIPE)} {data} --max_steps 3000 --output_dir {word(root / 'longer')}",
     ]
 
 

@@ -19,6 +19,7 @@ from .grammar import Scene
 from .tasks import TASKS, Case, Picture, Side, Task
 
 VIDEO_FILES = 3
+NEAR_TEXTS = 2
 
 
 def write_scenes(
@@ -120,14 +121,15 @@ def _cases(task: Task, number: int, rng: Random, gallery: _Gallery, *, seen: boo
     cases: list[Case] = []
     known: set[tuple[Side, Side]] = set()
     while len(cases) < number:
-        case = task.make(rng)
+        case = task.make_training(rng) if seen else task.make(rng)
         if case is None or (case.query, case.answer) in known:
             continue
         scenes = {scene for side in (case.query, case.answer, *case.wrong) for scene in _scenes(side)}
         if not seen and scenes & gallery.seen:
             continue
         if seen:
-            gallery.seen |= {scene for side in (case.query, case.answer, case.wrong[0]) for scene in _scenes(side)}
+            sides = (case.query, case.answer, *_negatives(case))
+            gallery.seen |= {scene for side in sides for scene in _scenes(side)}
         known.add((case.query, case.answer))
         cases.append(case)
     return cases
@@ -137,15 +139,20 @@ def _scenes(side: Side) -> tuple[Scene, ...]:
     return side.picture.frames if side.picture else ()
 
 
-def _train_row(case: Case, gallery: _Gallery) -> dict[str, str]:
-    near = case.wrong[0]
+def _negatives(case: Case) -> tuple[Side, ...]:
+    """Near-misses of a training row: texts cost little, so two of them, but one picture."""
+    return case.wrong[: 1 if case.answer.picture else NEAR_TEXTS]
+
+
+def _train_row(case: Case, gallery: _Gallery) -> dict[str, object]:
+    near = _negatives(case)
     return {
         "qry": case.query.text,
         "qry_image_path": gallery.path(case.query.picture),
         "pos_text": case.answer.text,
         "pos_image_path": gallery.path(case.answer.picture),
-        "neg_text": near.text,
-        "neg_image_path": gallery.path(near.picture),
+        "neg_text": [side.text for side in near],
+        "neg_image_path": [gallery.path(side.picture) for side in near],
     }
 
 
@@ -159,7 +166,7 @@ def _eval_row(case: Case, gallery: _Gallery) -> dict[str, object]:
     }
 
 
-def _write(path: Path, rows: list[dict[str, str]] | list[dict[str, object]]) -> None:
+def _write(path: Path, rows: list[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True)
     table = pa.Table.from_pylist(rows)
     # The name holds a digest: the cache of datasets tells two versions of a folder apart by names.
