@@ -113,7 +113,7 @@ def shape(rng: Random, *, plain: float = 0.0) -> Case:
     return Case(query, Side(thing.shape), _texts(thing.shape, SHAPES, rng))
 
 
-def background(rng: Random, *, plain: float = 0.0) -> Case:  # noqa: ARG001  # all backgrounds as often
+def background(rng: Random, *, plain: float = 0.0) -> Case:  # all backgrounds as often
     """Image -> the name of its background."""
     scene = random_description(rng).place(rng)
     query = Side(IMAGE + "Identify the background of the image.\n", _one_scene(scene))
@@ -229,7 +229,8 @@ def clip(thing: Thing, motion: str, scene_background: str) -> Picture:
         part = number / (FRAMES - 1)
         if motion in MOVES:
             (x0, y0), (x1, y1) = MOVES[motion]
-            placed = place(thing, *(round(128 + a + (b - a) * part) for a, b in ((x0, x1), (y0, y1))), ALONE)
+            x, y = (round(128 + a + (b - a) * part) for a, b in ((x0, x1), (y0, y1)))
+            placed = place(thing, x, y, ALONE)
         else:
             first, last = GROWTHS[motion]
             placed = place(thing, 128, 128, ALONE)
