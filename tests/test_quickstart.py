@@ -80,9 +80,9 @@ def test_the_recipe_trains_on_the_scenes(tmp_path: Path) -> None:
 
 def test_the_commands_to_go_on_with_run_where_they_stand(tmp_path: Path) -> None:
     """The training's own keys are checked by reading its recipe, without training it."""
-    index, app, train = next_commands(tmp_path, tmp_path / "scenes", tmp_path / "model")
+    index, app, train = next_commands(tmp_path)
     assert f"llave index {tmp_path}/album --model {tmp_path}/model && " in index
     assert app.split()[1:] == ["app", f"{tmp_path}/album"]
     words = train.split()
     assert (words[1], words[5]) == ("launch", "llave_hf.train") and Path(words[3]).is_file()
-    assert load_recipe(words[6], words[7:]).training.max_steps == 3000
+    assert load_recipe(words[6], words[7:]).training.max_steps == 2000
