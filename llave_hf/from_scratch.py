@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
+from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlavaOnevisionConfig, PreTrainedTokenizerFast, set_seed
 
@@ -13,6 +14,7 @@ from .configuration_llave import LlaveConfig
 from .geometry_llave import swapped
 from .modeling_llave import LlaveModel
 from .processing_llave import LlaveProcessor
+from .vision_start import start_patches, start_positions
 
 END_OF_TEXT, START, END, IMAGE, VIDEO = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"
 SPECIAL_TOKENS = (END_OF_TEXT, START, END, IMAGE, VIDEO)
@@ -77,8 +79,11 @@ def build_from_scratch(
     merge_across_words: bool = False,
     vision_config: Mapping[str, Any],
     text_config: Mapping[str, Any],
+    patch_start: str | None = None,
+    position_start: str | None = None,
     processor: Mapping[str, Any] | None = None,
     seed: int = 0,
+    pictures: Callable[[], Iterable[Image.Image]] | None = None,
 ) -> tuple[LlaveModel, LlaveProcessor]:
     """A model with random weights and its processor.
 
@@ -87,9 +92,21 @@ def build_from_scratch(
         vocab_size, merge_across_words: See [`train_tokenizer`].
         vision_config: Fields of `SiglipVisionConfig`; `image_size` and `patch_size` also shape the processor.
         text_config: Fields of `Qwen2Config`, without the vocabulary.
+        patch_start: `"principal_components"` of the pictures' patches, see [`start_patches`]; None: random.
+        position_start: `"sincos2d"`, see [`start_positions`]; None: random.
         processor: Fields of [`LlaveProcessor`] (`image_tiling`, `max_length`, ...).
         seed: Of the weights.
+        pictures: Gives pictures of the training data, for `patch_start`.
+
+    Raises:
+        ValueError: A start is none of these, or the pictures do not suffice for it.
     """
+    for name, start, known in (
+        ("patch_start", patch_start, "principal_components"),
+        ("position_start", position_start, "sincos2d"),
+    ):
+        if start not in (None, known):
+            raise ValueError(f"{name} is {start!r}; give {known!r}, or leave it out for random weights.")
     tokenizer = train_tokenizer(texts, vocab_size, merge_across_words=merge_across_words)
     image_id, video_id = tokenizer.convert_tokens_to_ids([IMAGE, VIDEO])
     vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **vision_config}
@@ -107,4 +124,10 @@ def build_from_scratch(
     config = LlaveConfig(
         backbone_config=backbone_config, video_newline=made.video_newline, unpad_rounding=made.unpad_rounding
     )
-    return LlaveModel(config), made
+    model = LlaveModel(config)
+    if patch_start is not None:
+        tiles = (made(text=[""], images=[picture])["pixel_values"] for picture in (pictures() if pictures else ()))
+        start_patches(model.backbone.vision_tower, tiles, seed)
+    if position_start is not None:
+        start_positions(model.backbone.vision_tower)
+    return model, made

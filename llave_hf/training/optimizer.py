@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from llave_hf.modeling_llave import LlaveModel
 
+from .muon import Muon
 from .parts import part_parameters
 
 
 class MuonWithAdamW(Optimizer):
     """Two optimizers behind one interface: schedulers, checkpoints and loggers see a single one.
 
-    Muon (Jordan et al., 2024; `torch.optim.Muon`) orthogonalises the update of a weight matrix, which trains small
+    [`Muon`] (Jordan et al., 2024) orthogonalises the update of a weight matrix, which trains small
     transformers from random weights in about half the steps; it knows matrices only. Embeddings, norms, biases and
     convolutions go to AdamW. Whole matrices are needed on every rank: DDP works, sharded parameters (FSDP, ZeRO-3)
     do not.

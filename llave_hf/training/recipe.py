@@ -63,7 +63,9 @@ class ModelArguments:
             raise ValueError(f"dtype is {self.dtype!r}; choose {', '.join(_DTYPES)}.")
         check_keys(self.processor, _parameters(LlaveProcessor, "tokenizer", "chat_template"), "processor")
         if self.from_scratch is not None:
-            check_from_scratch(self.from_scratch, _parameters(build_from_scratch, "texts", "processor", "seed"))
+            check_from_scratch(
+                self.from_scratch, _parameters(build_from_scratch, "texts", "processor", "seed", "pictures")
+            )
 
 
 @dataclass

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from accelerate import PartialState
+from PIL import Image
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
+from llave_hf.data.media import load_sample
 from llave_hf.data.pairs import load_pairs
 from llave_hf.data.stream_tasks import TrainingPairs, stream_pairs
 from llave_hf.errors import UserError
@@ -164,6 +166,14 @@ def training_texts(dataset: TrainingPairs) -> Iterator[str]:
         yield pair.positive.text
 
 
+def training_pictures(dataset: TrainingPairs, most: int = 1000) -> Iterator[Image.Image]:
+    """The pictures of queries and positives of evenly spaced rows, `most` rows of them."""
+    for index in range(0, len(dataset), max(len(dataset) // most, 1)):
+        pair = dataset[index]
+        for sample in (pair.query, pair.positive):
+            yield from load_sample(replace(sample, video=None)).get("images", ())
+
+
 def load_model(
     arguments: ModelArguments, dataset: TrainingPairs, output_dir: str, seed: int
 ) -> tuple[LlaveModel, LlaveProcessor]:
@@ -177,7 +187,9 @@ def load_model(
         if PartialState().is_main_process and not Path(source, "processor_config.json").exists():
             options = {"processor": arguments.processor, "seed": seed, **(arguments.from_scratch or {})}
             with whole_models(), whole_folder(Path(source)) as staged:
-                model, processor = build_from_scratch(training_texts(dataset), **options)
+                model, processor = build_from_scratch(
+                    training_texts(dataset), pictures=partial(training_pictures, dataset), **options
+                )
                 model.save_pretrained(staged)
                 processor.save_pretrained(staged)
         PartialState().wait_for_everyone()

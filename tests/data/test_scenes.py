@@ -7,17 +7,21 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from llave_hf.data.media import open_video
 from llave_hf.data.pairs import load_pairs
-from llave_hf.data.scenes import random_description, random_scene, write_scenes
+from llave_hf.data.scenes import Scene, draw, random_description, random_scene, write_scenes
+from llave_hf.data.scenes.drawing import _mask
+from llave_hf.data.scenes.grammar import SHAPES, Thing, place
 from llave_hf.data.scenes.near_misses import slots
-from llave_hf.data.scenes.tasks import TASKS, _sound_cube, grounding, question
+from llave_hf.data.scenes.tasks import TASKS, _sound_cube, caption_to_clip, clip_to_caption, grounding, question
 from llave_hf.evaluation import load_benchmark
 
 
@@ -51,7 +55,7 @@ def test_the_ordinary_loaders_read_it(scenes: Path) -> None:
     pairs = load_pairs(str(scenes / "train"), media_root=str(scenes))
     assert {source.name for source in pairs.sources} == {task.name for task in TASKS if task.trained}
     assert len(pairs) == 80
-    assert all(len(pairs[index].negatives) == 1 for index in range(80))
+    assert {len(pairs[index].negatives) for index in range(80)} == {1, 2}
     benchmark = load_benchmark(scenes / "benchmark.yaml")
     benchmark.check()
     assert {task.meta_task for task in benchmark.tasks} == {"classification", "vqa", "retrieval", "grounding", "video"}
@@ -59,8 +63,10 @@ def test_the_ordinary_loaders_read_it(scenes: Path) -> None:
 
 
 def test_clips_are_frames_and_files(scenes: Path) -> None:
-    folder = next((scenes / "images/video").iterdir())
-    assert len(open_video(str(folder.relative_to(scenes)), scenes)) == 8
+    numbers = {"SceneVideo_t2v": {8}, "SceneVideo_v2t": {8}, "SceneVideoWhat_t2v": {2, 3, 4}}
+    for name, row in rows(scenes, "eval"):
+        for path in filter(None, [row["qry_img_path"], *row["tgt_img_path"]] if name in numbers else []):  # type: ignore[misc]
+            assert len(open_video(str(path), scenes)) in numbers[name]
     files = sorted((scenes / "video_files").iterdir())
     assert len(files) == 3
     assert len(open_video(str(files[0].relative_to(scenes)), scenes, num_frames=8)) == 8
@@ -104,6 +110,50 @@ def test_a_question_has_one_answer_and_a_phrase_one_thing() -> None:
         assert case.answer.text not in {side.text for side in case.wrong}
         things = grounding(Random(seed)).query.picture.frames[0].things  # type: ignore[union-attr]
         assert len(set(things)) == 6
+
+
+def test_clips_of_what_is_shown_differ_in_that_alone() -> None:
+    """Eight things that change alike: two shapes, two colors, two backgrounds in all combinations; three near-misses
+    stand first.
+    """
+    changes = set()
+    for seed in range(60):
+        case = caption_to_clip(Random(seed))
+        clips = [side.picture.frames for side in (case.answer, *case.wrong)]  # type: ignore[union-attr]
+        assert 2 <= len(clips[0]) <= 4
+        assert len({tuple(replace(f.objects[0], thing=None) for f in frames) for frames in clips}) == 1  # type: ignore[arg-type]
+        shown = [(frames[0].things[0].shape, frames[0].things[0].color, frames[0].background) for frames in clips]
+        assert all(frame.things[0] == frames[0].things[0] for frames in clips for frame in frames)
+        assert len(set(shown)) == 8
+        assert [len(set(values)) for values in zip(*shown, strict=True)] == [2, 2, 2]
+        assert [sum(a != b for a, b in zip(shown[0], other, strict=True)) for other in shown[1:4]] == [1, 1, 1]
+        shape, color, background = shown[0]
+        assert case.query.text.endswith(f"{color} {shape} on a {background} background\n")
+        first, last = clips[0][0].objects[0], clips[0][-1].objects[0]
+        assert (first.x, first.y, first.radius, first.angle) != (last.x, last.y, last.radius, last.angle)
+        changes.add((first.radius != last.radius, first.angle != last.angle))
+        assert abs(first.angle - last.angle) <= 30
+    assert changes == {(False, False), (True, False), (False, True)}  # moving, growing, turning
+
+
+def test_a_caption_of_a_clip_names_what_it_shows() -> None:
+    case = clip_to_caption(Random(3))
+    thing = case.query.picture.frames[0].things[0]  # type: ignore[union-attr]
+    assert f"{thing.color} {thing.shape} on a" in case.answer.text
+    assert len({side.text for side in (case.answer, *case.wrong)}) == 8
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_turned_thing_is_whole(shape: str) -> None:
+    """Nothing of it is cut off, and it is as large as before but for the pixels of its edge."""
+    straight = np.asarray(_mask(shape, 60, 0), dtype=float)
+    for angle in range(1, 360, 13):
+        turned = np.asarray(_mask(shape, 60, angle), dtype=float)
+        assert not np.concatenate((turned[[0, -1]].ravel(), turned[:, [0, -1]].ravel())).any()
+        assert turned.sum() == pytest.approx(straight.sum(), rel=0.04)
+    thing = place(Thing(shape, "red", "large"), 128, 128)
+    pictures = {draw(Scene((replace(thing, angle=angle),), "white")).tobytes() for angle in (0, 20)}
+    assert len(pictures) == 2 or shape in ("circle", "ring")
 
 
 def test_held_out_pairs_are_never_trained_on() -> None:

@@ -67,17 +67,26 @@ OUTLINES: dict[str, Points] = {
     "ring": _around(64, (0.98,)),
 }
 _RING_HOLE = _around(64, (0.56,))
+_CORNER = 1.35  # the outermost corner, the triangle's, is 1.3 radii from the centre
 
 
 @cache
-def _mask(shape: str, radius: int) -> Image.Image:
-    """White shape on black, side `2 * radius + 1` pixels."""
-    mask = Image.new("L", (2 * radius + 1, 2 * radius + 1))
+def _mask(shape: str, radius: int, angle: int) -> Image.Image:
+    """White shape on black, turned by `angle` degrees; its middle pixel is the centre."""
+    reach = radius if angle == 0 else math.ceil(radius * _CORNER)
+    mask = Image.new("L", (2 * reach + 1, 2 * reach + 1))
     pen = ImageDraw.Draw(mask)
-    pen.polygon([(round(radius + x * radius), round(radius + y * radius)) for x, y in OUTLINES[shape]], fill=255)
-    if shape == "ring":
-        pen.polygon([(round(radius + x * radius), round(radius + y * radius)) for x, y in _RING_HOLE], fill=0)
+    for outline, fill in ((OUTLINES[shape], 255), *([(_RING_HOLE, 0)] if shape == "ring" else [])):
+        points = _turned(outline, angle)
+        pen.polygon([(round(reach + x * radius), round(reach + y * radius)) for x, y in points], fill=fill)
     return mask
+
+
+def _turned(points: Points, angle: int) -> Points:
+    if not angle:
+        return points
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return [(round(x * cosine - y * sine, 6), round(x * sine + y * cosine, 6)) for x, y in points]
 
 
 @cache
@@ -109,8 +118,9 @@ def _draw(scene: Scene, size: int) -> Image.Image:
     canvas = _background(scene.background, side).copy()
     for placed in scene.objects:
         radius = placed.radius * side // 256
-        corner = (placed.x * side // 256 - radius, placed.y * side // 256 - radius)
-        canvas.paste(PALETTE[placed.thing.color], corner, _mask(placed.thing.shape, radius))
+        mask = _mask(placed.thing.shape, radius, placed.angle)
+        corner = (placed.x * side // 256 - mask.width // 2, placed.y * side // 256 - mask.height // 2)
+        canvas.paste(PALETTE[placed.thing.color], corner, mask)
     return canvas.reduce(SUPERSAMPLING)
 
 

@@ -17,6 +17,7 @@ from random import Random
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross", "heart", "ring")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 RADII = {"small": 23, "large": 39}
+ALONE, IN_PAIR = 1.45, 1.25  # times these radii where a picture shows one or two things, so that they fill it
 SIZES = tuple(RADII)
 BACKGROUNDS = ("white", "gray", "black", "striped", "dotted", "checked")
 NUMBERS = ("one", "two", "three", "four", "five", "six")
@@ -66,12 +67,13 @@ class Thing:
 
 @dataclass(frozen=True)
 class Placed:
-    """A thing at a place; `radius` is half the side of the square around it."""
+    """A thing at a place; `radius` is half the side of the square around it, `angle` in degrees, clockwise."""
 
     thing: Thing
     x: int
     y: int
     radius: int
+    angle: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ class Scene:
         return caption(self)
 
 
-def place(thing: Thing, x: int, y: int) -> Placed:
-    """Puts a thing at (x, y), moved into the frame if it would stick out."""
-    radius = RADII[thing.size]
+def place(thing: Thing, x: int, y: int, scale: float = 1.0) -> Placed:
+    """Puts a thing at (x, y), moved into the frame if it would stick out; `scale` times the radius of its size."""
+    radius = round(RADII[thing.size] * scale)
     low, high = radius + 2, 254 - radius
     return Placed(thing, min(max(x, low), high), min(max(y, low), high), radius)
 
@@ -168,10 +170,9 @@ class Description:
         """
         if self.background is None:
             raise ValueError(f"The description {self.text()!r} names no background: set one before placing it.")
-        return Scene(
-            tuple(place(thing, x, y) for thing, (x, y) in zip(self.things, self._spots(rng), strict=True)),
-            self.background,
-        )
+        scale = IN_PAIR if self.second is not None else ALONE if self.count == 1 else 1.0
+        spots = zip(self.things, self._spots(rng), strict=True)
+        return Scene(tuple(place(thing, x, y, scale) for thing, (x, y) in spots), self.background)
 
     def _spots(self, rng: Random) -> list[tuple[int, int]]:
         if self.second is not None and self.relation is not None:
@@ -217,11 +218,16 @@ def random_thing(rng: Random, *, held_out: bool = False) -> Thing:
             return thing
 
 
-def random_description(rng: Random, *, held_out: bool = False) -> Description:
+def random_background(rng: Random, plain: float = 0.0) -> str:
+    """One of all with equal chances, but white more often by the chance `plain`."""
+    return "white" if plain and rng.random() < plain else rng.choice(BACKGROUNDS)
+
+
+def random_description(rng: Random, *, held_out: bool = False, plain: float = 0.0) -> Description:
     """One thing, two things, or several equal things; with `held_out` the first thing is a pair that training never
-    shows.
+    shows. `plain`: see [`random_background`].
     """
-    first, background = random_thing(rng, held_out=held_out), rng.choice(BACKGROUNDS)
+    first, background = random_thing(rng, held_out=held_out), random_background(rng, plain)
     kind = rng.choice(("single", "pair", "pair", "group"))
     if kind == "single":
         return Description(first, background, position=rng.choice(tuple(POSITIONS)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from .grammar import (
+    ALONE,
     BACKGROUNDS,
     COLORS,
     NUMBERS,
@@ -21,8 +22,10 @@ from .grammar import (
     Thing,
     grid_spots,
     place,
+    random_background,
     random_description,
     random_thing,
+    with_article,
 )
 from .near_misses import Cube, change_text, random_cube
 
@@ -55,15 +58,22 @@ class Case:
 
 @dataclass(frozen=True)
 class Task:
-    """A subset of the data set."""
+    """A subset of the data set. `make(rng)` draws a case, `make(rng, plain=…)` one for a training row, None: again."""
 
     name: str
     meta_task: str
-    make: Callable[[Random], Case | None]
+    make: Callable[..., Case | None]
     trained: bool = True
     distribution: str = "in"
 
+    def make_training(self, rng: Random) -> Case | None:
+        """A case of which more is plain: on patterned and dark backgrounds alone, a small model from random weights
+        takes thousands of steps before it tells the first shape from another.
+        """
+        return self.make(rng, plain=PLAIN)
 
+
+PLAIN = 1 / 3  # so many training pictures more are on white
 IMAGE = "<|image_1|>\n"
 GIVEN_IMAGE = IMAGE + "Represent the given image.\n"
 GIVEN_CROP = IMAGE + "Represent the given cropped image of the object.\n"
@@ -80,6 +90,8 @@ MOVES = {
 GROWTHS = {"growing": (0.5, 1.4), "shrinking": (1.4, 0.5)}
 MOTIONS = (*MOVES, *GROWTHS)
 FRAMES = 8
+TURN = 30  # degrees in all: a square turned by 45 is a diamond
+CHANGES = ("moving", "growing", "turning")
 
 
 def _one_scene(scene: Scene) -> Picture:
@@ -91,36 +103,38 @@ def _texts(answer: str, values: Sequence[str], rng: Random) -> tuple[Side, ...]:
     return tuple(Side(value) for value in rng.sample(others, len(others)))
 
 
-def shape(rng: Random) -> Case:
-    """Image -> the name of its shape."""
-    thing = random_thing(rng)
-    scene = Description(thing, rng.choice(BACKGROUNDS), position="middle").place(rng)
+def shape(rng: Random, *, plain: float = 0.0) -> Case:
+    """Image -> the name of its shape. Half of the training rows show a large one on white."""
+    thing, scene_background = random_thing(rng), random_background(rng)
+    if plain and rng.random() < 0.5:
+        thing, scene_background = replace(thing, size="large"), "white"
+    scene = Description(thing, scene_background, position="middle").place(rng)
     query = Side(IMAGE + "Identify the shape in the image.\n", _one_scene(scene))
     return Case(query, Side(thing.shape), _texts(thing.shape, SHAPES, rng))
 
 
-def background(rng: Random) -> Case:
+def background(rng: Random, *, plain: float = 0.0) -> Case:  # all backgrounds as often
     """Image -> the name of its background."""
     scene = random_description(rng).place(rng)
     query = Side(IMAGE + "Identify the background of the image.\n", _one_scene(scene))
     return Case(query, Side(scene.background), _texts(scene.background, BACKGROUNDS, rng))
 
 
-def count(rng: Random) -> Case:
+def count(rng: Random, *, plain: float = 0.0) -> Case:
     """Image -> how many shapes it shows."""
     number = rng.randint(1, len(NUMBERS))
-    scene = Description(random_thing(rng), rng.choice(BACKGROUNDS), count=number).place(rng)
+    scene = Description(random_thing(rng), random_background(rng, plain), count=number).place(rng)
     query = Side(QUESTION + "How many shapes are there?\n", _one_scene(scene))
     return Case(query, Side(NUMBERS[number - 1]), _texts(NUMBERS[number - 1], NUMBERS, rng))
 
 
-def question(rng: Random, *, held_out: bool = False) -> Case:
+def question(rng: Random, *, held_out: bool = False, plain: float = 0.0) -> Case:
     """Image and a question about one of its two things -> a word."""
     first, second = random_thing(rng, held_out=held_out), random_thing(rng)
     while second.shape == first.shape:
         second = random_thing(rng)
     relation = rng.choice(tuple(RELATIONS))
-    scene = Description(first, rng.choice(BACKGROUNDS), relation=relation, second=second).place(rng)
+    scene = Description(first, random_background(rng, plain), relation=relation, second=second).place(rng)
     asked, answer, near = rng.choice(
         (
             (f"What color is the {first.shape}?", first.color, second.color),
@@ -137,9 +151,9 @@ def _kin(value: str) -> Sequence[str]:
     return next(values for values in (COLORS, SIZES, SHAPES) if value in values)
 
 
-def _sound_cube(rng: Random, held_out: bool) -> tuple[Cube, list[Scene]] | None:
+def _sound_cube(rng: Random, held_out: bool = False, plain: float = 0.0) -> tuple[Cube, list[Scene]] | None:
     """Eight descriptions and a scene of each, where each scene shows its own description and no other."""
-    cube = random_cube(rng, random_description(rng, held_out=held_out), 3, held_out=held_out)
+    cube = random_cube(rng, random_description(rng, held_out=held_out, plain=plain), 3, held_out=held_out)
     if cube is None:
         return None
     scenes = [corner.place(rng) for corner in cube.corners]
@@ -156,9 +170,9 @@ def _near_first(cube: Cube, index: int, rng: Random) -> list[int]:
     return [*rng.sample(near, len(near)), *rng.sample(far, len(far))]
 
 
-def caption_to_image(rng: Random, *, held_out: bool = False) -> Case | None:
+def caption_to_image(rng: Random, *, held_out: bool = False, plain: float = 0.0) -> Case | None:
     """Caption -> the picture that shows it, among seven that differ in one to three attributes."""
-    made = _sound_cube(rng, held_out)
+    made = _sound_cube(rng, held_out, plain)
     if made is None:
         return None
     cube, scenes = made
@@ -167,9 +181,9 @@ def caption_to_image(rng: Random, *, held_out: bool = False) -> Case | None:
     return Case(query, sides[0], tuple(sides[i] for i in _near_first(cube, 0, rng)))
 
 
-def image_to_caption(rng: Random) -> Case | None:
+def image_to_caption(rng: Random, *, plain: float = 0.0) -> Case | None:
     """Picture -> its caption, among seven that differ in one to three attributes."""
-    made = _sound_cube(rng, False)
+    made = _sound_cube(rng, plain=plain)
     if made is None:
         return None
     cube, scenes = made
@@ -178,9 +192,9 @@ def image_to_caption(rng: Random) -> Case | None:
     return Case(query, sides[0], tuple(sides[i] for i in _near_first(cube, 0, rng)))
 
 
-def composed(rng: Random) -> Case | None:
+def composed(rng: Random, *, plain: float = 0.0) -> Case | None:
     """Picture and a change -> the changed picture, among the unchanged one and others."""
-    made = _sound_cube(rng, False)
+    made = _sound_cube(rng, plain=plain)
     if made is None:
         return None
     cube, scenes = made
@@ -193,7 +207,7 @@ def composed(rng: Random) -> Case | None:
     return Case(Side(text, _one_scene(before)), sides[after], wrong)
 
 
-def grounding(rng: Random) -> Case:
+def grounding(rng: Random, *, plain: float = 0.0) -> Case:
     """Picture of six things and the name of one -> the part that shows it, among the parts that show the others."""
     things: list[Thing] = []
     while len(things) < 6:
@@ -202,7 +216,7 @@ def grounding(rng: Random) -> Case:
             things.append(thing)
     spots = grid_spots(rng, 6, jitter=4)
     objects: tuple[Placed, ...] = tuple(place(thing, *spot) for thing, spot in zip(things, spots, strict=True))
-    scene = Scene(objects, rng.choice(BACKGROUNDS))
+    scene = Scene(objects, random_background(rng, plain))
     sides = [Side(GIVEN_CROP, Picture((scene,), crop=index, large=True)) for index in range(6)]
     text = f'{IMAGE}Select the portion of the image that shows: "{things[0].phrase()}"\n'
     return Case(Side(text, Picture((scene,), large=True)), sides[0], tuple(sides[1:]))
@@ -215,10 +229,11 @@ def clip(thing: Thing, motion: str, scene_background: str) -> Picture:
         part = number / (FRAMES - 1)
         if motion in MOVES:
             (x0, y0), (x1, y1) = MOVES[motion]
-            placed = place(thing, round(128 + x0 + (x1 - x0) * part), round(128 + y0 + (y1 - y0) * part))
+            x, y = (round(128 + a + (b - a) * part) for a, b in ((x0, x1), (y0, y1)))
+            placed = place(thing, x, y, ALONE)
         else:
             first, last = GROWTHS[motion]
-            placed = place(thing, 128, 128)
+            placed = place(thing, 128, 128, ALONE)
             placed = replace(placed, radius=round(placed.radius * (first + (last - first) * part)))
         frames.append(Scene((placed,), scene_background))
     return Picture(tuple(frames))
@@ -250,6 +265,58 @@ def video_to_caption(rng: Random) -> Case:
     return Case(query, Side(captions[0]), tuple(Side(text) for text in captions[1:]))
 
 
+def short_clip(rng: Random) -> Callable[[Description], Picture]:
+    """Two to four frames of whatever is given, which moves, grows or turns in the same random way."""
+    change, number, side = rng.choice(CHANGES), rng.randint(2, 4), rng.choice((-1, 1))
+    steps = [side * (index / (number - 1) - 0.5) for index in range(number)]  # from -0.5 to 0.5, or back
+    x, y = rng.randint(108, 148), rng.randint(108, 148)
+    dx, dy = rng.choice(((70, 0), (0, 70), (50, 50), (50, -50)))
+
+    def shown(description: Description, step: float) -> Scene:
+        still = place(description.first, x, y, ALONE)
+        if change == "moving":
+            placed = place(description.first, round(x + dx * step), round(y + dy * step), ALONE)
+        elif change == "growing":
+            placed = replace(still, radius=round(still.radius * (1 + 0.6 * step)))
+        else:
+            placed = replace(still, angle=round(TURN * step))
+        return Scene((placed,), str(description.background))
+
+    return lambda description: Picture(tuple(shown(description, step) for step in steps))
+
+
+def _things_in_clips(rng: Random) -> tuple[list[str], list[Picture]]:
+    """Captions and short clips of one thing in all combinations of two shapes, two colors and two backgrounds, which
+    change alike: only what is shown tells them apart. The answer first, then those that differ in one attribute.
+    """
+    while True:
+        described = Description(random_thing(rng), rng.choice(BACKGROUNDS))
+        cube = random_cube(rng, described, 3, fixed=("size", "position"))
+        if cube is not None:
+            break
+    make = short_clip(rng)
+    chosen = [cube.corners[index] for index in (0, *_near_first(cube, 0, rng))]
+    captions = [
+        f"{with_article(f'{corner.first.color} {corner.first.shape}')} on a {corner.background} background"
+        for corner in chosen
+    ]
+    return captions, [make(corner) for corner in chosen]
+
+
+def caption_to_clip(rng: Random) -> Case:
+    """Caption of what is shown -> the short clip that shows it."""
+    captions, clips = _things_in_clips(rng)
+    sides = [Side(GIVEN_VIDEO, picture) for picture in clips]
+    return Case(Side(f"Find a video that matches the given caption: {captions[0]}\n"), sides[0], tuple(sides[1:]))
+
+
+def clip_to_caption(rng: Random) -> Case:
+    """Short clip -> the caption of what it shows."""
+    captions, clips = _things_in_clips(rng)
+    query = Side(IMAGE + "Find a video caption describing the given video.\n", clips[0])
+    return Case(query, Side(captions[0]), tuple(Side(text) for text in captions[1:]))
+
+
 TASKS = (
     Task("SceneShape", "classification", shape),
     Task("SceneBackground", "classification", background),
@@ -269,4 +336,6 @@ TASKS = (
     ),
     Task("SceneVideo_t2v", "video", caption_to_video, trained=False, distribution="out"),
     Task("SceneVideo_v2t", "video", video_to_caption, trained=False, distribution="out"),
+    Task("SceneVideoWhat_t2v", "video", caption_to_clip, trained=False, distribution="out"),
+    Task("SceneVideoWhat_v2t", "video", clip_to_caption, trained=False, distribution="out"),
 )

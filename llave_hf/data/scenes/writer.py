@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zlib
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from PIL import Image
 
 from .drawing import LARGE_PICTURE_SIZE, PICTURE_SIZE, draw, draw_crop
 from .grammar import Scene
 from .tasks import TASKS, Case, Picture, Side, Task
 
 VIDEO_FILES = 3
+NEAR_TEXTS = 2
 
 
 def write_scenes(
@@ -82,10 +85,10 @@ class _Gallery:
         size = LARGE_PICTURE_SIZE if picture.large else PICTURE_SIZE
         return self._save(draw(scene, size), f"images/{'large' if picture.large else 'scene'}/s{number:05d}.png")
 
-    def _save(self, image: object, path: str) -> str:
+    def _save(self, image: Image.Image, path: str) -> str:
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        image.save(file, compress_level=6)  # type: ignore[attr-defined]
+        file.write_bytes(picture_file(image))
         return path
 
     def write_video_files(self) -> None:
@@ -106,19 +109,27 @@ class _Gallery:
                 container.mux(stream.encode())
 
 
+def picture_file(image: Image.Image) -> bytes:
+    """The content of a picture's file: the same for the same pixels."""
+    content = io.BytesIO()
+    image.save(content, "PNG", compress_level=6)
+    return content.getvalue()
+
+
 def _cases(task: Task, number: int, rng: Random, gallery: _Gallery, *, seen: bool) -> list[Case]:
     """`number` different cases; for evaluation, of scenes that training has not seen."""
     cases: list[Case] = []
     known: set[tuple[Side, Side]] = set()
     while len(cases) < number:
-        case = task.make(rng)
+        case = task.make_training(rng) if seen else task.make(rng)
         if case is None or (case.query, case.answer) in known:
             continue
         scenes = {scene for side in (case.query, case.answer, *case.wrong) for scene in _scenes(side)}
         if not seen and scenes & gallery.seen:
             continue
         if seen:
-            gallery.seen |= {scene for side in (case.query, case.answer, case.wrong[0]) for scene in _scenes(side)}
+            sides = (case.query, case.answer, *_negatives(case))
+            gallery.seen |= {scene for side in sides for scene in _scenes(side)}
         known.add((case.query, case.answer))
         cases.append(case)
     return cases
@@ -128,15 +139,20 @@ def _scenes(side: Side) -> tuple[Scene, ...]:
     return side.picture.frames if side.picture else ()
 
 
-def _train_row(case: Case, gallery: _Gallery) -> dict[str, str]:
-    near = case.wrong[0]
+def _negatives(case: Case) -> tuple[Side, ...]:
+    """Near-misses of a training row: texts cost little, so two of them, but one picture."""
+    return case.wrong[: 1 if case.answer.picture else NEAR_TEXTS]
+
+
+def _train_row(case: Case, gallery: _Gallery) -> dict[str, object]:
+    near = _negatives(case)
     return {
         "qry": case.query.text,
         "qry_image_path": gallery.path(case.query.picture),
         "pos_text": case.answer.text,
         "pos_image_path": gallery.path(case.answer.picture),
-        "neg_text": near.text,
-        "neg_image_path": gallery.path(near.picture),
+        "neg_text": [side.text for side in near],
+        "neg_image_path": [gallery.path(side.picture) for side in near],
     }
 
 
@@ -150,7 +166,7 @@ def _eval_row(case: Case, gallery: _Gallery) -> dict[str, object]:
     }
 
 
-def _write(path: Path, rows: list[dict[str, str]] | list[dict[str, object]]) -> None:
+def _write(path: Path, rows: list[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True)
     table = pa.Table.from_pylist(rows)
     # The name holds a digest: the cache of datasets tells two versions of a folder apart by names.
