@@ -20,7 +20,7 @@ from pathlib import Path
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 TRAIN_PAIRS, EVAL_QUERIES = 24000, 840
-# Mostly labels: the last four tasks have one row in 64 each, the least that batch_mix allows.
+# Mostly labels; other tasks have one row of 64, the least that batch_mix allows.
 FIRST_LESSON = (
     *("--max_steps", "360", "--save_steps", "360", "--use_negatives", "false", "--muon_learning_rate", "0.01"),
     *("--hardness_strength", "0", "--temperature", "0.05", "--batch_mix"),
