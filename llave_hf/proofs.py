@@ -29,14 +29,9 @@ logger = logging.getLogger(__name__)
 
 
 class Proofs:
-    """What has been tried with one model in this process.
-
-    Attributes:
-        tokens: How many the model has embedded, for whoever weighs the cost of a trial; only ever an estimate.
-    """
+    """What has been tried with one model in this process."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.tokens = 0
         self._model = ref(model)
         self._name = _name_of(model)
         self._reasons: dict[tuple[str, Hashable], str] = {}  # why not; empty where it holds
@@ -50,6 +45,7 @@ class Proofs:
             return _PROOFS.setdefault(model, Proofs(model))
 
     def known(self, shortcut: str, kind: Hashable) -> bool:
+        """Whether it has been tried."""
         return (shortcut, kind) in self._reasons
 
     def holds(self, shortcut: str, kind: Hashable, plain: Callable[[], Results], short: Callable[[], Results]) -> bool:

@@ -212,9 +212,12 @@ def test_differences_and_tolerances() -> None:
         assert tolerance(nn.Linear(1, 1)) == 0.1
 
 
-def test_a_list_that_is_not_worth_a_trial_is_encoded_plainly() -> None:
+def test_a_list_that_is_not_worth_a_trial_is_encoded_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llave_hf.lean_decoding.CHEAP_TRIAL", 0)
     model, processor = tiny_model()
-    LlaveEncoder(model, processor).encode(["a dog", "a cat"])
+    few = ["a dog", "a cat"]
+    before = LlaveEncoder(model, processor).encode(few)
     assert not Proofs.of(model).known(PRUNING, frozenset({()}))
     LlaveEncoder(model, processor).encode(TEXTS)
     assert Proofs.of(model).known(PRUNING, frozenset({()}))
+    assert np.array_equal(LlaveEncoder(model, processor).encode(few), before)

@@ -172,7 +172,8 @@ def test_all_frames_reach_the_model(msvd: Path, monkeypatch: pytest.MonkeyPatch)
     seen: list[int] = []
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda **batch: seen.extend(frames_in(batch)) or forward(**batch))
-    monkeypatch.setattr("llave_hf.lean_decoding.MAX_TRIAL_COST", 0)  # trials of shortcuts are forwards too
+    for cost in ("CHEAP_TRIAL", "MAX_TRIAL_COST"):
+        monkeypatch.setattr(f"llave_hf.lean_decoding.{cost}", 0)  # trials of shortcuts are forwards too
     evaluate(LlaveEncoder(model, processor), "msvd", "mmeb-v2", msvd, frames=[2, 8])
     assert sorted(seen) == [2] * 4 + [8] * 4
 
