@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import platform
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,10 @@ from hypothesis import settings
 
 from llave_hf import LlaveModel, LlaveProcessor
 
+RELEASES = (
+    *("torch", "transformers", "sentence-transformers", "accelerate", "datasets"),
+    *("peft", "bitsandbytes", "lancedb", "gradio", "mteb"),
+)
 pytest_plugins = ["expected_skips"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
@@ -23,6 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
     paths = [str(Path(__file__).parent / "child_warnings"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.environ["TEST_WARNING_FILTERS"] = "\n".join(config.getini("filterwarnings"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The releases that a result holds for, as README.md names those of the last full run."""
+    named = (f"{name} {version(name)}" for name in RELEASES if find_spec(name.replace("-", "_")))
+    terminalreporter.write_line(", ".join([f"Python {platform.python_version()}", *named]))
 
 
 @pytest.fixture(scope="session")

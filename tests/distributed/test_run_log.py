@@ -38,7 +38,7 @@ ONCE = ("holds no checkpoint", "llave_hf trains", "  negatives ", "'train_runtim
 @pytest.mark.distributed
 def test_a_run_prints_what_a_person_needs(tmp_path: Path) -> None:
     scenes = tmp_path / "scenes"
-    write_scenes(scenes, train_pairs=120, eval_queries=12)
+    write_scenes(scenes, train_pairs=120, eval_queries=28)
     command = [*Launch(processes=2).command, "llave_hf.train", str(RECIPE), "--train_data", str(scenes / "train")]
     command += ["--media_root", str(scenes), "--eval_benchmark", str(scenes / "benchmark.yaml")]
     command += ["--output_dir", str(tmp_path / "model"), "--max_steps", "4", "--per_device_train_batch_size", "8"]
