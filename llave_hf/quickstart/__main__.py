@@ -97,9 +97,7 @@ def compare(scenes: Path, initial: Path, model: Path) -> None:
     before_file = model / "eval_before" / "results.json"
     if not before_file.exists():
         benchmark = scenes / "benchmark.yaml"
-        evaluate_benchmark(
-            str(initial), benchmark, output_dir=before_file.parent, batch_size=64, show_progress=False
-        )
+        evaluate_benchmark(str(initial), benchmark, output_dir=before_file.parent, batch_size=64, show_progress=False)
     before, after = (json.loads(p.read_text()) for p in (before_file, model / "eval" / "results.json"))
     plot_scores(after, model / "assets" / "before_and_after.png", before=before)
     print(f"\n{'precision@1 in %':<22}{'chance':>8}{'before':>8}{'after':>8}")

@@ -42,7 +42,9 @@ class Answer:
         return f"{right} of {min(len(self.found), self.there_are)} right  {self.question}"
 
 
-def answer(model: Path, questions: Sequence[str], pictures: Sequence[Path], is_right: Sequence[Sequence[bool]]) -> list[Answer]:
+def answer(
+    model: Path, questions: Sequence[str], pictures: Sequence[Path], is_right: Sequence[Sequence[bool]]
+) -> list[Answer]:
     """Asks a model, through stock sentence-transformers, as anybody would.
 
     Args:
