@@ -70,6 +70,22 @@ class Case:
         return f"{self.workload} | {'frozen' if self.frozen else 'trained'} | {self.pairs}"
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Args:
+        scales: For each number of pairs a batch: steps a turn, rounds.
+        limits: Of mini-batches, to choose the best of.
+    """
+
+    scales: dict[int, tuple[int, int]]
+    limits: tuple[Limit, ...] = LIMITS
+
+
+QUICK = Plan({32: (1, 1), 64: (1, 1)}, (Limit(size=16), Limit(tokens=2048)))
+
+
 def open_sides(folder: Path, case: Case, steps: int) -> tuple[Ours, Theirs]:
     data = open_data(folder / "data", case.workload)
     ours = Ours(folder, data, case.frozen, case.pairs, steps)
@@ -162,24 +178,20 @@ def status(name: str) -> float:
     return float(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
-def report_speed(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
-    """Prints pairs a second, at each side's best mini-batch size too, and the split.
-
-    Args:
-        scales: For each number of pairs: steps a turn, rounds.
-    """
+def report_speed(folder: Path, plan: Plan) -> None:
+    """Prints pairs a second, with each side's best mini-batches too, and the split."""
     print("| batch | tower | pairs | both at 32: pairs/s | ratio | each at its best | pairs/s | ratio | goal |")
     print("|---|---|---|---|---|---|---|---|---|")
     best, splits, notes = {}, [], []
     for workload in WORKLOADS:
         for frozen in (True, False):
-            for pairs, (steps, rounds) in scales.items():
+            for pairs, (steps, rounds) in plan.scales.items():
                 case = Case(workload, frozen, pairs)
                 sides = open_sides(folder, case, steps)
                 for side in sides:
                     side.turn()  # warms up: the first step tries what it leaves out
                 if (workload, frozen) not in best:
-                    found = sweep(sides, LIMITS)  # at the smallest batch
+                    found = sweep(sides, plan.limits)  # at the smallest batch
                     best[workload, frozen] = tuple(min(one, key=one.__getitem__) for one in found)
                     notes += [
                         f"{case} | {side} | {_per_second_each(one)}" for side, one in zip(SIDES, found, strict=True)
@@ -195,20 +207,20 @@ def report_speed(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
                     flush=True,
                 )
                 splits += [f"| {case} | {side} | {_split(one)} |" for side, one in zip(SIDES, medians, strict=True)]
-                if workload == "mix" and pairs == min(scales):
+                if workload == "mix" and pairs == min(plan.scales):
                     notes.append(whole_columns(folder, case, sides[0], limits[0]))
     print("\n| batch | tower | pairs | ms a pair | " + " | ".join((*PHASES, "sum")) + " |\n" + "|---" * 11 + "|")
     print("\n".join(splits) + "\n\n" + "\n".join(f"- {note}" for note in notes), flush=True)
 
 
-def report_memory(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
+def report_memory(folder: Path, plan: Plan) -> None:
     """Prints the memory that a step adds, in mini-batches of equal size, and of half the size on our side."""
     half = Limit(size=DEFAULT.size // 2)
     print(f"\n| batch | tower | pairs | at {DEFAULT}, MiB | ratio | ours at {half} | ratio | goal |")
     print("|---|---|---|---|---|---|---|---|")
     for workload in WORKLOADS:
         for frozen in (True, False):
-            for pairs in scales:
+            for pairs in plan.scales:
                 case = Case(workload, frozen, pairs)
                 ours, theirs = (peak_memory(folder, case, side, DEFAULT) for side in SIDES)
                 halved = peak_memory(folder, case, SIDES[0], half)
@@ -219,9 +231,9 @@ def report_memory(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
                 )
 
 
-def report_graphs(folder: Path, scales: dict[int, tuple[int, int]]) -> None:
+def report_graphs(folder: Path, plan: Plan) -> None:
     """Prints what it gives, and what it takes, to keep more graphs (`graph_memory_gb`)."""
-    for pairs, (_, rounds) in scales.items():
+    for pairs, (_, rounds) in plan.scales.items():
         if pairs < GRAPHS_PAIRS:
             _report_graphs_of(folder, pairs, rounds)
 
@@ -276,8 +288,8 @@ REPORTS = {"speed": report_speed, "memory": report_memory, "graphs": report_grap
 
 
 def report(folder: Path, quick: bool, pairs: Sequence[int], only: Sequence[str]) -> None:
-    scales = {32: (1, 1), 64: (1, 1)} if quick else {count: STEPS_AND_ROUNDS[count] for count in pairs}
-    rows = max(64, *scales) + 64
+    plan = QUICK if quick else Plan({count: STEPS_AND_ROUNDS[count] for count in pairs})
+    rows = max(64, *plan.scales) + 64
     save_model(folder / "model", write_data(folder / "data", rows))
     print(f"{torch.get_num_threads()} threads; {' / '.join(SIDES)} throughout\n")
     for workload in WORKLOADS:
@@ -286,7 +298,7 @@ def report(folder: Path, quick: bool, pairs: Sequence[int], only: Sequence[str])
         print(f"- {workload}: embeddings differ by {difference:.0e} at the most, the loss by {loss:.0e} of it")
     print(flush=True)
     for part in only:
-        REPORTS[part](folder, scales)
+        REPORTS[part](folder, plan)
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def save_model(
 def write_data(root: Path, rows: int) -> list[str]:
     """`rows` rows of each of two tasks of the built-in data, no query and no document twice; returns some texts."""
     tasks = WORKLOADS["mix"]
-    write_scenes(root, train_pairs=round(8 * rows * 1.05) + 80, eval_queries=12)
+    write_scenes(root, train_pairs=round(8 * rows * 1.05) + 80, eval_queries=14)
     texts = []
     for task in tasks:
         (file,) = (root / "train" / task).glob("*.parquet")

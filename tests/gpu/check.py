@@ -128,9 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("real shapes take days on a CPU; add --small")
     setting = Setting(arguments.device, arguments.small, arguments.quick, arguments.peak_tflops)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault(
-        "CUDA_VISIBLE_DEVICES", "0"
-    )  # one process that sees several GPUs would split pairs over them
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a process that sees several is refused
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.only:

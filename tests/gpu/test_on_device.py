@@ -91,8 +91,11 @@ def test_a_step_under_autocast_is_finite_and_near_float32(root: Path, device: st
 def test_cached_steps_with_kept_graphs_have_the_gradients_of_the_whole_batch(
     root: Path, device: str, gib: float, frozen: bool
 ) -> None:
-    """Pixels travel as bytes and are normalised on the device; dropout draws the device's numbers twice."""
-    rows = make_pairs(root, 8, kinds=("mixed", "mixed", "video"))
+    """Pixels travel as bytes and are normalised on the device; dropout draws the device's numbers twice.
+
+    Without videos: whole batches and cached ones run kinds in different orders, and would draw different numbers.
+    """
+    rows = make_pairs(root, 8)
     found = []
     for caching in (False, True):
         trainer = make_trainer(
