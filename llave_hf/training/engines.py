@@ -22,8 +22,9 @@ class Engine:
         spreads: Whether each rank holds a share of every parameter, which a forward gathers from all.
         alike: Whether ranks must run the same parts of the model in the same order: gathering parameters is one
             exchange of all ranks, and so is DeepSpeed's reduction of gradients, in each backward.
-        first: Whether the first backward of an update must reach all that is trained. DeepSpeed's buffers keep the
-            last update's gradient: a first backward overwrites what it reaches, and later ones add.
+        first: Whether the first backward of a batch must reach all that is trained. ZeRO-3's buffers keep the last
+            update's gradient: a first backward overwrites what it reaches, and later ones add. Under ZeRO-1 and 2,
+            accumulated gradients were found wrong where a batch of texts alone ends an update.
         last: Whether the last one must. DeepSpeed hands an optimizer on the CPU what the last backward reached.
     """
 
@@ -38,7 +39,7 @@ class Engine:
         accelerator = trainer.accelerator
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             zero = zero_settings(accelerator.state.deepspeed_plugin.deepspeed_config)
-            return cls(zero.stage == 3, alike=True, first=zero.stage == 3 or zero.offloads, last=zero.offloads)
+            return cls(zero.stage == 3, alike=True, first=zero.stage > 0, last=zero.offloads)
         # The method is FSDP2's: transformers can shard a model itself while loading it, unknown to accelerate.
         fsdp = accelerator.distributed_type == DistributedType.FSDP or is_sharded(trainer.model)
         return cls(spreads=fsdp, alike=fsdp)

@@ -27,6 +27,8 @@ CACHED = ("--mini_batch_num_tokens", "64")
 SGD = ("--optim", "sgd", "--max_grad_norm", "0", "--learning_rate", "0.01")
 SAVED = ("--save_strategy", "steps", "--save_steps", "3")
 EVALUATED = ("--eval_benchmark", "BENCHMARK", "--eval_strategy", "steps", "--eval_steps", "3")
+# Ranks of two pairs that have videos, pictures or both.
+MOVING = (*SGD, "--train_data", "CLIPS", "--processor.video_newline", "no_token")
 # Steps of one task each, so of texts alone too.
 BY_TASK = ("--batch_tasks", "one")
 
@@ -72,7 +74,8 @@ CASES = {
     "LoRA, evaluation": Case(("--lora", "{r: 4}", "--from_scratch", "null", "--model", "MODEL", *EVALUATED), CACHED),
     "moving average": Case(("--hardness_source", "ema", "--ema_decay", "0.5", *SAVED), CACHED),
     "moving average, no caching": Case(("--hardness_source", "ema", "--ema_decay", "0.5"), ()),
-    "videos, no newline": Case((*SGD, "--train_data", "CLIPS", "--processor.video_newline", "no_token"), CACHED),
+    "videos, no newline": Case(MOVING, CACHED),
+    "videos, no newline, no caching": Case(MOVING),
 }
 
 
