@@ -3,8 +3,8 @@
     python -m llave_hf.quickstart            # goes on with what is there
     python -m llave_hf.quickstart --fresh    # begins anew
 
-Writes the built-in scenes data, trains recipes/quickstart.yaml on it, labels first, through `accelerate launch` with two
-processes, and opens the result with sentence-transformers as anybody would.
+Writes the built-in scenes data, trains recipes/quickstart.yaml on it, labels first, through `accelerate launch` with
+two processes, and opens the result with sentence-transformers as anybody would.
 """
 
 from __future__ import annotations
@@ -130,11 +130,12 @@ def next_commands(root: Path) -> list[str]:
     llave, accelerate = (word(Path(sys.executable).with_name(name)) for name in ("llave", "accelerate"))
     album, model, scenes = word(root / "album"), root / "model", root / "scenes"
     data = f"--train_data {word(scenes / 'train')} --media_root {word(scenes)} --eval_benchmark null"
+    again = f"--from_scratch null --model {word(model)} --max_steps 2000 --output_dir {word(root / 'longer')}"
     return [
         f"{llave} index {album} --model {word(model)} && {llave} search 'a small yellow circle' --collection {album}",
         f"{llave} app {album}",
         f"{accelerate} launch --config_file {word(RECIPE.parent / 'accelerate' / 'cpu.yaml')} -m llave_hf.train "
-        f"{word(RECIPE)} {data} --from_scratch null --model {word(model)} --max_steps 2000 --output_dir {word(root / 'longer')}",
+        f"{word(RECIPE)} {data} {again}",
     ]
 
 
