@@ -80,7 +80,9 @@ def launch(scenes: Path, output_dir: Path, settings: list[str]) -> None:
     if (output_dir / "README.md").exists():  # its card, which comes last
         return
     command = [*Launch(processes=2).command, "llave_hf.train", str(RECIPE), "--train_data", str(scenes / "train")]
-    command += ["--media_root", str(scenes), "--output_dir", str(output_dir), "--resume_from_checkpoint", *settings]
+    command += ["--media_root", str(scenes), "--output_dir", str(output_dir), *settings]
+    if next(output_dir.glob("checkpoint-*"), None):
+        command.append("--resume_from_checkpoint")
     print("ACCELERATE_USE_CPU=1 accelerate launch " + shlex.join(command[3:]), flush=True)
     environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ, "ACCELERATE_USE_CPU": "1"}
     if subprocess.run(command, env=environment, check=False).returncode:
