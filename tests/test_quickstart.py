@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny_model
-from llave_hf.quickstart.album import QUESTIONS, RIGHT, album_scenes, draw_album
-from llave_hf.quickstart.answers import NEAREST, Answer, Found, answer, draw_answers
 from PIL import Image
 
 from llave_hf.data.scenes import write_scenes
 from llave_hf.quickstart.__main__ import RECIPE, next_commands
+from llave_hf.quickstart.album import QUESTIONS, RIGHT, album_scenes, draw_album
+from llave_hf.quickstart.answers import NEAREST, Answer, Found, answer, draw_answers
 from llave_hf.training.recipe import load_recipe
 
 

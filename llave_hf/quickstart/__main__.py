@@ -3,8 +3,8 @@
     python -m llave_hf.quickstart            # goes on with what is there
     python -m llave_hf.quickstart --fresh    # begins anew
 
-Writes the built-in scenes data, trains recipes/quickstart.yaml on it, labels first, through `accelerate launch` with two
-processes, and opens the result with sentence-transformers as anybody would.
+Writes the built-in scenes data, trains recipes/quickstart.yaml on it, labels first, through `accelerate launch` with
+two processes, and opens the result with sentence-transformers as anybody would.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 TRAIN_PAIRS, EVAL_QUERIES = 24000, 840
 # Mostly labels; other tasks have one row of 64, the least that batch_mix allows.
 FIRST_LESSON = (
-    *("--max_steps", "360", "--save_steps", "360", "--use_negatives", "false", "--muon_learning_rate", "0.01"),
+    *("--max_steps", "500", "--save_steps", "500", "--use_negatives", "false", "--muon_learning_rate", "0.01"),
     *("--hardness_strength", "0", "--temperature", "0.05", "--batch_mix"),
-    "{SceneShape: 28, SceneCount: 16, SceneQA: 15, SceneBackground: 1, SceneCaption_t2i: 1, SceneCaption_i2t: 1, "
+    "{SceneShape: 32, SceneCount: 14, SceneQA: 13, SceneBackground: 1, SceneCaption_t2i: 1, SceneCaption_i2t: 1, "
     "SceneCIR: 1, SceneRef: 1}",
 )
 
@@ -80,7 +80,9 @@ def launch(scenes: Path, output_dir: Path, settings: list[str]) -> None:
     if (output_dir / "README.md").exists():  # its card, which comes last
         return
     command = [*Launch(processes=2).command, "llave_hf.train", str(RECIPE), "--train_data", str(scenes / "train")]
-    command += ["--media_root", str(scenes), "--output_dir", str(output_dir), "--resume_from_checkpoint", *settings]
+    command += ["--media_root", str(scenes), "--output_dir", str(output_dir), *settings]
+    if next(output_dir.glob("checkpoint-*"), None):
+        command.append("--resume_from_checkpoint")
     print("ACCELERATE_USE_CPU=1 accelerate launch " + shlex.join(command[3:]), flush=True)
     environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ, "ACCELERATE_USE_CPU": "1"}
     if subprocess.run(command, env=environment, check=False).returncode:
@@ -130,11 +132,12 @@ def next_commands(root: Path) -> list[str]:
     llave, accelerate = (word(Path(sys.executable).with_name(name)) for name in ("llave", "accelerate"))
     album, model, scenes = word(root / "album"), root / "model", root / "scenes"
     data = f"--train_data {word(scenes / 'train')} --media_root {word(scenes)} --eval_benchmark null"
+    again = f"--from_scratch null --model {word(model)} --max_steps 2000 --output_dir {word(root / 'longer')}"
     return [
         f"{llave} index {album} --model {word(model)} && {llave} search 'a small yellow circle' --collection {album}",
         f"{llave} app {album}",
         f"{accelerate} launch --config_file {word(RECIPE.parent / 'accelerate' / 'cpu.yaml')} -m llave_hf.train "
-        f"{word(RECIPE)} {data} --from_scratch null --model {word(model)} --max_steps 2000 --output_dir {word(root / 'longer')}",
+        f"{word(RECIPE)} {data} {again}",
     ]
 
 
