@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # worker processes are forked after its first use
     main()
-    from . import distributed
+    if "torch" in sys.modules:  # it trained, and did not only print its help
+        from . import distributed
 
-    distributed.leave()
+        distributed.leave()

@@ -81,6 +81,7 @@ PLACES = {
     ("app", "model"): ("model", "app {collection} --model @"),
     ("app", "space"): ("new", "app {collection} --space @"),
     ("doctor", "recipe"): ("file", "doctor @"),
+    ("doctor", "accelerate_config"): ("file", "doctor {recipe} --accelerate_config @"),
     ("sweep", "sweep"): ("file", "sweep @ --output {out} --dry_run"),
     ("sweep", "output"): ("output", "sweep {sweep} --output @ --dry_run"),
     ("sweep", "accelerate_config"): ("file", "sweep {sweep} --output {out} --accelerate_config @ --dry_run"),

@@ -25,6 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     from llave_hf.sweep.checks import check_number
 
     check_file(arguments.recipe, "The recipe")
+    if arguments.accelerate_config is not None:
+        check_file(arguments.accelerate_config, "accelerate's configuration")
     problems = 0
     devices = check_number(arguments.devices, "--devices")
     options = {

@@ -112,7 +112,8 @@ def test_inputs_are_encoded_once_over_all_subsets(tmp_path: Path) -> None:
     assert sorted(model.seen) == WORDS
 
 
-def test_faults_of_the_data_come_before_the_model_is_loaded(tmp_path: Path) -> None:
+def test_faults_of_the_data_come_before_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llave_hf.places._check_hub", lambda *_: None)  # the id is on the Hub
     rows = {"A": [make_row("<|image_1|>", ["a", "b"], image="gone.png")]}
     with pytest.raises(BenchmarkError, match=r"gone.png"):
         evaluate("no/such-model", write_benchmark(tmp_path, rows))
