@@ -27,6 +27,7 @@ FIRST_LESSON = (
     "{SceneShape: 32, SceneCount: 14, SceneQA: 13, SceneBackground: 1, SceneCaption_t2i: 1, SceneCaption_i2t: 1, "
     "SceneCIR: 1, SceneRef: 1}",
 )
+SECOND_LESSON: tuple[str, ...] = ()  # as the recipe has it
 
 
 def main() -> None:
@@ -36,6 +37,9 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="remove the folder and begin anew")
     arguments = parser.parse_args()
     root: Path = arguments.output_dir
+    from llave_hf.training.run_log import shorten_log
+
+    shorten_log()  # before other imports, which say things that nobody can act on
     if arguments.fresh and root.exists():
         shutil.rmtree(root)
     start = time.perf_counter()
@@ -69,7 +73,7 @@ def train(scenes: Path, first: Path, model: Path) -> None:
     print("Training, first lesson: shapes, numbers and questions", flush=True)
     launch(scenes, first, ["--eval_benchmark", "null", *FIRST_LESSON])
     print("Training, second lesson: everything", flush=True)
-    again = ["--from_scratch", "null", "--model", str(first)]
+    again = ["--from_scratch", "null", "--model", str(first), *SECOND_LESSON]
     launch(scenes, model, ["--eval_benchmark", str(scenes / "benchmark.yaml"), *again])
 
 

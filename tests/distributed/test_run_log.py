@@ -1,10 +1,11 @@
-"""All that a run of two processes prints, as the quickstart starts it: what a person needs, and no other line."""
+"""All that a run of two processes prints, and the whole quickstart: what a person needs, and no other line."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,19 @@ ALLOWED = (
     r"Written",
     r"  (model|card|report) +\S+",
 )
+QUICKSTART = (
+    r"Drawing [\d,]+ training pairs and \d+ questions: \S+",
+    r"Training, (first|second) lesson: .*",
+    r"ACCELERATE_USE_CPU=1 accelerate launch .* -m llave_hf\.train .*",
+    r"precision@1 in % +chance +before +after",
+    r"Scene\w+ +\d+\.\d +\d+\.\d +\d+\.\d",
+    r"The 5 of \d+ new pictures nearest to each question:",
+    r"  \d of 5 right  .*",
+    r"(Model|Card|Answers|Scores) +\S+",
+    r"Took +\d+ s",
+    r"Go on:",
+    r"  \S*(llave|accelerate) .*",
+)
 ONCE = ("holds no checkpoint", "llave_hf trains", "  negatives ", "'train_runtime'", "precision@1 in %", "Written")
 
 
@@ -49,8 +63,38 @@ def test_a_run_prints_what_a_person_needs(tmp_path: Path) -> None:
     )
     log = done.stdout.decode()
     assert done.returncode == 0, log
-    lines = [line for line in re.split(r"[\r\n]+|\x1b\[A", log) if line.strip()]
-    others = [line for line in lines if not any(re.fullmatch(pattern, line) for pattern in ALLOWED)]
-    assert not others, "\n".join(others)
+    lines = lines_of(log)
+    assert not unexpected(lines, ALLOWED)
     assert {wanted: sum(wanted in line for line in lines) for wanted in ONCE} == dict.fromkeys(ONCE, 1)
     assert sum(line.startswith("{'loss'") for line in lines) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_the_whole_quickstart_prints_what_a_person_needs(tmp_path: Path) -> None:
+    """With little data and few steps; else as `make quickstart` runs it."""
+    short = ("--max_steps", "2", "--save_steps", "2", "--logging_steps", "1")
+    script = f"""
+import llave_hf.quickstart.__main__ as quickstart
+quickstart.TRAIN_PAIRS, quickstart.EVAL_QUERIES = 800, 28
+quickstart.FIRST_LESSON += {short}
+quickstart.SECOND_LESSON += {short}
+quickstart.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900
+    )
+    log = done.stdout.decode()
+    assert done.returncode == 0, log
+    lines = lines_of(log)
+    assert not unexpected(lines, ALLOWED + QUICKSTART)
+    assert sum("llave_hf trains" in line for line in lines) == 2
+    assert (tmp_path / "quickstart" / "answers.png").stat().st_size > 10_000
+
+
+def lines_of(log: str) -> list[str]:
+    return [line for line in re.split(r"[\r\n]+|\x1b\[A", log) if line.strip()]
+
+
+def unexpected(lines: list[str], allowed: tuple[str, ...]) -> str:
+    return "\n".join(line for line in lines if not any(re.fullmatch(pattern, line) for pattern in allowed))
