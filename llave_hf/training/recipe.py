@@ -18,7 +18,7 @@ from llave_hf.processing_llave import LlaveProcessor
 
 from .arguments import LlaveTrainingArguments
 from .quantization import check_quantization
-from .recipe_checks import check_from_scratch, check_keys, check_kinds
+from .recipe_checks import check_from_scratch, check_keys, check_kinds, switch_words
 
 _DTYPES = ("auto", "float32", "bfloat16")
 
@@ -110,8 +110,16 @@ _KINDS = (ModelArguments, DataArguments, LlaveTrainingArguments)
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """YAML as people write it: `1e-5` is a number (YAML 1.1 wants `1.0e-5`)."""
+    """YAML as people write it: `1e-5` is a number (YAML 1.1 wants `1.0e-5`), and `no` a word (`save_strategy: no`)
+    until a key asks for a switch, see [`switch_words`]."""
 
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?i:true|false)$"), list("tTfF"))
 
 RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -144,7 +152,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     check_keys(raw, known_keys(), str(file))
     for key, value in _parse_overrides(overrides):
         _set(raw, key, value)
-    check_kinds(raw, {name: hint for kind in _KINDS for name, hint in get_type_hints(kind).items()}, str(file))
+    hints = {name: hint for kind in _KINDS for name, hint in get_type_hints(kind).items()}
+    raw = switch_words(raw, hints)
+    check_kinds(raw, hints, str(file))
     model, data, training = HfArgumentParser(_KINDS).parse_dict(raw)
     check_quantization(model.quantization, training)
     return Recipe(model, data, training, raw)

@@ -9,6 +9,8 @@ from typing import Any, get_args, get_origin
 
 from llave_hf.errors import UserError
 
+SWITCHES = {"yes": True, "on": True, "no": False, "off": False}  # as YAML 1.1 has it
+
 FEW = 12  # names that an error lists
 NEEDED = ("vocab_size", "vision_config", "text_config")  # of from_scratch
 
@@ -25,6 +27,23 @@ def check_keys(keys: Iterable[Any], known: Collection[str], where: str) -> None:
             listed = f"there are {', '.join(known)}." if len(known) <= FEW else "recipes/README.md lists the keys."
             hint = f"did you mean {near[0]!r}?" if near else listed
             raise UserError(f"{where} has the key {key!r}, which does not exist; {hint}")
+
+
+def switch_words(values: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """`yes`, `no`, `on` and `off` as truth where a key takes a switch, and in all that stands within a key; as words
+    where a key takes words."""
+    return {
+        key: _switched(value) if isinstance(value, (Mapping, list)) or bool in _choices(hints[key]) else value
+        for key, value in values.items()
+    }
+
+
+def _switched(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _switched(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_switched(inner) for inner in value]
+    return SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def check_kinds(values: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> None:

@@ -164,3 +164,17 @@ def test_a_model_that_is_nowhere_is_named_before_the_hub_is_asked() -> None:
     ):
         with pytest.raises(UserError, match=r"^There is no model folder /no/model: check the path"):
             opened()
+
+
+@pytest.mark.parametrize("key", ["save_strategy", "eval_strategy", "logging_strategy"])
+def test_no_is_a_word_where_a_word_is_meant(tmp_path: Path, key: str) -> None:
+    recipe = write_recipe(tmp_path, disable_tqdm="off")
+    recipe.write_text(recipe.read_text() + f"{key}: no\nbf16: off\ngradient_checkpointing: yes\n")
+    loaded = load_recipe(recipe)
+    assert getattr(loaded.training, key) == "no"
+    assert loaded.training.bf16 is False
+    assert loaded.training.gradient_checkpointing is True
+    assert loaded.training.disable_tqdm is False
+    overridden = load_recipe(recipe, [f"--{key}", "no", "--bf16", "no", "--gradient_checkpointing", "off"])
+    assert getattr(overridden.training, key) == "no"
+    assert overridden.training.gradient_checkpointing is False
