@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from llave_hf import __version__
 from llave_hf.commands import COMMANDS
 from llave_hf.errors import user_errors
+from llave_hf.library_lines import leave_out_lines
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.overrides = rest
+    leave_out_lines()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for client in ("httpx", "httpx2"):  # each names every request
         logging.getLogger(client).setLevel(logging.WARNING)

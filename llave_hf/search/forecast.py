@@ -1,9 +1,9 @@
-"""How long indexing will take: one file of each kind is indexed and timed, the others are counted by their tokens."""
+"""How long indexing will take: a few files of each kind are indexed and timed, the others counted by their tokens."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from .files import File, kind_of
 
 _NAMES = {"image": "picture", "video": "video", "text": "text"}
 SAMPLED = 64  # files of a kind whose headers are read for their size
+GROUP, MANY = 16, 64  # files of a kind: timed together where one is quick, if there are many
 TRIED = 3  # files of a kind, until one can be used
 
 
@@ -42,6 +43,11 @@ class Forecast:
             return kind_of(self._root / file.path)
         except (OSError, SyntaxError):  # a broken GIF; indexing it will say so
             return "image"
+
+    def group(self, kind: str, without: Collection[str]) -> list[File]:
+        """`GROUP` files of a kind, spread over them all; none where there are few."""
+        files = [file for file in self._kinds[kind] if file.path not in without]
+        return files[:: len(files) // GROUP][:GROUP] if len(files) >= MANY else []
 
     def contents(self) -> str:
         """`3 pictures, 1 video, 2 texts`."""

@@ -80,13 +80,34 @@ def test_the_estimate_comes_before_the_work(
     encoder = Slow()
     report = Collection.open(root / FOLDER_NAME, encoder).add(root, progress=True)
     error = capsys.readouterr().err
-    assert "To index: 10 pictures, 1 video, 1 text. One of each kind is timed first." in error
+    assert "To index: 10 pictures, 1 video, 1 text. A few of each kind are timed first." in error
     assert error.index("To index") < error.index("will take about") < error.index("Indexing:")
     found = re.search(r"The other (\d+) will take about (\d+) minutes on this machine", error)
     # one of the nine is broken, and equal ones are not encoded again, which nobody can know before
     assert found is not None and (int(found[1]), int(found[2])) == (9, 4)
     assert report.added == 11 and len(encoder.files) == len(set(encoder.files))
     assert set(report.broken) == {"broken.png"}
+
+
+def test_many_quick_files_are_timed_in_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each call takes a second, whatever it holds, and each picture a hundredth: the first alone would mislead."""
+    clock = [0.0]
+
+    class Quick(ColourEncoder):
+        def encode(self, inputs: list[Any], show_progress_bar: bool = False) -> np.ndarray:
+            clock[0] += 1 + 0.01 * len(inputs)
+            return super().encode(inputs, show_progress_bar)
+
+    for number in range(400):
+        flat(tmp_path / f"{number}.png", "red", size=20 + number)
+    monkeypatch.setattr("llave_hf.search.indexing.time.monotonic", lambda: clock[0])
+    report = Collection.open(tmp_path / FOLDER_NAME, Quick()).add(tmp_path, progress=True)
+    found = re.search(r"The other (\d+) will take about (\d+) seconds", capsys.readouterr().err)
+    assert found is not None and int(found[1]) == 400 - 1 - 16
+    assert int(found[2]) < 60
+    assert report.added == 400
 
 
 def test_a_broken_file_is_not_what_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,29 @@
+"""Lines of libraries that nobody can act on, left out of what a command or a run prints."""
+
+from __future__ import annotations
+
+import logging
+
+LEFT_OUT = {
+    # On import, also where nothing has four bits: that a faster kernel could be downloaded.
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+    # On import, also where DeepSpeed is installed and not used: that there is no GPU.
+    "DeepSpeed": "Setting accelerator to CPU",
+}
+
+
+class _Without(logging.Filter):
+    """Without the messages that start so."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self.start = start
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.start)
+
+
+def leave_out_lines() -> None:
+    """To be called before peft, bitsandbytes or DeepSpeed are imported; imports nothing itself."""
+    for name, start in LEFT_OUT.items():
+        logging.getLogger(name).addFilter(_Without(start))
