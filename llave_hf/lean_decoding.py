@@ -121,10 +121,10 @@ class LeanDecoding(contextlib.AbstractContextManager["LeanDecoding"]):
 
     def _run(self, rows: Sequence[Row], *, prunes: bool, shares: bool) -> torch.Tensor:
         features = join_rows(rows, self._pad_token_id)
-        self._prunes, self._shares, self._last = prunes, shares, None
         if shares:
             _ = self._keys_and_values  # runs the decoder itself, which must not see this batch's settings
             features = without_first(features, len(self._prefix))
+        self._prunes, self._shares, self._last = prunes, shares, None
         try:
             return self._forward(features)
         finally:
@@ -133,11 +133,7 @@ class LeanDecoding(contextlib.AbstractContextManager["LeanDecoding"]):
     @cached_property
     def _keys_and_values(self) -> KeysAndValues:
         assert self._decoder is not None
-        prunes, shares, self._prunes, self._shares = self._prunes, self._shares, False, False
-        try:
-            return self._decoder.run_prefix(self._prefix.to(self._device))
-        finally:
-            self._prunes, self._shares = prunes, shares
+        return self._decoder.run_prefix(self._prefix.to(self._device))
 
     def before_decoder(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Its arguments behind the shared prefix."""

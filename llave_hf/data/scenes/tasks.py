@@ -253,16 +253,24 @@ def _clips(rng: Random) -> tuple[list[str], list[Picture]]:
 
 def caption_to_video(rng: Random) -> Case:
     """Caption -> the clip that shows it, among other motions of the same thing and the same motions of another."""
-    captions, clips = _clips(rng)
-    sides = [Side(GIVEN_VIDEO, picture) for picture in clips]
-    return Case(Side(f"Find a video that shows the following: {captions[0]}\n"), sides[0], tuple(sides[1:]))
+    return _find_video("Find a video that shows the following", *_clips(rng))
 
 
 def video_to_caption(rng: Random) -> Case:
     """Clip -> its caption."""
-    captions, clips = _clips(rng)
-    query = Side(IMAGE + "Find a caption describing the given video.\n", clips[0])
-    return Case(query, Side(captions[0]), tuple(Side(text) for text in captions[1:]))
+    return _find_caption("Find a caption describing the given video", *_clips(rng))
+
+
+def _find_video(instruction: str, captions: list[str], clips: list[Picture]) -> Case:
+    """The first caption and its clip among the others."""
+    answer, *wrong = (Side(GIVEN_VIDEO, picture) for picture in clips)
+    return Case(Side(f"{instruction}: {captions[0]}\n"), answer, tuple(wrong))
+
+
+def _find_caption(instruction: str, captions: list[str], clips: list[Picture]) -> Case:
+    """The first clip and its caption among the others."""
+    answer, *wrong = map(Side, captions)
+    return Case(Side(f"{IMAGE}{instruction}.\n", clips[0]), answer, tuple(wrong))
 
 
 def short_clip(rng: Random) -> Callable[[Description], Picture]:
@@ -305,16 +313,12 @@ def _things_in_clips(rng: Random) -> tuple[list[str], list[Picture]]:
 
 def caption_to_clip(rng: Random) -> Case:
     """Caption of what is shown -> the short clip that shows it."""
-    captions, clips = _things_in_clips(rng)
-    sides = [Side(GIVEN_VIDEO, picture) for picture in clips]
-    return Case(Side(f"Find a video that matches the given caption: {captions[0]}\n"), sides[0], tuple(sides[1:]))
+    return _find_video("Find a video that matches the given caption", *_things_in_clips(rng))
 
 
 def clip_to_caption(rng: Random) -> Case:
     """Short clip -> the caption of what it shows."""
-    captions, clips = _things_in_clips(rng)
-    query = Side(IMAGE + "Find a video caption describing the given video.\n", clips[0])
-    return Case(query, Side(captions[0]), tuple(Side(text) for text in captions[1:]))
+    return _find_caption("Find a video caption describing the given video", *_things_in_clips(rng))
 
 
 TASKS = (
