@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from llave_hf import __version__
 from llave_hf.commands import COMMANDS
-from llave_hf.errors import user_errors
+from llave_hf.errors import leave_ranks, user_errors
 from llave_hf.library_lines import leave_out_lines
 
 
@@ -46,3 +46,4 @@ def build_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     main()
+    leave_ranks()

@@ -5,9 +5,6 @@ On one process every function is the identity, so that the code above it has one
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
 from typing import Any
 
 import torch
@@ -35,20 +32,6 @@ def rank() -> int:
 def world_size() -> int:
     """W, the number of processes."""
     return dist.get_world_size() if is_initialized() else 1
-
-
-def leave() -> None:
-    """Ends a rank that has done all it had to: exit handlers run, Python's own shutdown does not.
-
-    That one may abort where a thread of gloo still holds a tensor, and takes up to a minute with an engine in memory.
-    Does nothing in a process that was started alone.
-    """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def barrier() -> None:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 
 from .commands.evaluate import add_options, run
-from .errors import user_errors
+from .errors import leave_ranks, user_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,3 +37,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
+    leave_ranks()

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .errors import user_errors
+from .errors import leave_ranks, user_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,7 +35,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # worker processes are forked after its first use
     main()
-    if "torch" in sys.modules:  # it trained, and did not only print its help
-        from . import distributed
-
-        distributed.leave()
+    leave_ranks()

@@ -23,8 +23,7 @@ import accelerate.accelerator
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from llave_hf import distributed
-from llave_hf.errors import UserError
+from llave_hf.errors import UserError, leave_ranks
 from llave_hf.training.recipe import load_recipe
 from llave_hf.training.run import train
 
@@ -74,4 +73,4 @@ if __name__ == "__main__":
         accelerate.accelerator.fsdp2_prepare_model = _telling
     main()
     sys.stdout.write(f"done at {time.time()}\n")
-    distributed.leave()
+    leave_ranks()

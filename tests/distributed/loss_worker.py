@@ -15,6 +15,7 @@ from loss_features import FEATURES, VECTORS, batch, definition
 from loss_reference import CASES, TOLERANCE, dense, tensors, unit
 
 from llave_hf import distributed
+from llave_hf.errors import leave_ranks
 from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
 
 
@@ -146,3 +147,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_ranks()

@@ -27,6 +27,7 @@ from step_helpers import furthest, give_teacher, gradients_of, make_pairs, make_
 
 from llave_hf import distributed  # noqa: E402
 from llave_hf.data.samples import Pair  # noqa: E402
+from llave_hf.errors import leave_ranks  # noqa: E402
 from llave_hf.training.trainer import LlaveTrainer  # noqa: E402
 
 TOLERANCE = {True: 1e-10, False: 1e-5}
@@ -256,3 +257,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_ranks()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
+from llave_hf.errors import leave_ranks
 from llave_hf.evaluation import evaluate_benchmark, vectors
 
 
@@ -46,3 +47,4 @@ if __name__ == "__main__":
     options: dict[str, Any] = {"batch_size": 1, "show_progress": False, "model_revision": "v1"}
     evaluate_benchmark(model, benchmark, output_dir=output, cache=cache, **options)
     state.destroy_process_group()
+    leave_ranks()

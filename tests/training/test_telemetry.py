@@ -596,6 +596,7 @@ import os, sys, torch
 import torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from test_telemetry import pairs
+from llave_hf.errors import leave_ranks
 from llave_hf.training.telemetry import Telemetry
 dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
@@ -617,6 +618,7 @@ assert torch.equal(resumed.state_dict()["open"], state["open"])
 telemetry.save(sys.argv[2] + f"/{rank}")
 torch.save({"logs": logs, **state}, f"{sys.argv[2]}/{rank}.pt")
 dist.destroy_process_group()
+leave_ranks()
 """
 
 
