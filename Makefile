@@ -52,9 +52,9 @@ RELEASES ?= 5.17.0 5.23.0 5.24.0
 test-releases: $(STAMP)  ## every backbone on several releases of transformers: vectors, gradients, threads, shortcuts
 	for release in $(RELEASES); do \
 	  $(BIN)/python -m pip install --quiet --target .releases/$$release transformers==$$release && \
-	  PYTHONPATH="$(CURDIR)/.releases/$$release" $(PYTEST) -m 'not gpu' -p no:cacheprovider tests/test_backbones.py \
-	    tests/test_proofs.py tests/test_threads.py tests/training/test_lean_forward.py \
-	    tests/training/test_tower_memory.py || exit 1; \
+	  PYTHONPATH="$(CURDIR)/.releases/$$release" $(PYTEST) -m 'not gpu' -p no:cacheprovider tests/model/test_backbones.py \
+	    tests/encoding/test_proofs.py tests/encoding/test_threads.py tests/training/step/test_lean_forward.py \
+	    tests/training/step/test_tower_memory.py || exit 1; \
 	done
 
 lint: $(STAMP)  ## check style

@@ -10,29 +10,29 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from .lazy_names import lazy_names
-from .registration import register_when_imported
+from llave_hf.runtime.lazy_names import lazy_names
+from llave_hf.runtime.registration import register_when_imported
 
 if TYPE_CHECKING:
-    from .configuration_llave import LlaveConfig
-    from .losses.contrastive import HardnessWeightedContrastiveLoss
-    from .modeling_llave import LlaveModel, LlaveModelOutput
-    from .processing_llave import LlaveProcessor
-    from .sentence_transformer import LlaveSentenceTransformer
-    from .training.arguments import LlaveTrainingArguments
-    from .training.trainer import LlaveTrainer
+    from llave_hf.encoding.sentence_transformer import LlaveSentenceTransformer
+    from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
+    from llave_hf.model.configuration_llave import LlaveConfig
+    from llave_hf.model.modeling_llave import LlaveModel, LlaveModelOutput
+    from llave_hf.model.processing_llave import LlaveProcessor
+    from llave_hf.training.recipe.arguments import LlaveTrainingArguments
+    from llave_hf.training.trainer import LlaveTrainer
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "HardnessWeightedContrastiveLoss": "losses.contrastive",
-            "LlaveConfig": "configuration_llave",
-            "LlaveModel": "modeling_llave",
-            "LlaveModelOutput": "modeling_llave",
-            "LlaveProcessor": "processing_llave",
-            "LlaveSentenceTransformer": "sentence_transformer",
+            "LlaveConfig": "model.configuration_llave",
+            "LlaveModel": "model.modeling_llave",
+            "LlaveModelOutput": "model.modeling_llave",
+            "LlaveProcessor": "model.processing_llave",
+            "LlaveSentenceTransformer": "encoding.sentence_transformer",
             "LlaveTrainer": "training.trainer",
-            "LlaveTrainingArguments": "training.arguments",
+            "LlaveTrainingArguments": "training.recipe.arguments",
         },
     )
 

@@ -13,7 +13,8 @@ import logging
 import os
 from collections.abc import Sequence
 
-from .commands.evaluate import add_options, run
+from llave_hf.cli.evaluation.evaluate import add_options, run
+
 from .errors import leave_ranks, user_errors
 
 

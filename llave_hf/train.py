@@ -23,11 +23,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__doc__)
         return
     with user_errors():
-        from .training.run_log import shorten_log
+        from llave_hf.training.run_log import shorten_log
 
         shorten_log()  # before the next imports, which say such things
-        from .training.recipe import load_recipe
-        from .training.run import train
+        from llave_hf.training.recipe.recipe import load_recipe
+        from llave_hf.training.run import train
 
         train(load_recipe(arguments[0], arguments[1:]))
 

@@ -30,7 +30,7 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from llave_hf.from_scratch import train_tokenizer
+from llave_hf.checkpoints.from_scratch import train_tokenizer
 
 KINDS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 TIMED = ("qwen3_vl", "qwen3_5")  # a video's frames are told their times

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from llave_hf import LlaveModel, LlaveProcessor
-from llave_hf.from_scratch import build_from_scratch
+from llave_hf.checkpoints.from_scratch import build_from_scratch
 
 TEXTS = (
     "a dog in the snow",

@@ -39,7 +39,7 @@ def own_class(folder: str) -> str:
 
 
 def own_file(folder: str) -> str:
-    from llave_hf.configuration_llave import LlaveConfig
+    from llave_hf.model.configuration_llave import LlaveConfig
 
     return LlaveConfig.__name__
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llave_hf.commands import COMMANDS
+from llave_hf.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {
@@ -79,7 +79,7 @@ def test_help_of_the_scenes_needs_what_draws_and_writes_them() -> None:
 def test_what_transformers_imports_stays_light() -> None:
     """A process that reads a configuration or a tokenizer needs neither our models nor PyTorch's."""
     script = "import llave_hf\nfrom transformers import AutoConfig, AutoTokenizer\nAutoConfig.for_model('llave')\n"
-    script += "assert 'llave_hf.modeling_llave' not in sys.modules and 'llave_hf.processing_llave' not in sys.modules"
+    script += "assert 'llave_hf.model.modeling_llave' not in sys.modules and 'llave_hf.model.processing_llave' not in sys.modules"
     assert sorted({"sentence_transformers", "datasets", "accelerate"} & loaded_after(script)) == []
 
 
@@ -98,7 +98,7 @@ def test_lazy_names_are_listed_and_unknown_ones_refused() -> None:
 def test_a_stand_in_pickles_and_calls_as_its_class() -> None:
     """Registries are pickled where classes travel by value; a stand-in that was not used yet goes with them."""
     from llave_hf.errors import UserError
-    from llave_hf.registration import _StandIn
+    from llave_hf.runtime.registration import _StandIn
 
     stand_in = _StandIn("llave_hf.errors:UserError")
     assert pickle.loads(pickle.dumps(stand_in)) is UserError

@@ -14,7 +14,7 @@ from llave_hf.data.scenes import write_scenes
 from llave_hf.quickstart.__main__ import RECIPE, next_commands
 from llave_hf.quickstart.album import QUESTIONS, RIGHT, album_scenes, draw_album
 from llave_hf.quickstart.answers import NEAREST, Answer, Found, answer, draw_answers
-from llave_hf.training.recipe import load_recipe
+from llave_hf.training.recipe.recipe import load_recipe
 
 
 def test_an_album_holds_right_pictures_near_misses_and_others_and_none_that_was_seen(tmp_path: Path) -> None:

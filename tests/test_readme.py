@@ -9,7 +9,7 @@ import pytest
 from helpers import picture, tiny_model, write_video
 
 from llave_hf.cli import build_parser
-from llave_hf.training.recipe import known_keys
+from llave_hf.training.recipe.recipe import known_keys
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "recipes/README.md", "model_cards/README.md")]

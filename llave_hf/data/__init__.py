@@ -5,37 +5,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llave_hf.lazy_names import lazy_names
+from llave_hf.runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from llave_hf.media_llave import MediaError
+    from llave_hf.data.batches.collator import LlaveCollator
+    from llave_hf.data.batches.sampler import TaskBatchSampler
+    from llave_hf.data.streaming.batches import StreamedBatches
+    from llave_hf.data.streaming.tasks import StreamedPairs, stream_pairs
+    from llave_hf.model.media_llave import MediaError
 
-    from .collator import LlaveCollator
     from .media import load_sample, open_image, open_video, resolve_media_path
     from .pairs import Pair, PairDataset, Sample, SourceSlice, load_pairs, sample_from
-    from .sampler import TaskBatchSampler
-    from .stream_tasks import StreamedPairs, stream_pairs
-    from .streaming import StreamedBatches
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "LlaveCollator": "collator",
+            "LlaveCollator": "batches.collator",
             "MediaError": "media",
             "Pair": "pairs",
             "PairDataset": "pairs",
             "Sample": "pairs",
             "SourceSlice": "pairs",
-            "StreamedBatches": "streaming",
-            "StreamedPairs": "stream_tasks",
-            "TaskBatchSampler": "sampler",
+            "StreamedBatches": "streaming.batches",
+            "StreamedPairs": "streaming.tasks",
+            "TaskBatchSampler": "batches.sampler",
             "load_pairs": "pairs",
             "load_sample": "media",
             "open_image": "media",
             "open_video": "media",
             "resolve_media_path": "media",
             "sample_from": "pairs",
-            "stream_pairs": "stream_tasks",
+            "stream_pairs": "streaming.tasks",
         },
     )
 

@@ -13,7 +13,7 @@ from typing import TypedDict
 
 from PIL import Image
 
-from llave_hf.media_llave import MAX_FRAMES, MediaError, load_frames, load_image
+from llave_hf.model.media_llave import MAX_FRAMES, MediaError, load_frames, load_image
 
 from .samples import Sample
 

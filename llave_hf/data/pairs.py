@@ -13,13 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from .columns import ColumnError, negative_columns, side_columns
-from .judgements import read_judgements
+from llave_hf.data.rows.columns import ColumnError, negative_columns, side_columns
+from llave_hf.data.rows.labels import read_judgements
+from llave_hf.data.rows.tasks import PairDataset, SourceSlice, TaskRows
+from llave_hf.data.rows.validation import NEGATIVES, check_columns, check_media, check_side
+from llave_hf.data.sources.indexed import Subset, SubsetFiles, open_source
+from llave_hf.data.sources.specs import SourceSpec, TrainData, parse_specs
+
 from .samples import Pair, Sample, sample_from
-from .source_specs import SourceSpec, TrainData, parse_specs
-from .sources import Subset, SubsetFiles, open_source
-from .tasks import PairDataset, SourceSlice, TaskRows
-from .validation import NEGATIVES, check_columns, check_media, check_side
 
 
 def load_pairs(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llave_hf.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from llave_hf.model.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 MARK_PATTERN = r"<\|(?:image|video)_\d+\|>"  # also valid for RE2, which Arrow uses
 _MARKS = re.compile(rf"{MARK_PATTERN}(?:\s*{MARK_PATTERN})*")

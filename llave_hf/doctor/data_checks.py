@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llave_hf.data.judgements import hardness_of
 from llave_hf.data.media import load_sample
+from llave_hf.data.rows.labels import hardness_of
 from llave_hf.data.samples import Pair
-from llave_hf.data.stream_tasks import StreamedPairs, TrainingPairs
-from llave_hf.media_llave import MediaError
-from llave_hf.training.objective import hardness_columns
-from llave_hf.training.recipe import Recipe
+from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
+from llave_hf.model.media_llave import MediaError
+from llave_hf.training.objective.objective import hardness_columns
+from llave_hf.training.recipe.recipe import Recipe
 
 from .examination import NOTE, OK, PROBLEM, Finding, Patient
 

@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llave_hf.training.recipe import Recipe
+from llave_hf.training.recipe.recipe import Recipe
 
 from .examination import OK, Finding, Patient
 from .model_checks import config_of, part_sizes, skeleton

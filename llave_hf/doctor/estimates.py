@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from llave_hf.data.media import load_sample
-from llave_hf.media_llave import MediaError
-from llave_hf.processing_llave import LlaveProcessor
-from llave_hf.training.graph_memory import GIB, activation_bytes, is_checkpointed
-from llave_hf.training.recipe import Recipe
+from llave_hf.model.media_llave import MediaError
+from llave_hf.model.processing_llave import LlaveProcessor
+from llave_hf.training.recipe.recipe import Recipe
+from llave_hf.training.recipe.tuning import STACKS, frozen_parts
 from llave_hf.training.run import training_texts
-from llave_hf.training.tuning import STACKS, frozen_parts
+from llave_hf.training.step.graph_memory import GIB, activation_bytes, is_checkpointed
 
 from .engine_sizes import check_engines
 from .examination import NOTE, OK, PROBLEM, Finding, Patient
@@ -157,7 +157,7 @@ def _processor(patient: Patient) -> LlaveProcessor:
     arguments = patient.recipe.model
     if arguments.model is not None:
         return LlaveProcessor.from_pretrained(arguments.model, **arguments.processor)
-    from llave_hf.from_scratch import train_tokenizer
+    from llave_hf.checkpoints.from_scratch import train_tokenizer
 
     assert patient.dataset is not None
     fields = arguments.from_scratch or {}

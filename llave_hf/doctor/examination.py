@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llave_hf.data.stream_tasks import TrainingPairs
-from llave_hf.training.engine_choice import EngineChoice
-from llave_hf.training.recipe import Recipe, load_recipe
+from llave_hf.data.streaming.tasks import TrainingPairs
+from llave_hf.training.engines.choice import EngineChoice
+from llave_hf.training.recipe.recipe import Recipe, load_recipe
 
 OK, NOTE, PROBLEM = "ok", "note", "PROBLEM"
 

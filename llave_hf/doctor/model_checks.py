@@ -10,12 +10,12 @@ import torch
 from transformers import AutoConfig
 
 from llave_hf import LlaveConfig, LlaveModel
-from llave_hf.backbones_llave import backbone_of
-from llave_hf.llava_qwen.configuration import LlavaQwenConfig, to_llave_config
-from llave_hf.llava_qwen.vision_towers import find_vision_tower
-from llave_hf.training.parts import part_parameters
-from llave_hf.training.recipe import Recipe
-from llave_hf.training.tuning import PARTS, LoraSettings, frozen_parts
+from llave_hf.checkpoints.llava_qwen.configuration import LlavaQwenConfig, to_llave_config
+from llave_hf.checkpoints.llava_qwen.vision_towers import find_vision_tower
+from llave_hf.model.backbones_llave import backbone_of
+from llave_hf.training.recipe.recipe import Recipe
+from llave_hf.training.recipe.tuning import PARTS, LoraSettings, frozen_parts
+from llave_hf.training.tuning.parts import part_parameters
 
 from .examination import OK, Finding, Patient
 

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedConfig
 
 from llave_hf.training.batches import train_dataloader
-from llave_hf.training.objective import Objective
-from llave_hf.training.precision import emulated
+from llave_hf.training.objective.objective import Objective
+from llave_hf.training.tuning.precision import emulated
 
 from .examination import NOTE, OK, PROBLEM, Finding, Patient
 from .model_checks import config_of

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from .benchmark import Benchmark, BenchmarkError, Task, bundled_benchmarks, load_benchmark
-from .comparison import Comparison, compare_results
-from .evaluate import evaluate_benchmark
-from .modules import module_path
-from .report_page import PageOptions
-from .results import BenchmarkResults, TaskResult
+from typing import TYPE_CHECKING
+
+from llave_hf.runtime.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from .benchmark.benchmark import Benchmark, BenchmarkError, Task, bundled_benchmarks, load_benchmark
+    from .comparison import Comparison, compare_results
+    from .evaluate import evaluate_benchmark
+    from .modules import module_path
+    from .report.page import PageOptions
+    from .results import BenchmarkResults, TaskResult
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "Benchmark": "benchmark.benchmark",
+            "BenchmarkError": "benchmark.benchmark",
+            "BenchmarkResults": "results",
+            "Comparison": "comparison",
+            "PageOptions": "report.page",
+            "Task": "benchmark.benchmark",
+            "TaskResult": "results",
+            "bundled_benchmarks": "benchmark.benchmark",
+            "compare_results": "comparison",
+            "evaluate_benchmark": "evaluate",
+            "load_benchmark": "benchmark.benchmark",
+            "module_path": "modules",
+        },
+    )
 
 __all__ = [
     "Benchmark",

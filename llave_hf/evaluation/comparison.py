@@ -19,10 +19,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from llave_hf.errors import UserError
-from llave_hf.places import check_output_folder
+from llave_hf.evaluation.scoring.metrics import FloatArray
+from llave_hf.evaluation.scoring.resampling import (
+    bootstrap_interval,
+    bootstrap_interval_of_means,
+    holm,
+    p_value,
+    sign_flip_means,
+)
+from llave_hf.runtime.places import check_output_folder
 
-from .metrics import FloatArray
-from .resampling import bootstrap_interval, bootstrap_interval_of_means, holm, p_value, sign_flip_means
 from .results import PER_QUERY_FILE
 
 RESAMPLES = 20_000

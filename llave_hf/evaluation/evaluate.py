@@ -10,21 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from llave_hf import distributed
-from llave_hf.data.vector_store import VectorStore
+from llave_hf.data.vectors.store import VectorStore
+from llave_hf.encoding.model_identity import ModelIdentity, identify, loaded_revision
 from llave_hf.errors import UserError
-from llave_hf.model_identity import ModelIdentity, identify, loaded_revision
-from llave_hf.places import check_model, check_output_folder
+from llave_hf.evaluation.benchmark.benchmark import Benchmark, load_benchmark
+from llave_hf.evaluation.benchmark.collection import collect_inputs
+from llave_hf.evaluation.benchmark.rows import RowReader
+from llave_hf.evaluation.report.files import write_json, write_report
+from llave_hf.evaluation.report.leaderboard import LEADERBOARD_FILE, leaderboard
+from llave_hf.evaluation.report.page import DEFAULTS, PAGE_FILE, PageOptions, render_page
+from llave_hf.evaluation.report.training_weights import training_weights
+from llave_hf.evaluation.retrieval.retrieval import normalise, score_tasks
+from llave_hf.evaluation.retrieval.vectors import Encoder, encode_inputs
+from llave_hf.runtime.places import check_model, check_output_folder
 
-from .benchmark import Benchmark, load_benchmark
-from .collection import collect_inputs
-from .leaderboard import LEADERBOARD_FILE, leaderboard
-from .report import write_json, write_report
-from .report_page import DEFAULTS, PAGE_FILE, PageOptions, render_page
 from .results import BenchmarkResults, TaskResult, write_per_query
-from .retrieval import normalise, score_tasks
-from .rows import RowReader
-from .training_weights import training_weights
-from .vectors import Encoder, encode_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def open_encoder(
     model: Encoder | str | os.PathLike[str], revision: str | None, dtype: str | None = None
 ) -> tuple[Encoder, ModelIdentity]:
     """The encoder behind a folder, a Hub id or an object, and its identity; `revision` where the caller knows it."""
-    from llave_hf.sentence_transformer import load_encoder
+    from llave_hf.encoding.sentence_transformer import load_encoder
 
     if not isinstance(model, (str, os.PathLike)):
         return model, identify(model, revision)

@@ -11,12 +11,11 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-from llave_hf.model_identity import UNKNOWN, ModelIdentity, package_versions
-
-from .benchmark import DISTRIBUTIONS, Task
-from .collection import TaskInputs
-from .inputs import ROWS_NAMED
-from .metrics import (
+from llave_hf.encoding.model_identity import UNKNOWN, ModelIdentity, package_versions
+from llave_hf.evaluation.benchmark.benchmark import DISTRIBUTIONS, Task
+from llave_hf.evaluation.benchmark.collection import TaskInputs
+from llave_hf.evaluation.benchmark.inputs import ROWS_NAMED
+from llave_hf.evaluation.scoring.metrics import (
     AnswerRanks,
     FloatArray,
     chance,
@@ -25,9 +24,9 @@ from .metrics import (
     precision_at_1_bounds,
     without_ties,
 )
-from .nearest import Nearest
-from .resampling import bootstrap_interval, bootstrap_interval_of_means
-from .similarities import Similarities
+from llave_hf.evaluation.scoring.nearest import Nearest
+from llave_hf.evaluation.scoring.resampling import bootstrap_interval, bootstrap_interval_of_means
+from llave_hf.evaluation.scoring.similarities import Similarities
 
 PER_QUERY_FILE = "per_query.safetensors"
 

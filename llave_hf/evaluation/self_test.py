@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .collection import TaskInputs
-from .metrics import chance, per_query_metric
-from .retrieval import normalise, rank_tasks
+from llave_hf.evaluation.benchmark.collection import TaskInputs
+from llave_hf.evaluation.retrieval.retrieval import normalise, rank_tasks
+from llave_hf.evaluation.scoring.metrics import chance, per_query_metric
 
 DIMENSIONS = 16
 DRAWS = 8

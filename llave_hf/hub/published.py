@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from .card_metadata import TAGS
-from .model_card import render
+from llave_hf.hub.card.metadata import TAGS
+from llave_hf.hub.card.model_card import render
 
 MARKER = "<!-- card written by llave_hf: `python -m llave_hf.hub.published model_cards` writes it anew -->"
 

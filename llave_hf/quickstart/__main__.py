@@ -98,7 +98,7 @@ def compare(scenes: Path, initial: Path, model: Path) -> None:
     import json
 
     from llave_hf.evaluation import evaluate_benchmark
-    from llave_hf.evaluation.report import plot_scores
+    from llave_hf.evaluation.report.files import plot_scores
 
     before_file = model / "eval_before" / "results.json"
     if not before_file.exists():

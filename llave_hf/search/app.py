@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llave_hf.errors import UserError
-from llave_hf.media_llave import MediaError, load_image
+from llave_hf.model.media_llave import MediaError, load_image
 
 from .collection import Collection, Hit
 from .listing import counts_line

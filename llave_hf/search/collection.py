@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from llave_hf.errors import UserError
-from llave_hf.media_llave import load_image
-from llave_hf.places import check_possible_folder
+from llave_hf.model.media_llave import load_image
+from llave_hf.runtime.places import check_possible_folder
 
 from .embedder import Embedder
 from .filters import Moment, condition

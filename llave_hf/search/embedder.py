@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from llave_hf.errors import UserError
-from llave_hf.modeling_llave import LlaveModel
-from llave_hf.progress import forward_bar
+from llave_hf.model.modeling_llave import LlaveModel
+from llave_hf.runtime.progress import forward_bar
 
 # Inputs whose vectors tell models apart, whatever folder, device or dtype they come in.
 PROBE_TEXTS = ("a dog in the snow", "Represent the following text: blue squares, 17 of them")
@@ -32,7 +32,7 @@ class Embedder:
     def __init__(self, model: Any, dtype: str | None = None) -> None:
         self.name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else "an encoder"
         if isinstance(model, (str, os.PathLike)):
-            from llave_hf.sentence_transformer import load_encoder
+            from llave_hf.encoding.sentence_transformer import load_encoder
 
             if os.path.isdir(model):
                 self.name = os.path.abspath(model)

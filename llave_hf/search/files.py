@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from llave_hf.content_keys import file_digest
+from llave_hf.encoding.content_keys import file_digest
 from llave_hf.errors import UserError
-from llave_hf.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from llave_hf.model.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 KINDS = ("text", "image", "video")

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llave_hf.encoding_plan import estimate_tokens
-from llave_hf.processing_llave import LlaveProcessor
+from llave_hf.encoding.plan import estimate_tokens
+from llave_hf.model.processing_llave import LlaveProcessor
 
 from .files import File, kind_of
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from llave_hf.media_llave import MediaError, load_frames, load_image, to_rgb
+from llave_hf.model.media_llave import MediaError, load_frames, load_image, to_rgb
 
 from .collection import Hit
 

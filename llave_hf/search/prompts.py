@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from llave_hf.errors import UserError
-from llave_hf.sentence_transformer_layout_llave import PROMPTS
+from llave_hf.model.sentence_transformer_layout_llave import PROMPTS
 
 PLACE = "{text}"
 # MMEB's: what LLaVE's models were trained with. A picture that is asked with is embedded as pictures are stored, so

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from llave_hf.errors import UserError
-from llave_hf.places import check_file
+from llave_hf.runtime.places import check_file
 
 from .checks import check_number, mapping
 

@@ -24,7 +24,7 @@ class Outcome:
         metrics: Of the subsets.
         steps: That were trained.
         seconds: Of all its attempts, start and evaluation included.
-        telemetry: Of the last stretch of training, see [`llave_hf.training.telemetry_report.summary`].
+        telemetry: Of the last stretch of training, see [`llave_hf.training.telemetry.report.summary`].
     """
 
     run: Run

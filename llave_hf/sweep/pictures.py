@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llave_hf.hub.plots import EASY, HARD, POSITIVE
+from llave_hf.hub.card.plots import EASY, HARD, POSITIVE
 
 from .statistics import Estimate
 from .summary import GroupSummary, VariantSummary

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from llave_hf.errors import UserError
-from llave_hf.places import check_output_folder
-from llave_hf.training.recipe import Recipe, RecipeLoader, known_keys, load_recipe
-from llave_hf.training.recipe_checks import check_keys
+from llave_hf.runtime.places import check_output_folder
+from llave_hf.training.recipe.checks import check_keys
+from llave_hf.training.recipe.recipe import Recipe, RecipeLoader, known_keys, load_recipe
 
 from .checks import check_number, check_seeds, mapping, named_entries
 from .plan import Group, Run, Sweep, Variant, slug, what

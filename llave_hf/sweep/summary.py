@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from llave_hf.evaluation.report_order import META_TASKS
+from llave_hf.evaluation.report.order import META_TASKS
 from llave_hf.evaluation.results import package_versions
 
 from .outcomes import Outcome, read_outcome

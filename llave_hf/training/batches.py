@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from llave_hf.data.batches.sampler import TaskBatchSampler
 from llave_hf.data.pairs import PairDataset
-from llave_hf.data.sampler import TaskBatchSampler
 from llave_hf.data.samples import Pair
-from llave_hf.data.stream_tasks import StreamedPairs, TrainingPairs
-from llave_hf.data.streaming import StreamedBatches
-
-from .arguments import LlaveTrainingArguments
+from llave_hf.data.streaming.batches import StreamedBatches
+from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 
 
 class EpochDataLoader(DataLoader):

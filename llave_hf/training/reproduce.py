@@ -17,14 +17,13 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainingArguments
 
-from llave_hf.adapters import open_base, with_adapter
+from llave_hf.checkpoints.adapters import open_base, with_adapter
 from llave_hf.errors import UserError, user_errors
-from llave_hf.modeling_llave import LlaveModel
-
-from .arguments import LlaveTrainingArguments
-from .grad_cache import Part, cached_backward
-from .objective import Objective
-from .postmortem import first_not_finite
+from llave_hf.model.modeling_llave import LlaveModel
+from llave_hf.training.objective.objective import Objective
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
+from llave_hf.training.recovery.postmortem import first_not_finite
+from llave_hf.training.step.grad_cache import Part, cached_backward
 
 Tensors = dict[str, torch.Tensor]
 

@@ -14,24 +14,24 @@ from PIL import Image
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
+from llave_hf.checkpoints.from_scratch import build_from_scratch
+from llave_hf.checkpoints.initialisation import match_processor
 from llave_hf.data.media import load_sample
 from llave_hf.data.pairs import load_pairs
-from llave_hf.data.stream_tasks import TrainingPairs, stream_pairs
+from llave_hf.data.streaming.tasks import TrainingPairs, stream_pairs
 from llave_hf.errors import UserError
-from llave_hf.from_scratch import build_from_scratch
-from llave_hf.initialisation import match_processor
-from llave_hf.modeling_llave import LlaveModel
-from llave_hf.places import check_folder, check_model, check_model_path, check_output_folder
-from llave_hf.processing_llave import LlaveProcessor
+from llave_hf.model.modeling_llave import LlaveModel
+from llave_hf.model.processing_llave import LlaveProcessor
+from llave_hf.runtime.places import check_folder, check_model, check_model_path, check_output_folder
+from llave_hf.training.engines.choice import refuse_impossible
+from llave_hf.training.engines.whole_models import whole_models
+from llave_hf.training.finish.finished_model import save_finished
+from llave_hf.training.recipe.recipe import DataArguments, ModelArguments, Recipe
+from llave_hf.training.recovery.whole_folders import clear_leftovers, whole_folder
+from llave_hf.training.tuning.quantization import mark_quantized, quantization_config
 
-from .engine_choice import refuse_impossible
-from .finished_model import save_finished
-from .quantization import mark_quantized, quantization_config
-from .recipe import DataArguments, ModelArguments, Recipe
 from .summary import describe_run
 from .trainer import LlaveTrainer
-from .whole_folders import clear_leftovers, whole_folder
-from .whole_models import whole_models
 
 if TYPE_CHECKING:
     from llave_hf.evaluation import Benchmark

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.utils.logging import set_tqdm_hook
 
-from llave_hf.library_lines import leave_out_lines
+from llave_hf.runtime.library_lines import leave_out_lines
 
 SOON = 5.0  # seconds
 

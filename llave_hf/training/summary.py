@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llave_hf.data.planning import KINDS, plan_micro_batches, token_fill
-from llave_hf.data.stream_tasks import StreamedPairs, TrainingPairs
+from llave_hf.data.batches.planning import KINDS, plan_micro_batches, token_fill
+from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
+from llave_hf.training.recipe.recipe import Recipe
+from llave_hf.training.step.lockstep import tower_calls
+from llave_hf.training.tuning.parts import count_parameters
+from llave_hf.training.tuning.precision import autocast_dtype, emulated
 
-from .arguments import LlaveTrainingArguments
-from .lockstep import tower_calls
-from .parts import count_parameters
-from .precision import autocast_dtype, emulated
-from .recipe import Recipe
 from .trainer import LlaveTrainer
 
 SAMPLED_PAIRS = 64

@@ -14,40 +14,40 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import TrainerControl
 
-from llave_hf.data.bad_samples import TracedCollator
-from llave_hf.data.collator import LlaveCollator
-from llave_hf.data.stream_tasks import TrainingPairs
-from llave_hf.encoding import LlaveEncoder
-from llave_hf.model_identity import weights_revision
-from llave_hf.modeling_llave import LlaveModel
-from llave_hf.processing_llave import LlaveProcessor
+from llave_hf.data.batches.collator import LlaveCollator
+from llave_hf.data.streaming.tasks import TrainingPairs
+from llave_hf.encoding.encoder import LlaveEncoder
+from llave_hf.encoding.model_identity import weights_revision
+from llave_hf.model.modeling_llave import LlaveModel
+from llave_hf.model.processing_llave import LlaveProcessor
+from llave_hf.training.engines.choice import FSDP, EngineChoice, refuse_impossible
+from llave_hf.training.engines.engines import Engine, is_spread, whole_tensors
+from llave_hf.training.engines.unused_parameters import can_leave_parameters_unused
+from llave_hf.training.finish.publishing import PublishingTrainer
+from llave_hf.training.objective.objective import AfterStep, Objective, hardness_columns
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
+from llave_hf.training.recovery.bad_sample_log import BadSampleLog
+from llave_hf.training.recovery.bad_samples import TracedCollator
+from llave_hf.training.recovery.checkpointing import CheckpointingTrainer
+from llave_hf.training.recovery.postmortem import PostMortem
+from llave_hf.training.step.cached_step import CachedStep, engine_of_step
+from llave_hf.training.step.grad_cache import Part
+from llave_hf.training.step.lean_forward import LeanForward
+from llave_hf.training.step.lockstep import in_order, order_parts
+from llave_hf.training.step.lockstep_encoding import LockstepEncoder
+from llave_hf.training.step.token_count import TokenCount
+from llave_hf.training.step.trial import MicroBatch
+from llave_hf.training.telemetry.watch import Watch
+from llave_hf.training.tuning.activation_checkpoints import CheckpointParts
+from llave_hf.training.tuning.lora import save_beside_adapter, tuned_model, without_peft
+from llave_hf.training.tuning.optimizer import MuonWithAdamW, set_part_rates
+from llave_hf.training.tuning.precision import set_precision
+from llave_hf.training.tuning.special_tokens import align_special_tokens
 
-from .activation_checkpoints import CheckpointParts
-from .arguments import LlaveTrainingArguments
-from .bad_sample_log import BadSampleLog
 from .batches import train_dataloader
-from .cached_step import CachedStep, engine_of_step
-from .checkpointing import CheckpointingTrainer
-from .engine_choice import FSDP, EngineChoice, refuse_impossible
-from .engines import Engine, is_spread, whole_tensors
-from .grad_cache import Part
-from .lean_forward import LeanForward
-from .lockstep import in_order, order_parts
-from .lockstep_encoding import LockstepEncoder
-from .lora import save_beside_adapter, tuned_model, without_peft
-from .objective import AfterStep, Objective, hardness_columns
-from .optimizer import MuonWithAdamW, set_part_rates
-from .postmortem import PostMortem
-from .precision import set_precision
-from .publishing import PublishingTrainer
-from .special_tokens import align_special_tokens
-from .token_count import TokenCount
-from .trial import MicroBatch
-from .unused_parameters import can_leave_parameters_unused
-from .watch import Watch
 
 if TYPE_CHECKING:
-    from llave_hf.evaluation.benchmark import Benchmark
+    from llave_hf.evaluation.benchmark.benchmark import Benchmark
 
 
 class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
@@ -261,8 +261,8 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
             output_dir: Where results.json, its tables and report.html are written; None: nowhere.
         """
         from llave_hf.evaluation import evaluate_benchmark
-        from llave_hf.evaluation.report_page import PageOptions
-        from llave_hf.evaluation.training_weights import recorded_weights
+        from llave_hf.evaluation.report.page import PageOptions
+        from llave_hf.evaluation.report.training_weights import recorded_weights
 
         benchmark = eval_dataset if eval_dataset is not None else self.eval_dataset
         if benchmark is None:

@@ -28,7 +28,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
 from llave_hf import LlaveProcessor, LlaveSentenceTransformer
-from llave_hf.from_scratch import build_from_scratch
+from llave_hf.checkpoints.from_scratch import build_from_scratch
 
 BATCH_SIZES = (4, 8, 16, 32, 64)
 SIZES = ((640, 480), (480, 640), (320, 240), (224, 224), (500, 333), (333, 500), (800, 600), (160, 120))

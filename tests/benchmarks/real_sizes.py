@@ -28,7 +28,7 @@ from PIL import Image
 from real_sizes_data import SIZES, write_checkpoint
 from safetensors import safe_open
 
-from llave_hf.processor_dtypes import opening_dtype
+from llave_hf.runtime.processor_dtypes import opening_dtype
 
 PICTURES = ((640, 480), (200, 120))
 

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from llave_hf import LlaveModel
-from llave_hf.from_scratch import train_tokenizer
-from llave_hf.llava_qwen.configuration import LlavaQwenConfig, to_llave_config
-from llave_hf.llava_qwen.vision_towers import KNOWN_TOWERS
+from llave_hf.checkpoints.from_scratch import train_tokenizer
+from llave_hf.checkpoints.llava_qwen.configuration import LlavaQwenConfig, to_llave_config
+from llave_hf.checkpoints.llava_qwen.vision_towers import KNOWN_TOWERS
 
 TOWER = "google/siglip-so400m-patch14-384"
 SHARD = 1_000_000_000  # bytes

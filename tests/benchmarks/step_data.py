@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from llave_hf.checkpoints.from_scratch import build_from_scratch
 from llave_hf.data.pairs import load_pairs
+from llave_hf.data.rows.tasks import PairDataset
 from llave_hf.data.samples import Sample
 from llave_hf.data.scenes import write_scenes
-from llave_hf.data.tasks import PairDataset
-from llave_hf.from_scratch import build_from_scratch
 
 WORKLOADS = {"images to texts": ("SceneCaption_i2t",), "mix": ("SceneCaption_i2t", "SceneCaption_t2i")}
 

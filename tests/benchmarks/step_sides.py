@@ -15,11 +15,11 @@ from step_data import as_stock_input
 from transformers import PrinterCallback
 
 from llave_hf import LlaveModel, LlaveProcessor
-from llave_hf.data.tasks import PairDataset
-from llave_hf.training import grad_cache
-from llave_hf.training.arguments import LlaveTrainingArguments
-from llave_hf.training.parts import freeze_parts
+from llave_hf.data.rows.tasks import PairDataset
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
+from llave_hf.training.step import grad_cache
 from llave_hf.training.trainer import LlaveTrainer
+from llave_hf.training.tuning.parts import freeze_parts
 
 TEMPERATURE = 0.02
 

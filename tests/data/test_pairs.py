@@ -14,7 +14,7 @@ from mmeb_rows import Row, rows
 
 from llave_hf.data import MediaError, Sample, load_pairs
 from llave_hf.data.pairs import PairDataset
-from llave_hf.data.sources import SourceSpec, _open_hub
+from llave_hf.data.sources.indexed import SourceSpec, _open_hub
 
 Write = Callable[..., str]
 

@@ -24,7 +24,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from llave_hf.errors import UserError, leave_ranks
-from llave_hf.training.recipe import load_recipe
+from llave_hf.training.recipe.recipe import load_recipe
 from llave_hf.training.run import train
 
 _start, _shard = PartialState.__init__, accelerate.accelerator.fsdp2_prepare_model

@@ -16,7 +16,7 @@ import torch
 from helpers import write_recipe, write_training_data
 from safetensors.torch import load_file
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "training" / "recovery"))
 
 from killing import equal
 

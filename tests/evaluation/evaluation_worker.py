@@ -16,7 +16,8 @@ import numpy as np
 from accelerate import PartialState
 
 from llave_hf.errors import leave_ranks
-from llave_hf.evaluation import evaluate_benchmark, vectors
+from llave_hf.evaluation import evaluate_benchmark
+from llave_hf.evaluation.retrieval import vectors
 
 
 class Counting:

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from llave_hf.evaluation import load_benchmark
-from llave_hf.evaluation.raw import EvalRow
-from llave_hf.evaluation.rows import RowReader
+from llave_hf.evaluation.benchmark.raw import EvalRow
+from llave_hf.evaluation.benchmark.rows import RowReader
 
 FRAMES = "video-tasks/frames"
 MARK = "<|image_1|>"

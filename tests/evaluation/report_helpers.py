@@ -10,13 +10,13 @@ from evaluation_helpers import RecordingEncoder, make_row, write_benchmark
 from PIL import Image
 
 from llave_hf.evaluation import BenchmarkResults, evaluate_benchmark
-from llave_hf.evaluation.benchmark import load_benchmark
-from llave_hf.evaluation.collection import collect_inputs
-from llave_hf.evaluation.inputs import DistinctInputs
+from llave_hf.evaluation.benchmark.benchmark import load_benchmark
+from llave_hf.evaluation.benchmark.collection import collect_inputs
+from llave_hf.evaluation.benchmark.inputs import DistinctInputs
+from llave_hf.evaluation.benchmark.rows import RowReader
 from llave_hf.evaluation.results import TaskResult
-from llave_hf.evaluation.retrieval import normalise, score_tasks
-from llave_hf.evaluation.rows import RowReader
-from llave_hf.evaluation.vectors import encode_inputs
+from llave_hf.evaluation.retrieval.retrieval import normalise, score_tasks
+from llave_hf.evaluation.retrieval.vectors import encode_inputs
 
 HOSTILE = "<script>document.title = 'taken'</script> & \"more\" <img src=x onerror=\"document.title='taken'\">"
 MARK = "<|image_1|>\nRepresent the given image.\n"

@@ -11,8 +11,9 @@ from safetensors.numpy import save
 
 from llave_hf import cli
 from llave_hf.errors import UserError
-from llave_hf.evaluation import evaluate_benchmark, resampling
+from llave_hf.evaluation import evaluate_benchmark
 from llave_hf.evaluation.comparison import compare_results
+from llave_hf.evaluation.scoring import resampling
 
 WORDS = [f"word {number}" for number in range(60)]
 
@@ -45,7 +46,7 @@ def evaluate(model: Any, path: Path, output: Path, **options: Any) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llave_hf.evaluation.report.plot_scores", lambda *_, **__: None)
+    monkeypatch.setattr("llave_hf.evaluation.report.files.plot_scores", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from evaluation_helpers import RecordingEncoder, constant_encoder, make_row, one_hot, random_encoder, write_benchmark
 from helpers import picture, tiny_model
 
-from llave_hf.encoding import LlaveEncoder
+from llave_hf.encoding.encoder import LlaveEncoder
+from llave_hf.encoding.model_identity import path_revision
 from llave_hf.evaluation import BenchmarkError, evaluate_benchmark, load_benchmark
-from llave_hf.model_identity import path_revision
 
 WORDS = ["a", "b", "c", "d", "e"]
 ROWS = {
@@ -113,7 +113,7 @@ def test_inputs_are_encoded_once_over_all_subsets(tmp_path: Path) -> None:
 
 
 def test_faults_of_the_data_come_before_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llave_hf.places._check_hub", lambda *_: None)  # the id is on the Hub
+    monkeypatch.setattr("llave_hf.runtime.places._check_hub", lambda *_: None)  # the id is on the Hub
     rows = {"A": [make_row("<|image_1|>", ["a", "b"], image="gone.png")]}
     with pytest.raises(BenchmarkError, match=r"gone.png"):
         evaluate("no/such-model", write_benchmark(tmp_path, rows))

@@ -12,8 +12,8 @@ from llave_hf import cli
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llave_hf.sentence_transformer.load_encoder", lambda path: constant_encoder())
-    monkeypatch.setattr("llave_hf.places._check_hub", lambda *_: None)  # my/model is there
+    monkeypatch.setattr("llave_hf.encoding.sentence_transformer.load_encoder", lambda path: constant_encoder())
+    monkeypatch.setattr("llave_hf.runtime.places._check_hub", lambda *_: None)  # my/model is there
 
 
 @pytest.mark.usefixtures("model")
@@ -62,8 +62,8 @@ def test_model_that_cannot_be_opened_is_named(
     def offline(path: str) -> None:
         raise OSError("We couldn't connect")
 
-    monkeypatch.setattr("llave_hf.sentence_transformer.load_encoder", offline)
-    monkeypatch.setattr("llave_hf.places._check_hub", lambda *_: None)  # my/model is there
+    monkeypatch.setattr("llave_hf.encoding.sentence_transformer.load_encoder", offline)
+    monkeypatch.setattr("llave_hf.runtime.places._check_hub", lambda *_: None)  # my/model is there
     benchmark = write_benchmark(tmp_path, {"A": [make_row("a", ["a", "b"])]})
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "my/model", "--benchmark", str(benchmark), "--output", str(tmp_path / "out")])

@@ -7,8 +7,9 @@ import evaluate
 import numpy as np
 import pytest
 
-from llave_hf.evaluation import metrics, module_path
+from llave_hf.evaluation import module_path
 from llave_hf.evaluation.modules import MODULES
+from llave_hf.evaluation.scoring import metrics
 
 SCORES = [[0.9, 0.1, 0.9], [0.2, 0.8], [0.3, 0.3, 0.3, 0.1], [0.5, -0.2, 0.1]]
 ANSWERS = [0, 0, 2, 0]

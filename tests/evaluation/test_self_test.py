@@ -6,7 +6,8 @@ import pytest
 from evaluation_helpers import make_row, write_benchmark
 
 from llave_hf import cli
-from llave_hf.evaluation import metrics, self_test
+from llave_hf.evaluation import self_test
+from llave_hf.evaluation.scoring import metrics
 
 ROWS = [
     make_row(f"query {n}", [f"word {n % 7}", *(f"word {n % 7 + m}" for m in range(1, 4 + n % 3))]) for n in range(80)
@@ -43,9 +44,9 @@ def test_scorer_whose_answer_wins_ties_fails(
 
 
 def test_random_vectors_that_know_the_answer_fail(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llave_hf.evaluation.benchmark import load_benchmark
-    from llave_hf.evaluation.collection import collect_inputs
-    from llave_hf.evaluation.rows import RowReader
+    from llave_hf.evaluation.benchmark.benchmark import load_benchmark
+    from llave_hf.evaluation.benchmark.collection import collect_inputs
+    from llave_hf.evaluation.benchmark.rows import RowReader
 
     benchmark = load_benchmark(path)
     inputs, tasks = collect_inputs(benchmark, RowReader(benchmark))

@@ -27,11 +27,11 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from llave_hf.data.collator import LlaveCollator
+from llave_hf.checkpoints.from_scratch import build_from_scratch
+from llave_hf.data.batches.collator import LlaveCollator
 from llave_hf.data.pairs import load_pairs
 from llave_hf.doctor.estimates import memory
-from llave_hf.from_scratch import build_from_scratch
-from llave_hf.training.recipe import Recipe, load_recipe
+from llave_hf.training.recipe.recipe import Recipe, load_recipe
 from llave_hf.training.trainer import LlaveTrainer
 
 SIGLIP = {

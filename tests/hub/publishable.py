@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from helpers import tiny_model
 
-from llave_hf.hub.fingerprint import write_fingerprint
-from llave_hf.hub.model_card import write_model_card
+from llave_hf.hub.card.model_card import write_model_card
+from llave_hf.hub.fingerprint.fingerprint import write_fingerprint
 
 
 def write_publishable(root: Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from helpers import picture, write_video
 from PIL import Image
 
-from llave_hf.media_llave import load_frames, load_image
+from llave_hf.model.media_llave import load_frames, load_image
 
 DIMENSION = 16
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}

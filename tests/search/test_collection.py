@@ -12,9 +12,9 @@ from helpers import tiny_model
 from PIL import Image
 from search_helpers import COLOURS, ColourEncoder, flat, write_folder
 
-from llave_hf.encoding import LlaveEncoder
+from llave_hf.encoding.encoder import LlaveEncoder
 from llave_hf.errors import UserError
-from llave_hf.media_llave import MediaError
+from llave_hf.model.media_llave import MediaError
 from llave_hf.search import Collection
 from llave_hf.search.collection import FOLDER_NAME
 from llave_hf.search.store import Store

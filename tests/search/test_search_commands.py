@@ -16,7 +16,9 @@ pytest.importorskip("lancedb", reason="pip install 'llave-hf[search]'")
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("llave_hf.sentence_transformer.load_encoder", lambda path: ColourEncoder(len(str(path))))
+    monkeypatch.setattr(
+        "llave_hf.encoding.sentence_transformer.load_encoder", lambda path: ColourEncoder(len(str(path)))
+    )
     monkeypatch.delenv("LLAVE_DEBUG", raising=False)
     return write_folder(tmp_path / "root")
 

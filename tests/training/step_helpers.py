@@ -14,8 +14,8 @@ from torch import nn
 
 from llave_hf import LlaveModel
 from llave_hf.data.samples import Pair, Sample
-from llave_hf.training.arguments import LlaveTrainingArguments
-from llave_hf.training.teacher import Teacher
+from llave_hf.training.objective.teacher import Teacher
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.trainer import LlaveTrainer
 
 TEXT = "a dog in the snow near an old house that nobody has seen for years"

@@ -11,10 +11,10 @@ import torch
 from helpers import write_recipe, write_training_data
 from safetensors.torch import load_file
 
-from llave_hf.data.stream_tasks import StreamedPairs
+from llave_hf.data.streaming.tasks import StreamedPairs
 from llave_hf.doctor import examine
 from llave_hf.train import main
-from llave_hf.training.recipe import load_recipe
+from llave_hf.training.recipe.recipe import load_recipe
 from llave_hf.training.run import load_training_pairs, train
 
 STREAM: dict[str, Any] = {"streaming": True, "stream_buffer_size": 8}

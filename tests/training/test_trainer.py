@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from llave_hf.data.pairs import load_pairs
 from llave_hf.train import main
-from llave_hf.training.arguments import LlaveTrainingArguments
-from llave_hf.training.recipe import load_recipe
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
+from llave_hf.training.recipe.recipe import load_recipe
 from llave_hf.training.run import train
 from llave_hf.training.summary import describe_micro_batches, sample_tokens
 from llave_hf.training.trainer import LlaveTrainer
@@ -51,7 +51,7 @@ def test_accumulated_gradients_are_the_mean_over_batches_and_a_warning_says_that
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []
-    monkeypatch.setattr("llave_hf.training.arguments.logger.warning", messages.append)
+    monkeypatch.setattr("llave_hf.training.recipe.arguments.logger.warning", messages.append)
     trainer = make_trainer(data, gradient_accumulation_steps=2)
     assert "adds no negatives" in messages[0]
     assert "still sees 3" in messages[0]

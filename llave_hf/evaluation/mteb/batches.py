@@ -11,7 +11,7 @@ from datasets import Video
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from llave_hf.media_llave import MediaError, load_frames, load_image
+from llave_hf.model.media_llave import MediaError, load_frames, load_image
 
 MODALITIES = ("text", "image", "video")
 

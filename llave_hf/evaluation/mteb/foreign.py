@@ -11,7 +11,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from torch.utils.data import DataLoader
 
 from llave_hf.errors import UserError
-from llave_hf.evaluation.vectors import Embeddings, as_array
+from llave_hf.evaluation.retrieval.vectors import Embeddings, as_array
 
 
 class ForeignModel:

@@ -16,10 +16,10 @@ from sentence_transformers import SentenceTransformer
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from llave_hf.content_keys import ContentKeys
-from llave_hf.evaluation.vectors import CHUNK_PIXELS, Embeddings, as_array, pixels_of
-from llave_hf.model_identity import identify, loaded_revision
-from llave_hf.sentence_transformer import load_encoder
+from llave_hf.encoding.content_keys import ContentKeys
+from llave_hf.encoding.model_identity import identify, loaded_revision
+from llave_hf.encoding.sentence_transformer import load_encoder
+from llave_hf.evaluation.retrieval.vectors import CHUNK_PIXELS, Embeddings, as_array, pixels_of
 
 from .batches import read_batches
 from .model_meta import dimensions, model_meta

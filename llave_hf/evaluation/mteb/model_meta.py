@@ -13,9 +13,9 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import Licenses
 from sentence_transformers import SentenceTransformer
 
-from llave_hf.encoding import LlaveEncoder
-from llave_hf.evaluation.benchmark import load_benchmark
-from llave_hf.hub.card_metadata import hub_id
+from llave_hf.encoding.encoder import LlaveEncoder
+from llave_hf.evaluation.benchmark.benchmark import load_benchmark
+from llave_hf.hub.card.metadata import hub_id
 
 from .batches import MODALITIES
 
@@ -58,7 +58,7 @@ def model_meta(
 
     Args:
         source: The folder or Hub id that it was opened from.
-        revision: From :mod:`llave_hf.model_identity`.
+        revision: From :mod:`llave_hf.encoding.model_identity`.
         changes: Fields that the caller knows better.
 
     Raises:

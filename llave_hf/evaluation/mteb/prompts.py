@@ -10,10 +10,10 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.types import PromptType
 
-from llave_hf.encoding import LlaveEncoder
+from llave_hf.encoding.encoder import LlaveEncoder
 from llave_hf.errors import UserError
+from llave_hf.model.sentence_transformer_layout_llave import PROMPTS
 from llave_hf.search.prompts import PLACE, default_prompts
-from llave_hf.sentence_transformer_layout_llave import PROMPTS
 
 
 class Instruction(NamedTuple):

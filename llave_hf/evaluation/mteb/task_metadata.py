@@ -7,7 +7,7 @@ from typing import Any
 
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from llave_hf.evaluation.benchmark import Benchmark, Task
+from llave_hf.evaluation.benchmark.benchmark import Benchmark, Task
 
 # mteb's task type for each meta-task; retrieval for all others
 TYPES = {"classification": "ZeroShotClassification", "vqa": "VisionCentricQA"}

@@ -10,12 +10,12 @@ from typing import Any
 from mteb.abstasks.abstask import AbsTask
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from llave_hf.evaluation.benchmark import Benchmark, Task, load_benchmark
-from llave_hf.evaluation.collection import collect_inputs
+from llave_hf.evaluation.benchmark.benchmark import Benchmark, Task, load_benchmark
+from llave_hf.evaluation.benchmark.collection import collect_inputs
+from llave_hf.evaluation.benchmark.rows import RowReader
 from llave_hf.evaluation.evaluate import evaluate_benchmark
 from llave_hf.evaluation.results import TaskResult
-from llave_hf.evaluation.rows import RowReader
-from llave_hf.evaluation.vectors import Encoder
+from llave_hf.evaluation.retrieval.vectors import Encoder
 
 from .foreign import ForeignModel
 from .model import LlaveMtebModel

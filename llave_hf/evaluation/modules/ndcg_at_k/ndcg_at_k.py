@@ -9,8 +9,8 @@
 import datasets
 import evaluate
 
-from llave_hf.evaluation.metrics import ndcg_at_k
 from llave_hf.evaluation.modules.scores import FEATURES, answer_ranks
+from llave_hf.evaluation.scoring.metrics import ndcg_at_k
 
 _DESCRIPTION = "Expected nDCG@k of one right candidate, ties broken at random."
 _INPUTS = "predictions: a list of scores a query; references: the number of the right candidate. k: the cut-off."

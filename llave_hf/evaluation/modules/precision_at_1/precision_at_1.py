@@ -9,8 +9,8 @@
 import datasets
 import evaluate
 
-from llave_hf.evaluation.metrics import precision_at_1, precision_at_1_bounds
 from llave_hf.evaluation.modules.scores import FEATURES, answer_ranks
+from llave_hf.evaluation.scoring.metrics import precision_at_1, precision_at_1_bounds
 
 _DESCRIPTION = "Probability that the right candidate comes first, ties broken at random."
 _INPUTS = "predictions: a list of scores a query; references: the number of the right candidate."

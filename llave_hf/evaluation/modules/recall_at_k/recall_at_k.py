@@ -9,8 +9,8 @@
 import datasets
 import evaluate
 
-from llave_hf.evaluation.metrics import recall_at_k
 from llave_hf.evaluation.modules.scores import FEATURES, answer_ranks
+from llave_hf.evaluation.scoring.metrics import recall_at_k
 
 _DESCRIPTION = "Probability that the right candidate is among the first k, ties broken at random."
 _INPUTS = "predictions: a list of scores a query; references: the number of the right candidate. k: the cut-off."

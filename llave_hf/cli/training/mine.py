@@ -1,0 +1,54 @@
+"""`llave mine`: rows with hard negatives, in MMEB's layout."""
+
+from __future__ import annotations
+
+import argparse
+
+from llave_hf.cli.command import Commands, add_command, add_dtype
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "mine", run, "find hard negatives for training rows")
+    parser.add_argument("data", metavar="DATA", help="a folder in MMEB's layout, a .parquet or .jsonl file, a Hub id")
+    parser.add_argument("model", metavar="MODEL", help="a model folder or Hub id")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="where the rows are written; goes on from there"
+    )
+    parser.add_argument("--media_root", metavar="DIR", help="what paths of pictures are relative to (default: DATA)")
+    parser.add_argument("--subsets", nargs="+", metavar="NAME", help="mine only these subsets")
+    parser.add_argument("--split", help="of the data (default: original, else train)")
+    parser.add_argument("--num_negatives", type=int, default=5, metavar="N", help="a row, at most (default: 5)")
+    parser.add_argument("--rank_min", type=int, default=0, metavar="N", help="leave out so many of the nearest")
+    parser.add_argument("--rank_max", type=int, default=100, metavar="N", help="look at so many (default: 100)")
+    margin = "leave out what scores above (1 - MARGIN) x the positive's score (default: 0.05)"
+    parser.add_argument("--relative_margin", type=float, default=0.05, metavar="MARGIN", help=margin)
+    margin = "leave out what scores above the positive's score - MARGIN"
+    parser.add_argument("--absolute_margin", type=float, metavar="MARGIN", help=margin)
+    parser.add_argument("--max_score", type=float, metavar="COSINE", help="leave out what scores above it")
+    parser.add_argument("--min_score", type=float, metavar="COSINE", help="leave out what scores below it")
+    parser.add_argument(
+        "--index", choices=["exact", "faiss"], default="exact", help="faiss: approximate, if installed"
+    )
+    parser.add_argument("--batch_size", type=int, metavar="N", help="inputs a forward pass (default: the encoder's)")
+    add_dtype(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from dataclasses import fields
+
+    from llave_hf.data.mining.mined_rows import mine as mine_rows
+    from llave_hf.data.mining.mining import MiningOptions
+
+    options = MiningOptions(**{field.name: getattr(arguments, field.name) for field in fields(MiningOptions)})
+    folder = mine_rows(
+        arguments.data,
+        arguments.model,
+        arguments.output,
+        options,
+        media_root=arguments.media_root,
+        subsets=arguments.subsets,
+        split=arguments.split,
+        batch_size=arguments.batch_size,
+        dtype=arguments.dtype,
+    )
+    print(f"Written to {folder}; train on it with --train_data {folder} --use_negatives and the same --media_root")

@@ -1,0 +1,241 @@
+"""Hard negatives: for each query the documents that a model takes for answers and that are none.
+
+For each task: encode each distinct query and document once, rank the documents, and of the nearest take those that
+pass the filters. A document that is a query's positive in any row is never its negative; one that scores nearly as
+high as the positive is likely an answer that nobody marked, and is left out (the margin relative to the positive's
+score is that of NV-Retriever, arXiv 2407.15831).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from llave_hf.data.pairs import TaskRows
+from llave_hf.data.rows.labels import NEGATIVE_HARDNESS
+from llave_hf.data.samples import Pair, Sample
+from llave_hf.data.vectors.embedding_cache import EmbeddingCache
+
+from .nearest import nearest
+
+REASONS = {
+    "positive": "is a positive of the query",
+    "itself": "is the query itself",
+    "margin": "scores too near the positive",
+    "max_score": "scores above max_score",
+    "min_score": "scores below min_score",
+    "rank": "ranks before rank_min",
+}
+
+
+@dataclass(frozen=True)
+class MiningOptions:
+    """What counts as a hard negative.
+
+    Args:
+        num_negatives: At most so many a query, the hardest first.
+        rank_min: Leave out so many of the nearest that are left after positives.
+        rank_max: Look at so many of the nearest.
+        relative_margin: Leave out what scores above (1 - margin) x the positive's score; None: no such margin.
+        absolute_margin: Leave out what scores above the positive's score - margin.
+        max_score, min_score: Bounds of the cosine itself.
+        index: See [`nearest`].
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    num_negatives: int = 5
+    rank_min: int = 0
+    rank_max: int = 100
+    relative_margin: float | None = 0.05
+    absolute_margin: float | None = None
+    max_score: float | None = None
+    min_score: float | None = None
+    index: str = "exact"
+
+    def __post_init__(self) -> None:
+        if self.num_negatives < 1:
+            raise ValueError(f"num_negatives is {self.num_negatives}; it must be at least 1.")
+        if not 0 <= self.rank_min < self.rank_max:
+            raise ValueError(f"rank_min is {self.rank_min} and rank_max {self.rank_max}; 0 <= rank_min < rank_max.")
+        if self.relative_margin is not None and not 0 <= self.relative_margin <= 1:
+            raise ValueError(f"relative_margin is {self.relative_margin}; it must lie between 0 and 1.")
+        if self.absolute_margin is not None and not self.absolute_margin >= 0:
+            raise ValueError(f"absolute_margin is {self.absolute_margin}; it must not be negative.")
+
+
+@dataclass
+class MinedTask:
+    """The negatives of one task.
+
+    Attributes:
+        negatives: For each row, numbers of rows whose positive is a negative of it, the hardest first.
+        scores: For each row, the cosines of its query with all its negatives, those that it came with first.
+        dropped: How many candidates among the `rank_max` nearest were left out, by reason.
+    """
+
+    name: str
+    negatives: list[list[int]]
+    queries: int
+    documents: int
+    scores: list[list[float]] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def report(self, wanted: int) -> str:
+        """Lines for the screen."""
+        found = np.array([len(row) for row in self.negatives])
+        lines = [
+            f"{self.name}: {len(found)} rows, {self.queries} distinct queries, {self.documents} distinct documents; "
+            f"{found.mean():.2f} negatives a row, {int((found < wanted).sum())} rows with fewer than {wanted}, "
+            f"{int((found == 0).sum())} with none"
+        ]
+        lines += [f"  left out {count:>9,} candidates: {REASONS[reason]}" for reason, count in self.dropped.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Distinct:
+    """Distinct samples of one side: `number[i]` is that of row i, `row[n]` the first row of sample n."""
+
+    samples: list[Sample]
+    number: np.ndarray
+    row: list[int]
+
+
+def mine_task(task: TaskRows, cache: EmbeddingCache, options: MiningOptions) -> MinedTask:
+    """Finds the negatives of one task's rows among the task's own documents."""
+    pairs = [task.pair(index) for index in range(len(task))]
+    queries = _distinct([pair.query for pair in pairs])
+    documents = _distinct([pair.positive for pair in pairs])
+    positives: list[set[int]] = [set() for _ in queries.samples]
+    for query, document in zip(queries.number, documents.number, strict=True):
+        positives[query].add(int(document))
+    query_vectors = cache.encode(queries.samples, f"{task.name}: queries")
+    document_vectors = cache.encode(documents.samples, f"{task.name}: documents")
+    count = options.rank_max + max(map(len, positives)) + 1  # positives and the query itself take places
+    scores, numbers = nearest(query_vectors, document_vectors, count, options.index)
+    same = {sample: number for number, sample in enumerate(documents.samples)}
+    mined = MinedTask(task.name, [], len(queries.samples), len(documents.samples))
+    own = _own_scores(task, pairs, queries.number, query_vectors, cache)
+    chosen: dict[tuple[int, int], list[int]] = {}
+    for query, document, own_scores in zip(queries.number, documents.number, own, strict=True):
+        key = int(query), int(document)
+        if key not in chosen:
+            positive_score = float(query_vectors[query] @ document_vectors[document])
+            itself = same.get(queries.samples[query], -1)
+            candidates = zip(scores[query].tolist(), numbers[query].tolist(), strict=True)
+            chosen[key] = _select(list(candidates), positives[query], itself, positive_score, options, mined.dropped)
+        taken = chosen[key]
+        mined.negatives.append([documents.row[number] for number in taken])
+        mined.scores.append([*own_scores, *(document_vectors[taken] @ query_vectors[query]).tolist()])
+    return mined
+
+
+def _own_scores(
+    task: TaskRows,
+    pairs: Sequence[Pair],
+    query_number: np.ndarray,
+    query_vectors: np.ndarray,
+    cache: EmbeddingCache,
+) -> list[list[float]]:
+    """Cosines of each row's query with the negatives that the row came with."""
+    distinct = _distinct([negative for pair in pairs for negative in pair.negatives])
+    if not distinct.samples:
+        return [[] for _ in pairs]
+    vectors = cache.encode(distinct.samples, f"{task.name}: the rows' own negatives")[distinct.number]
+    counts = np.array([len(pair.negatives) for pair in pairs])
+    scores = (vectors * query_vectors[np.repeat(query_number, counts)]).sum(1)
+    return [part.tolist() for part in np.split(scores, np.cumsum(counts)[:-1])]
+
+
+def _select(
+    candidates: Sequence[tuple[float, int]],
+    positives: set[int],
+    itself: int,
+    positive_score: float,
+    options: MiningOptions,
+    dropped: Counter[str],
+) -> list[int]:
+    ceiling = _ceiling(positive_score, options)
+    taken: list[int] = []
+    rank = 0
+    for score, number in candidates:
+        if number < 0 or rank >= options.rank_max or len(taken) == options.num_negatives:
+            break
+        if number in positives or number == itself:
+            dropped["positive" if number in positives else "itself"] += 1
+            continue
+        rank += 1
+        reason = _reason(score, rank, ceiling, options)
+        if reason is None:
+            taken.append(number)
+        else:
+            dropped[reason] += 1
+    return taken
+
+
+def _ceiling(positive_score: float, options: MiningOptions) -> float:
+    bounds = [np.inf]
+    if options.relative_margin is not None:
+        bounds.append(positive_score - abs(positive_score) * options.relative_margin)
+    if options.absolute_margin is not None:
+        bounds.append(positive_score - options.absolute_margin)
+    return float(min(bounds))
+
+
+def _reason(score: float, rank: int, ceiling: float, options: MiningOptions) -> str | None:
+    if score > ceiling:
+        return "margin"
+    if options.max_score is not None and score > options.max_score:
+        return "max_score"
+    if options.min_score is not None and score < options.min_score:
+        return "min_score"
+    return "rank" if rank <= options.rank_min else None
+
+
+def _distinct(samples: Sequence[Sample]) -> _Distinct:
+    numbers: dict[Sample, int] = {}
+    rows: list[int] = []
+    number = np.empty(len(samples), dtype=np.int64)
+    for row, sample in enumerate(samples):
+        if sample not in numbers:
+            numbers[sample] = len(numbers)
+            rows.append(row)
+        number[row] = numbers[sample]
+    return _Distinct(list(numbers), number, rows)
+
+
+def mined_columns(
+    task: TaskRows, negatives: Sequence[Sequence[int]], scores: Sequence[Sequence[float]]
+) -> list[dict[str, Any]]:
+    """MMEB's columns `neg_text`, `neg_image_path` and `neg_video_path` of each row, a list entry a negative, and
+    `neg_hardness`, the score of each.
+
+    The row's own negatives stay, before the mined ones.
+    """
+    columns: list[dict[str, Any]] = []
+    for index, (chosen, said) in enumerate(zip(negatives, scores, strict=True)):
+        entries = [_raw(task.positive, number) for number in chosen]
+        if task.negatives is not None:
+            own = range(int(task.negative_offsets[index]), int(task.negative_offsets[index + 1]))
+            entries = [_raw(task.negatives, number) for number in own] + entries
+        texts, images, videos = ([entry[part] for entry in entries] for part in range(3))
+        hardness = [round(score, 6) for score in said]
+        columns.append(
+            {"neg_text": texts, "neg_image_path": images, "neg_video_path": videos, NEGATIVE_HARDNESS: hardness}
+        )
+    if all(len(images) <= 1 for row in columns for images in row["neg_image_path"]):
+        for row in columns:  # one path each: MMEB's plain form
+            row["neg_image_path"] = [images[0] if images else "" for images in row["neg_image_path"]]
+    if not any(video for row in columns for video in row["neg_video_path"]):
+        columns = [{key: value for key, value in row.items() if key != "neg_video_path"} for row in columns]
+    return columns
+
+
+def _raw(side: Any, number: int) -> tuple[str, list[str], str]:
+    return side.text[number].as_py(), side.images[number].as_py(), side.video[number].as_py()

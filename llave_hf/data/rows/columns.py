@@ -1,0 +1,203 @@
+"""Columns of MMEB rows in Arrow: one side of all rows at once, checked without a Python loop over rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llave_hf.data.samples import MARK_PATTERN, Sample, sample_from
+
+_STRINGS = pa.large_string()
+
+
+class ColumnError(ValueError):
+    """A column or a row that cannot be used.
+
+    Attributes:
+        row: The row, counted from 0 in the columns given, or None where the whole column is at fault.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+@dataclass(frozen=True)
+class SideColumns:
+    """Queries, positives or negatives of a whole subset; entry i becomes a `Sample`.
+
+    Attributes:
+        text: large_string, no nulls.
+        images: large_list<large_string>, no nulls and no empty strings.
+        video: large_string, no nulls; empty where there is none.
+    """
+
+    text: pa.Array
+    images: pa.Array
+    video: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def sample(self, index: int, media_root: str | None) -> Sample:
+        """Entry `index` as a sample."""
+        images = self.images[index].as_py()
+        return sample_from(self.text[index].as_py(), images, self.video[index].as_py() or None, media_root)
+
+    def take(self, indices: np.ndarray) -> SideColumns:
+        """The entries at `indices`, copied."""
+        chosen = pa.array(indices)
+        return SideColumns(self.text.take(chosen), self.images.take(chosen), self.video.take(chosen))
+
+    def empty(self) -> np.ndarray:
+        """Which entries have neither text nor media: bool `(n,)`."""
+        blank = pc.equal(pc.utf8_trim_whitespace(self.text), "").to_numpy(zero_copy_only=False)
+        return blank & ~self.has_media()
+
+    def has_media(self) -> np.ndarray:
+        """Which entries have a picture or a video: bool `(n,)`."""
+        return (self._num_images() > 0) | self._has_video()
+
+    def wrongly_marked(self) -> np.ndarray:
+        """Which entries have more or fewer marks (`<|image_1|>`) than pictures: bool `(n,)`.
+
+        A video in its own column may have a mark or not; one in the picture column has one, as in MMEB.
+        """
+        marks = pc.count_substring_regex(self.text, MARK_PATTERN).to_numpy(zero_copy_only=False)
+        surplus = marks - self._num_images()
+        return (surplus != 0) & ~(self._has_video() & (surplus == 1))
+
+    def describe_marks(self, index: int) -> str:
+        """What `wrongly_marked` found at an entry, in words."""
+        marks = pc.count_substring_regex(self.text.slice(index, 1), MARK_PATTERN)[0].as_py()
+        text, paths = self.text[index].as_py(), len(self.images[index])
+        return f"{marks} mark(s) like <|image_1|> in {text[:80]!r} and {paths} path(s)"
+
+    def paths(self) -> tuple[pa.Array, np.ndarray]:
+        """All paths of pictures and videos, and the entry that each belongs to."""
+        has_video = self._has_video()
+        paths = pa.concat_arrays([pc.list_flatten(self.images), self.video.filter(pa.array(has_video))])
+        parents = pc.list_parent_indices(self.images).to_numpy(zero_copy_only=False)
+        return paths, np.concatenate([parents, np.flatnonzero(has_video)]).astype(np.int64)
+
+    def _num_images(self) -> np.ndarray:
+        return pc.list_value_length(self.images).to_numpy(zero_copy_only=False)
+
+    def _has_video(self) -> np.ndarray:
+        return pc.not_equal(self.video, "").to_numpy(zero_copy_only=False)
+
+
+def side_columns(table: pa.Table, text: str, image: str, video: str) -> SideColumns:
+    """One side with one entry a row; `image` may hold a path or a list of paths, columns but `text` may be absent.
+
+    Raises:
+        ColumnError: A column has another type.
+    """
+    return SideColumns(_strings(table, text), _path_lists(table, image), _strings(table, video))
+
+
+def negative_columns(table: pa.Table, text: str, image: str, video: str) -> tuple[SideColumns, np.ndarray]:
+    """The negatives of all rows, one after the other; row r has the entries `offsets[r]:offsets[r + 1]`.
+
+    A string in `text` is one negative (whose `image` may be a list); a list holds one text a negative, and then
+    `image` and `video` hold one entry for each of them (a path or a list of paths), or nothing. Negatives without
+    text and media are left out: MMEB writes empty strings where a subset has none.
+
+    Raises:
+        ColumnError: A column has another type, or the lists of a row are not equally long.
+    """
+    if _is_list(table, text):
+        sides, parents = _aligned_negatives(table, text, image, video)
+    else:
+        sides, parents = side_columns(table, text, image, video), np.arange(len(table))
+    present = np.flatnonzero(~sides.empty())
+    counts = np.bincount(parents[present], minlength=len(table))
+    return sides.take(present), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _aligned_negatives(table: pa.Table, text: str, image: str, video: str) -> tuple[SideColumns, np.ndarray]:
+    texts = _lists(table, text, _STRINGS)
+    lengths = _lengths(texts)
+    parents = np.repeat(np.arange(len(table)), lengths)
+    position = np.arange(len(parents)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    flat: dict[str, pa.Array] = {text: pc.fill_null(pc.list_flatten(texts), "")}
+    for name in (image, video):
+        if name not in table.column_names or not _is_list(table, name):
+            if name in table.column_names and pc.any(pc.not_equal(_strings(table, name), "")).as_py():
+                raise ColumnError(f"{name!r} holds single paths where {text!r} holds lists; give lists in both.")
+            flat[name] = pa.nulls(len(parents), _STRINGS)
+            continue
+        inner = table.schema.field(name).type.value_type
+        lists = _lists(table, name, pa.large_list(_STRINGS) if _is_list_type(inner) else _STRINGS)
+        own = _lengths(lists)
+        wrong = np.flatnonzero((own != 0) & (own != lengths))
+        if len(wrong):
+            row = int(wrong[0])
+            raise ColumnError(
+                f"{name!r} has {own[row]} entries where {text!r} has {lengths[row]}; give one for each negative "
+                "(an empty string for none).",
+                row,
+            )
+        missing = np.repeat(own == 0, lengths)
+        start = np.repeat(np.cumsum(own) - own, lengths)
+        picks = pa.array(np.where(missing, 0, start + position), mask=missing)
+        flat[name] = pc.list_flatten(lists).take(picks)
+    return side_columns(pa.table(flat), text, image, video), parents
+
+
+def _strings(table: pa.Table, name: str) -> pa.Array:
+    if name not in table.column_names:
+        return pa.array([""] * len(table), _STRINGS)
+    kind = table.schema.field(name).type
+    if not _is_string_type(kind):
+        raise ColumnError(f"column {name!r} holds {kind}; it must hold strings.")
+    return pc.fill_null(_one_array(table, name, _STRINGS), "")
+
+
+def _path_lists(table: pa.Table, name: str) -> pa.Array:
+    if name in table.column_names and _is_list(table, name):
+        lists = _lists(table, name, _STRINGS)
+        parents, values = pc.list_parent_indices(lists), pc.fill_null(pc.list_flatten(lists), "")
+    else:
+        values = _strings(table, name)
+        parents = pa.array(np.arange(len(table)))
+    given = pc.not_equal(values, "")
+    counts = np.bincount(parents.filter(given).to_numpy(zero_copy_only=False), minlength=len(table))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    return pa.LargeListArray.from_arrays(offsets, values.filter(given))
+
+
+def _is_list(table: pa.Table, name: str) -> bool:
+    return name in table.column_names and _is_list_type(table.schema.field(name).type)
+
+
+def _is_string_type(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+
+
+def _is_list_type(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _lists(table: pa.Table, name: str, item: pa.DataType) -> pa.Array:
+    leaf = kind = table.schema.field(name).type
+    while _is_list_type(leaf):
+        leaf = leaf.value_type
+    try:
+        if not _is_string_type(leaf):
+            raise pa.ArrowTypeError(f"its entries are {leaf}")
+        return _one_array(table, name, pa.large_list(item))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise ColumnError(f"column {name!r} holds {kind}; it must hold strings or lists of strings.") from error
+
+
+def _one_array(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
+    chunks = table.column(name).cast(kind).chunks
+    return pa.concat_arrays(chunks) if chunks else pa.array([], kind)
+
+
+def _lengths(lists: pa.Array) -> np.ndarray:
+    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)

@@ -1,0 +1,199 @@
+"""Opens what `train_data` names: Hub ids, folders in MMEB's layout, folders saved by datasets, single files."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from .files import DATA_SUFFIXES, data_files, pick_split, read_rows
+from .specs import SourceSpec, suggest
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class SubsetFiles:
+    """Where the rows of one subset stand: one task."""
+
+    name: str
+    files: tuple[tuple[str, int], ...]  # where the rows come from, and how many from each
+    spec: SourceSpec
+
+    def where(self, row: int = 0) -> str:
+        """The subset and the file that holds a row, for messages."""
+        return f"{self.name!r} ({self._place(row)[0]})"
+
+    def locate(self, row: int) -> str:
+        """Where a row stands, for messages."""
+        file, first = self._place(row)
+        inside = f", its row {row - first}" if first else ""
+        return f"row {row} of {self.name!r} ({file}{inside})"
+
+    def _place(self, row: int) -> tuple[str, int]:
+        first, file = 0, ""
+        for name, count in self.files:
+            file = name
+            if row < first + count:
+                break
+            first += count
+        return file, first
+
+
+@dataclass(frozen=True)
+class Subset(SubsetFiles):
+    """The rows of one subset as its files have them."""
+
+    table: pa.Table
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files of a subset that lie here, and the folder that they were found in."""
+
+    name: str
+    files: tuple[Path, ...]
+    root: Path
+
+
+def open_source(spec: SourceSpec) -> list[Subset]:
+    """Reads the subsets that a specification names, in the order of their names (or as `subsets` has them).
+
+    Raises:
+        ValueError: It does not exist or cannot be read, or a subset or the split is not there.
+    """
+    if is_saved(spec):
+        name, saved = open_saved(spec)
+        files = ((spec.path, len(saved)),)
+        return [Subset(name, files, with_media_root(spec, spec.path), _arrow(saved))]
+    found = find_files(spec)
+    return _open_hub(spec) if found is None else [_read_files(spec, subset) for subset in found]
+
+
+def is_saved(spec: SourceSpec) -> bool:
+    """Whether a source is a folder that `Dataset.save_to_disk` wrote."""
+    return any((Path(spec.path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def find_files(spec: SourceSpec) -> list[FoundFiles] | None:
+    """The files of each subset of a source that lies here; None where it can only be a Hub id.
+
+    Raises:
+        ValueError: It does not exist, or a subset or the split is not there.
+    """
+    path = Path(spec.path)
+    if path.is_file():
+        if path.suffix not in DATA_SUFFIXES:
+            raise ValueError(f"train_data {spec.path!r} is no {', '.join(DATA_SUFFIXES)} file; convert it.")
+        _choose_subsets(spec, [path.stem])
+        return [FoundFiles(path.stem, (path,), path.parent)]
+    if path.is_dir():
+        return _find_in_folder(spec, path)
+    if path.suffix in DATA_SUFFIXES or not _HUB_ID.fullmatch(spec.path):
+        raise ValueError(f"train_data {spec.path!r} does not exist; give a Hub id, a folder or a file.")
+    return None
+
+
+def open_saved(spec: SourceSpec) -> tuple[str, Any]:
+    """The name of the subset in a folder saved by datasets, and its rows, mapped into memory."""
+    import datasets
+
+    path = Path(spec.path)
+    saved = datasets.load_from_disk(str(path))
+    name = path.resolve().name
+    _choose_subsets(spec, [name])
+    if isinstance(saved, datasets.DatasetDict):
+        saved = saved[pick_split(saved, spec.split, str(path))]
+    return name, saved
+
+
+@contextlib.contextmanager
+def hub_errors(spec: SourceSpec) -> Iterator[None]:
+    """Says what to do where the Hub cannot be read.
+
+    Raises:
+        ValueError: Nothing was found, or there is no connection.
+    """
+    try:
+        yield
+    except OSError as error:  # the Hub's errors, no connection, data set not found: all of them are OSErrors
+        raise ValueError(
+            f"train_data {spec.path!r} is no folder or file here, and could not be read from the Hub "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); check the name and the connection, or download "
+            "the data and give its folder."
+        ) from error
+
+
+def hub_splits(spec: SourceSpec) -> Iterator[tuple[str, str]]:
+    """Each subset of a Hub data set that is asked for, and its split."""
+    import datasets
+
+    available = datasets.get_dataset_config_names(spec.path, revision=spec.revision)
+    for name in _choose_subsets(spec, available):
+        splits = datasets.get_dataset_split_names(spec.path, name, revision=spec.revision)
+        yield name, pick_split(splits, spec.split, f"{spec.path}/{name}")
+
+
+def with_media_root(spec: SourceSpec, root: str | Path) -> SourceSpec:
+    """The specification, with the source's own folder where it names no other."""
+    return replace(spec, media_root=spec.media_root or str(root))
+
+
+def _choose_subsets(spec: SourceSpec, available: Sequence[str]) -> list[str]:
+    if spec.subsets is None:
+        return list(available)
+    for name in spec.subsets:
+        if name not in available:
+            raise ValueError(
+                f"{spec.path!r} has no subset {name!r}{suggest(name, available)}; there are {', '.join(available)}."
+            )
+    return list(spec.subsets)
+
+
+def _read_files(spec: SourceSpec, found: FoundFiles) -> Subset:
+    table, rows = read_rows(found.files)
+    files = tuple(zip(map(str, found.files), rows, strict=True))
+    return Subset(found.name, files, with_media_root(spec, found.root), table)
+
+
+def _find_in_folder(spec: SourceSpec, path: Path) -> list[FoundFiles]:
+    own = data_files(path)
+    folders = sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    available = {child.name: splits for child in folders if (splits := data_files(child))}
+    if not own and not available:
+        raise ValueError(
+            f"train_data {spec.path!r} has no {', '.join(DATA_SUFFIXES)} file, nor has a folder in it; "
+            "give the folder whose subfolders are the subsets."
+        )
+    if own and available:
+        raise ValueError(
+            f"train_data {spec.path!r} has files of rows ({min(own.values())[0].name}) and folders with such files "
+            f"({min(available)}); name the file, or move it."
+        )
+    if own:
+        available = {path.resolve().name: own}
+    found = []
+    for name in _choose_subsets(spec, list(available)):
+        split = pick_split(available[name], spec.split, f"{spec.path!r}, subset {name!r}")
+        found.append(FoundFiles(name, tuple(available[name][split]), path))
+    return found
+
+
+def _open_hub(spec: SourceSpec) -> list[Subset]:
+    import datasets
+
+    subsets = []
+    with hub_errors(spec):
+        for name, split in hub_splits(spec):
+            rows = datasets.load_dataset(spec.path, name, split=split, revision=spec.revision)
+            subsets.append(Subset(name, ((f"{spec.path}/{name}, {split}", len(rows)),), spec, _arrow(rows)))
+    return subsets
+
+
+def _arrow(rows: Any) -> pa.Table:
+    return rows.with_format("arrow")[:]

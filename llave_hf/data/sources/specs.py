@@ -1,0 +1,74 @@
+"""Entries of `train_data`, as they are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+from llave_hf.runtime.places import check_folder
+
+TrainData: TypeAlias = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """One entry of `train_data`.
+
+    Attributes:
+        path: A Hub id; a folder with one subfolder a subset, or with the files of one subset; a folder written by
+            `Dataset.save_to_disk`; a .parquet, .jsonl or .json file.
+        subsets: Names of the subsets to read; None reads all.
+        split: None reads `original` (MMEB's), else `train`, else the only one there is.
+        weight: How often a row of this source is drawn, beside a row of another.
+        max_samples: At most so many rows of each subset.
+        media_root: What paths of pictures are relative to; None is the folder of the source itself.
+        revision: Of a Hub data set.
+    """
+
+    path: str
+    subsets: Sequence[str] | None = None
+    split: str | None = None
+    weight: float = 1.0
+    max_samples: int | None = None
+    media_root: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"weight of {self.path!r} is {self.weight}; it must be above 0: leave the source out.")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ValueError(f"max_samples of {self.path!r} is {self.max_samples}; it must be at least 1, or absent.")
+
+
+def parse_specs(train_data: TrainData, **defaults: Any) -> list[SourceSpec]:
+    """`train_data` as a list of specifications; `defaults` hold where an entry does not say otherwise.
+
+    Raises:
+        ValueError: A key does not exist (the message names the nearest), `path` is absent, or there is no entry.
+    """
+    entries = [train_data] if isinstance(train_data, (str, os.PathLike, Mapping)) else list(train_data)
+    if not entries:
+        raise ValueError("train_data is empty; give a Hub id, a folder or a file.")
+    known = [field.name for field in fields(SourceSpec)]
+    specs = []
+    for entry in entries:
+        given = dict(entry) if isinstance(entry, Mapping) else {"path": os.fspath(entry)}
+        for key in given:
+            if key not in known:
+                raise ValueError(f"train_data has no key {key!r}{suggest(key, known)}; there are {', '.join(known)}.")
+        if not given.get("path"):
+            raise ValueError(f"an entry of train_data has no `path` ({given}); give a Hub id, a folder or a file.")
+        spec = SourceSpec(**{**defaults, **given})
+        if spec.media_root is not None:
+            check_folder(spec.media_root, "media_root")
+        specs.append(spec)
+    return specs
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """A question that names the nearest of the known names, or nothing."""
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,200 @@
+"""Tasks whose rows are read while they are trained on; what `load_pairs` gives, for data larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from llave_hf.data.pairs import capped_rows, checked_rows, task_names
+from llave_hf.data.rows.tasks import PairDataset, SourceSlice, TaskRows
+from llave_hf.data.samples import Pair
+from llave_hf.data.sources.specs import TrainData, parse_specs
+
+from .sources import StreamedSubset, open_stream
+
+
+class StreamedRow(NamedTuple):
+    """A pair, the keys of its query and its document, and about how many tokens it has."""
+
+    pair: Pair
+    query: int
+    document: int
+    tokens: int
+
+
+class StreamedTask:
+    """The rows of one subset, read shard by shard and checked as they are read.
+
+    Args:
+        name: Of the task.
+        subset: Where its rows stand.
+        seed: Of the choice of rows where there are more than `max_samples`, which is `load_pairs`'s choice.
+        use_negatives, check_files: See [`load_pairs`].
+
+    Raises:
+        ValueError: There is no row.
+    """
+
+    def __init__(
+        self, name: str, subset: StreamedSubset, *, seed: int = 0, use_negatives: bool = True, check_files: bool = True
+    ) -> None:
+        self.name = name
+        self.subset = subset
+        self.use_negatives = use_negatives
+        self.check_files = check_files
+        rows = [shard.rows for shard in subset.shards]
+        self._firsts = np.cumsum([0, *rows]).tolist()
+        self._kept = capped_rows(subset, sum(rows), seed)
+        self._size = sum(rows) if self._kept is None else len(self._kept)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def shard_of(self, index: int) -> tuple[int, int, int]:
+        """The shard that holds row `index`, the first row that is kept of it, and the first behind it."""
+        row = index if self._kept is None else int(self._kept[index])
+        shard = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        first, behind = self._firsts[shard : shard + 2]
+        if self._kept is not None:
+            first, behind = np.searchsorted(self._kept, [first, behind]).tolist()
+        return shard, first, behind
+
+    def chunks(self, shards: Iterable[int]) -> Iterator[TaskRows]:
+        """The rows of some shards, in their order.
+
+        Raises:
+            ValueError: A row cannot be used, or the data have changed; the message names source, file and row.
+            MediaError: A file is missing or leaves `media_root`.
+        """
+        return (self._checked(table, rows) for table, rows in self._tables(shards))
+
+    def epoch(self, order: np.random.Generator, count: int) -> Iterator[StreamedRow]:
+        """`count` rows, chosen at random, the shards in random order."""
+        left = len(self)
+        for table, rows in self._tables(order.permutation(len(self.subset.shards)).tolist()):
+            if count < left:
+                here = int(order.hypergeometric(count, left - count, len(rows)))
+                chosen = np.sort(order.choice(len(rows), here, replace=False))
+                left, count = left - len(rows), count - here
+                table, rows = table.take(pa.array(chosen)), rows[chosen]
+            if len(rows):
+                yield from self._streamed(self._checked(table, rows))
+
+    def _streamed(self, chunk: TaskRows) -> Iterator[StreamedRow]:
+        tokens = chunk.token_estimates(self.use_negatives)
+        for index in range(len(chunk)):
+            pair = chunk.pair(index)
+            yield StreamedRow(pair, pair.query.key(), pair.positive.key(), int(tokens[index]))
+
+    def _tables(self, shards: Iterable[int]) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        """The rows that are kept, and their numbers in the subset."""
+        for number in shards:
+            shard, first = self.subset.shards[number], self._firsts[number]
+            if self._kept is not None and not len(self._between(first, first + shard.rows)):
+                continue
+            start = first
+            for table in shard.read():
+                rows = self._between(start, start + len(table))
+                yield (table if len(rows) == len(table) else table.take(pa.array(rows - start))), rows
+                start += len(table)
+            if start - first != shard.rows:
+                raise ValueError(
+                    f"{shard.file} has changed: {start - first} rows stand where there were {shard.rows} when the run "
+                    "began; start again."
+                )
+
+    def _between(self, start: int, stop: int) -> np.ndarray:
+        if self._kept is None:
+            return np.arange(start, stop)
+        return self._kept[slice(*np.searchsorted(self._kept, [start, stop]))]
+
+    def _checked(self, table: pa.Table, rows: np.ndarray) -> TaskRows:
+        return checked_rows(
+            self.subset, table, rows, self.name, use_negatives=self.use_negatives, check_files=self.check_files
+        )
+
+
+class StreamedPairs(torch.utils.data.Dataset[Pair]):
+    """Pairs of several tasks that are not in memory. For batches see [`StreamedBatches`].
+
+    Rows can be asked for by number as well, which is quick where the numbers ascend and slow where they do not: a
+    shard is read up to the row.
+
+    Attributes:
+        tasks: The tasks.
+        sources: Name, rows and weight of each task, in order.
+    """
+
+    def __init__(self, tasks: Sequence[StreamedTask]) -> None:
+        self.tasks = tuple(tasks)
+        starts = np.cumsum([0, *map(len, self.tasks)]).tolist()
+        self.sources = tuple(
+            SourceSlice(task.name, start, start + len(task), task.subset.spec.weight)
+            for task, start in zip(self.tasks, starts, strict=False)
+        )
+        self._ahead: Iterator[TaskRows] = iter(())  # of the open shard, the chunks behind the open one
+        self._open: TaskRows | None = None
+        self._first = self._behind = 0  # the open chunk's first row, and the first behind the open shard
+
+    def __reduce__(self) -> tuple[type[StreamedPairs], tuple[Sequence[StreamedTask]]]:
+        return StreamedPairs, (self.tasks,)  # to another process without what is open here
+
+    def __len__(self) -> int:
+        return self.sources[-1].stop if self.sources else 0
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of a StreamedPairs of {len(self)} rows")
+        if not self._first <= index < self._behind:
+            self._open_shard(index)
+        try:
+            while self._open is None or index >= self._first + len(self._open):
+                self._first += 0 if self._open is None else len(self._open)
+                self._open = next(self._ahead)
+        except (ValueError, OSError):
+            self._behind = self._first  # nothing is open
+            raise
+        return self._open.pair(index - self._first)
+
+    def _open_shard(self, index: int) -> None:
+        number = next(number for number, source in enumerate(self.sources) if index < source.stop)
+        start = self.sources[number].start
+        shard, first, behind = self.tasks[number].shard_of(index - start)
+        self._ahead, self._open = self.tasks[number].chunks([shard]), None
+        self._first, self._behind = start + first, start + behind
+
+
+TrainingPairs: TypeAlias = PairDataset | StreamedPairs
+
+
+def stream_pairs(
+    train_data: TrainData,
+    *,
+    media_root: str | None = None,
+    subsets: Sequence[str] | None = None,
+    split: str | None = None,
+    max_samples_per_source: int | None = None,
+    use_negatives: bool = True,
+    check_files: bool = True,
+    seed: int = 0,
+) -> StreamedPairs:
+    """Opens training data as [`load_pairs`] does, with the same arguments, and leaves the rows where they are.
+
+    Sources are parquet files, here or on the Hub, local JSONL files and folders saved by datasets. Rows and their
+    files are checked as they are read.
+
+    Raises:
+        ValueError: A source, subset, split or column is not there, or a source cannot be streamed.
+    """
+    defaults = {"media_root": media_root, "subsets": subsets, "split": split, "max_samples": max_samples_per_source}
+    opened = [subset for spec in parse_specs(train_data, **defaults) for subset in open_stream(spec)]
+    return StreamedPairs(
+        [
+            StreamedTask(name, subset, seed=seed, use_negatives=use_negatives, check_files=check_files)
+            for subset, name in zip(opened, task_names(opened), strict=True)
+        ]
+    )

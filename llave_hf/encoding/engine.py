@@ -1,0 +1,174 @@
+"""Vectors of a list of inputs: each distinct one once, prepared ahead in threads, in batches of like length.
+
+inputs -> [`ContentKeys`] distinct ones -> [`prefetch`] rows -> [`TokenBudget`] batches -> [`LeanDecoding`] vectors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from llave_hf.model.media_llave import MediaError
+
+from .content_keys import ContentKeys
+from .lean_decoding import LeanDecoding
+from .plan import TokenBudget, estimate_tokens
+from .prefetch import prefetch
+from .rows import Features, Row, join_rows, split_rows
+
+TEXTS_PER_CALL = 256  # of the tokenizer, which works on a list in threads of its own
+CPU_MAX_TOKENS = 1024
+GPU_MAX_TOKENS = 16384
+MAX_WORKERS = 8
+ROWS_AHEAD = 4  # prepared pictures or videos that wait, a thread
+UNLIMITED_ROWS = 1 << 30
+_INPUT_ERRORS = (ValueError, TypeError, OSError)
+
+
+@dataclass(frozen=True)
+class EncodingOptions:
+    """How a list is encoded; none of it changes a vector.
+
+    Attributes:
+        max_tokens: Of a batch, padding included; a longer input is a batch of its own. None: by the device.
+        max_rows: Of a batch.
+        num_workers: Threads that open and prepare pictures and videos; None: one a core, at most eight.
+        show_progress_bar: With rate and remaining time.
+    """
+
+    max_tokens: int | None = None
+    max_rows: int = UNLIMITED_ROWS
+    num_workers: int | None = None
+    show_progress_bar: bool = False
+
+
+@dataclass(frozen=True)
+class EncodingEngine:
+    """What it takes to embed a list.
+
+    Attributes:
+        model: The [`LlaveModel`] behind `forward`.
+        processor: The model's own.
+        preprocess: Inputs to the processor's output; is called from several threads.
+        forward: A batch, on the CPU, to vectors `(B, D)`.
+        is_text: Whether an input is a text, so that many may share a call of `preprocess`.
+        leaves_out: Whether [`LeanDecoding`] leaves out what no embedding needs.
+    """
+
+    model: PreTrainedModel
+    processor: Any
+    preprocess: Callable[[list[Any]], Mapping[str, Any]]
+    forward: Callable[[Features], torch.Tensor]
+    is_text: Callable[[Any], bool]
+    leaves_out: bool = True
+
+    @torch.inference_mode()
+    def encode(self, inputs: Sequence[Any], options: EncodingOptions) -> list[torch.Tensor]:
+        """One vector `(D,)` an input, in order.
+
+        Raises:
+            ValueError: An input cannot be used; the message begins with its place in the list. [`MediaError`], which
+                is one, where it is a picture or video.
+        """
+        max_tokens = self._default_tokens() if options.max_tokens is None else options.max_tokens
+        budget: TokenBudget[Row] = TokenBudget(max_tokens, options.max_rows)
+        places = distinct_places(inputs)
+        vectors: list[torch.Tensor] = [torch.empty(0)] * len(inputs)
+        bar = tqdm(total=len(inputs), desc="Encoding", unit="input", disable=not options.show_progress_bar)
+        leaving_out = LeanDecoding(self.model, self.forward, self._pad_token_id) if self.leaves_out else None
+        with bar, leaving_out or contextlib.nullcontext() as lean:
+            texts = self._text_rows(inputs, self._texts(inputs, places))
+            lengths = self._lengths(inputs, places, texts)
+            rows = self._all_rows(inputs, lengths, texts, options.num_workers)
+            with contextlib.closing(rows):
+                for number, batch in enumerate(budget.batches((len(row), row) for row in rows)):
+                    if number == 0 and lean is not None:
+                        known = [row.tokens["input_ids"] for row in (*texts.values(), *batch)]
+                        lean.expect(known, num_tokens=sum(lengths.values()))
+                    made = self._plain(batch) if lean is None else lean.run(batch)
+                    for row, vector in zip(batch, made, strict=True):
+                        for place in places[row.index]:
+                            vectors[place] = vector
+                    bar.update(sum(len(places[row.index]) for row in batch))
+        return vectors
+
+    def _plain(self, rows: Sequence[Row]) -> torch.Tensor:
+        return self.forward(join_rows(rows, self._pad_token_id))
+
+    def _lengths(self, inputs: Sequence[Any], indices: Iterable[int], texts: Mapping[int, Row]) -> dict[int, int]:
+        """Tokens of each distinct input; of pictures and videos an estimate."""
+        return {
+            index: len(texts[index]) if index in texts else estimate_tokens(inputs[index], self.processor)
+            for index in indices
+        }
+
+    def _all_rows(
+        self, inputs: Sequence[Any], lengths: Mapping[int, int], texts: Mapping[int, Row], num_workers: int | None
+    ) -> Generator[Row, None, None]:
+        """The rows of all distinct inputs, the longest first; pictures and videos are prepared ahead."""
+        order = sorted(lengths, key=lambda index: -lengths[index])
+        workers = default_workers() if num_workers is None else num_workers
+        media = (index for index in order if index not in texts)
+        prepared = prefetch(
+            lambda index: self._prepare(inputs, [index])[0], media, num_workers=workers, window=ROWS_AHEAD * workers
+        )
+        with contextlib.closing(prepared):
+            for index in order:
+                yield texts[index] if index in texts else next(prepared)
+
+    def _text_rows(self, inputs: Sequence[Any], indices: list[int]) -> dict[int, Row]:
+        starts = range(0, len(indices), TEXTS_PER_CALL)
+        chunks = (self._prepare(inputs, indices[start : start + TEXTS_PER_CALL]) for start in starts)
+        return {row.index: row for chunk in chunks for row in chunk}
+
+    def _prepare(self, inputs: Sequence[Any], indices: list[int]) -> list[Row]:
+        try:
+            return split_rows(self.preprocess([inputs[index] for index in indices]), indices)
+        except _INPUT_ERRORS as error:
+            if len(indices) > 1:  # which one is it?
+                return [row for index in indices for row in self._prepare(inputs, [index])]
+            raise _naming(error, indices[0]) from error
+
+    def _texts(self, inputs: Sequence[Any], indices: Iterable[int]) -> list[int]:
+        texts = []
+        for index in indices:
+            try:
+                if self.is_text(inputs[index]):
+                    texts.append(index)
+            except _INPUT_ERRORS as error:
+                raise _naming(error, index) from error
+        return texts
+
+    def _default_tokens(self) -> int:
+        return CPU_MAX_TOKENS if self.model.device.type == "cpu" else GPU_MAX_TOKENS
+
+    @property
+    def _pad_token_id(self) -> int:
+        return self.processor.tokenizer.pad_token_id or 0
+
+
+def distinct_places(inputs: Sequence[Any]) -> dict[int, list[int]]:
+    """The first place of each distinct input, and all its places."""
+    keys = ContentKeys()
+    first: dict[Hashable, int] = {}
+    places: dict[int, list[int]] = {}
+    for place, entry in enumerate(inputs):
+        places.setdefault(first.setdefault(keys.key(entry), place), []).append(place)
+    return places
+
+
+def _naming(error: Exception, index: int) -> ValueError:
+    return (MediaError if isinstance(error, MediaError) else ValueError)(f"input {index}: {error}")
+
+
+def default_workers() -> int:
+    """One thread a core that this process may use, at most `MAX_WORKERS`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_WORKERS)

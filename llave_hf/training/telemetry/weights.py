@@ -1,0 +1,88 @@
+"""How hard a step's negatives are, and how the gradient is shared out among them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from .sample import PairSample
+
+EXTREMES = 5
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """What a negative weighs in the loss: its logit is s/τ + min(α h, log max_weight).
+
+    Attributes:
+        temperature: τ, one number or `(B,)`.
+        strength, explicit_strength: α of in-batch and of a row's own explicit negatives; one number or `(B,)`.
+        max_weight: Cap of e^(αh), or None.
+        margin: The loss masks negatives above their positive by more than this; None: it masks none.
+    """
+
+    temperature: float | torch.Tensor
+    strength: float | torch.Tensor = 0.0
+    explicit_strength: float | torch.Tensor = 0.0
+    max_weight: float | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PairWeights:
+    """Of n queries and their C columns.
+
+    Attributes:
+        log_shares: `(n, C)` log of e^(s_ij/τ + αh_ij) / Z_i: the size of dL/ds_ij, times τ, of query → document
+            (LLaVE, Eq. 6 and 7). Only usable columns mean anything.
+        gradient_negatives: `(n,)` (Σw)²/Σw² over negatives with w = e^(s/τ + αh); 0 without negatives.
+        hardness_negatives: `(n,)` the same with w = e^(αh), LLaVE's weight alone.
+        strength: `(n,)` α of in-batch negatives.
+    """
+
+    log_shares: torch.Tensor
+    gradient_negatives: torch.Tensor
+    hardness_negatives: torch.Tensor
+    strength: torch.Tensor
+
+
+def weigh(sample: PairSample, usable: torch.Tensor, weighting: Weighting) -> PairWeights:
+    """`usable` `(n, C)`: the negatives that count."""
+    similarities, size = sample.similarities, len(sample.positives)
+
+    def by_row(value: float | torch.Tensor) -> torch.Tensor:
+        values = torch.as_tensor(value, dtype=similarities.dtype, device=similarities.device)
+        return values[sample.rows] if values.ndim else values.expand(size)
+
+    scale, strength = 1 / by_row(weighting.temperature), by_row(weighting.strength)
+    hardness = similarities if sample.hardness is None else sample.hardness.to(similarities.dtype)
+    log_weights = hardness * strength[:, None]
+    if sample.explicit:
+        own = slice(-sample.explicit, None)
+        log_weights[:, own] = hardness[:, own] * by_row(weighting.explicit_strength)[:, None]
+    if weighting.max_weight is not None:
+        log_weights.clamp_(max=math.log(weighting.max_weight))
+    logits = torch.addcmul(log_weights, similarities, scale[:, None])
+    hardness_negatives, _ = _effective(log_weights, usable)
+    gradient_negatives, log_sum = _effective(logits, usable)
+    log_total = torch.logaddexp(log_sum, sample.positives * scale)
+    return PairWeights(logits.sub_(log_total[:, None]), gradient_negatives, hardness_negatives, strength)
+
+
+def _effective(logs: torch.Tensor, usable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(Σw)²/Σw² and log Σw of each row, w = e^logs of the usable columns."""
+    masked = logs.masked_fill(~usable, -math.inf)
+    largest = masked.amax(1).clamp(min=torch.finfo(logs.dtype).min)
+    weights = masked.sub_(largest[:, None]).exp_()
+    total = weights.sum(1)
+    return (total.square() / weights.square_().sum(1)).nan_to_num(0.0), total.log() + largest
+
+
+def extremes(similarities: torch.Tensor, usable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The lowest and the highest five negatives of each row, `(n, 5)` each; infinite past a row's last negative."""
+    count = min(EXTREMES, similarities.shape[1])
+    low = similarities.masked_fill(~usable, math.inf).topk(count, largest=False, sorted=False).values
+    high = similarities.masked_fill(~usable, -math.inf).topk(count, sorted=False).values
+    return low, high

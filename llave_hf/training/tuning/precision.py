@@ -1,0 +1,66 @@
+"""What weights are kept in while they are trained, whatever they were opened in.
+
+A bfloat16 number has 8 significant bits, so what is added to it is lost when smaller than about 1/512 to 1/256 of it:
+at a learning rate of 1e-5 most weights would never move. Trained weights are float32 and products run in bfloat16
+(autocast); frozen weights stay as they were opened, which is half the memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers import TrainingArguments
+from transformers.utils import logging
+
+from llave_hf.runtime.processor_dtypes import opening_dtype
+
+if TYPE_CHECKING:
+    from llave_hf.training.trainer import LlaveTrainer
+
+logger = logging.get_logger(__name__)
+
+LOST_SHARE = 1 / 512  # of a bfloat16 number: a smaller addend is always rounded away
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def autocast_dtype(args: TrainingArguments) -> torch.dtype:
+    """What products of a run are computed in."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+
+
+def emulated(args: TrainingArguments) -> torch.dtype | None:
+    """The type of a run's products if the CPU that it trains on does not multiply it by itself, else None."""
+    dtype = autocast_dtype(args)
+    return None if opening_dtype(dtype, args.device) == dtype else dtype
+
+
+def set_precision(trainer: LlaveTrainer) -> torch.dtype:
+    """Gives each parameter its dtype, in place; returns the one that the model was opened in.
+
+    Without autocast all of a model is float32. DeepSpeed holds float32 copies of its own: nothing is changed for it.
+    """
+    model, args = trainer.model, trainer.args
+    opened: torch.dtype = model.dtype
+    if trainer.is_deepspeed_enabled:
+        return opened
+    if args.master_weights == "bfloat16":
+        logger.warning(
+            "master_weights is bfloat16: an update below 1/512 of its weight is rounded away, so at learning_rate "
+            f"{args.learning_rate:g} weights above {args.learning_rate / LOST_SHARE:g} do not move. It saves memory; "
+            "master_weights: float32 trains."
+        )
+        _cast(list(model.parameters()), (torch.float16, torch.float32), torch.bfloat16)
+        return opened
+    autocast = trainer.accelerator.mixed_precision != "no"
+    _cast([p for p in model.parameters() if p.requires_grad or not autocast], _HALF, torch.float32)
+    # Frozen ones too: behind a trained layer they get float32, which the CPU's LayerNorm takes with its like only.
+    _cast([p for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()], _HALF, torch.float32)
+    return opened
+
+
+def _cast(parameters: list[nn.Parameter], old: tuple[torch.dtype, ...], new: torch.dtype) -> None:
+    for parameter in parameters:
+        if parameter.dtype in old:
+            parameter.data = parameter.data.to(new)

@@ -1,0 +1,121 @@
+"""Which micro-batches keep their graph."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from step_helpers import make_pairs, make_trainer, trainer_of, write_media
+
+from llave_hf.checkpoints.from_scratch import build_from_scratch
+from llave_hf.training.step.graph_memory import GIB, GraphMemory, most_work
+
+VISION = {
+    "hidden_size": 64,
+    "intermediate_size": 240,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": 28,
+    "patch_size": 7,
+}
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 340,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_media(tmp_path_factory.mktemp("media") / "root")
+
+
+def test_the_choice_is_the_best_of_all_subsets() -> None:
+    numbers = np.random.default_rng(0)
+    for _ in range(60):
+        count = int(numbers.integers(1, 9))
+        sizes = numbers.integers(0, 200, count) * 1.0
+        work = numbers.integers(1, 50, count) * 1.0
+        room = float(numbers.integers(1, int(sizes.sum()) + 2)) if sizes.sum() else 1.0
+        found = most_work(sizes, work, room)
+        subsets = [one for many in range(count + 1) for one in combinations(range(count), many)]
+        gains = {one: work[list(one)].sum() for one in subsets}
+        assert sizes[list(found)].sum() <= room
+        best = max(gain for one, gain in gains.items() if sizes[list(one)].sum() <= room)
+        # Each size is rounded up to a unit, so it is at least the best of a room that is so much smaller.
+        nearly = max(gain for one, gain in gains.items() if sizes[list(one)].sum() <= room * (1 - len(one) / 1024))
+        assert nearly <= work[list(found)].sum() <= best
+
+
+def test_what_the_largest_takes_is_used_without_a_budget(root: Path) -> None:
+    trainer = make_trainer(root, mini_batch_size=2)
+    batch = trainer.data_collator(make_pairs(root, 12, kinds=("text", "image")))["micro_batches"]
+    memory = GraphMemory(trainer.model.config, trainer.args, tower_runs_twice=True)
+    sizes = [memory.size(one) for one in batch]
+    assert max(sizes) > 2 * min(sizes)
+    kept = memory.chosen(batch, but_last=True)
+    assert len(batch) - 1 not in kept
+    assert 0.7 * max(sizes) < sum(sizes[number] for number in kept) <= max(sizes)
+    trainer.args.graph_memory_gb = 3 * max(sizes) / GIB
+    more = GraphMemory(trainer.model.config, trainer.args, tower_runs_twice=True).chosen(batch, but_last=True)
+    assert 2 * max(sizes) < sum(sizes[number] for number in more) <= 3 * max(sizes)
+
+
+def test_a_frozen_language_model_runs_texts_once_for_nothing(root: Path) -> None:
+    trainer = make_trainer(root, mini_batch_size=2, freeze=["language_model"])
+    batch = trainer.data_collator(make_pairs(root, 12, kinds=("text", "image")))["micro_batches"]
+    memory = GraphMemory(trainer.model.config, trainer.args, tower_runs_twice=True)
+    texts = {number for number, one in enumerate(batch) if "pixel_values" not in one}
+    assert len(texts) > 2
+    assert not any(memory.size(batch[number]) for number in texts)
+    assert texts < memory.chosen(batch, but_last=True)
+
+
+def test_patches_are_counted_from_the_pixels(root: Path) -> None:
+    trainer = make_trainer(root)
+    memory = GraphMemory(trainer.model.config, trainer.args, tower_runs_twice=True)
+    batch = trainer.data_collator(make_pairs(root, 4, kinds=("image",)))["micro_batches"][-1]
+    tiles = batch["pixel_values"].shape[0]
+    by_tokens = memory.bytes.token * batch["input_ids"].numel()
+    assert memory.size(batch) == by_tokens + memory.bytes.patch * tiles * 16  # 28 pixels, patches of 7
+    assert batch["pixel_values"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained tower", "frozen tower"])
+def test_sizes_are_nearly_what_autograd_keeps(root: Path, frozen: bool) -> None:
+    """In the proportions of real models: a tiny model's norms weigh more."""
+    model, processor = build_from_scratch(
+        ["a dog in the snow"],
+        vocab_size=320,
+        vision_config=VISION,
+        text_config=TEXT,
+        processor={"image_tiling": "none"},
+    )
+    changes = {"freeze": ["vision_tower"]} if frozen else {}
+    trainer = trainer_of(model.train(), processor, root, **changes)
+    memory = GraphMemory(model.config, trainer.args, tower_runs_twice=not frozen)
+    batch = trainer.data_collator(make_pairs(root, 12, kinds=("text", "image")))["micro_batches"]
+    assert len(batch) == 2
+    for micro_batch in batch:
+        kept = kept_bytes(trainer.model, trainer.model_input(micro_batch))
+        assert kept == pytest.approx(memory.size(micro_batch), rel=0.2)
+
+
+def kept_bytes(model: torch.nn.Module, micro_batch: dict[str, Any]) -> int:
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        embeddings = model(micro_batches=[micro_batch]).embeddings
+    assert embeddings.requires_grad
+    return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
