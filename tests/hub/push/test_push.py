@@ -359,7 +359,7 @@ def test_without_a_network_there_is_one_error(
 SILENT = """
 import time
 from llave_hf import cli
-from llave_hf.hub import remote
+from llave_hf.hub.push import remote
 remote.TIMEOUT, before, start = 0.3, remote.TIMEOUT, time.monotonic()
 try:
     cli.main(["push", {folder!r}, "org/tiny"])
@@ -392,7 +392,7 @@ def test_the_loopback_hub_checks_what_it_is_given(hub: LoopbackHub) -> None:
 
 TRAIN = """
 from llave_hf.training.run import train
-from llave_hf.training.recipe import load_recipe
+from llave_hf.training.recipe.recipe import load_recipe
 trainer = train(load_recipe({recipe!r}, {overrides!r}))
 trainer.push_to_hub("Again", revision="again", license="mit")
 result = True

@@ -597,7 +597,7 @@ import torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from test_telemetry import pairs
 from llave_hf.errors import leave_ranks
-from llave_hf.training.telemetry import Telemetry
+from llave_hf.training.telemetry.telemetry import Telemetry
 dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
 telemetry = Telemetry(["a", "b"])
