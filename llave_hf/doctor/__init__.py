@@ -1,5 +1,6 @@
 """`llave doctor`: what a recipe would run into, found before it costs money."""
 
-from .examination import Finding, examine
+from .examination import examine
+from .findings import Finding
 
 __all__ = ["Finding", "examine"]

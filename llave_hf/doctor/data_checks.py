@@ -1,4 +1,4 @@
-"""What may be wrong with rows and files."""
+"""What may be wrong with the training data: rows that repeat, tasks smaller than a batch, files that do not open."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
 from llave_hf.model.media_llave import MediaError
 from llave_hf.training.objective.objective import hardness_columns
 from llave_hf.training.recipe.recipe import Recipe
+from llave_hf.training.run import load_eval_benchmark, load_training_pairs
 
-from .examination import NOTE, OK, PROBLEM, Finding, Patient
+from .findings import NOTE, OK, PROBLEM, Finding, Patient
 
 FAST_ROWS = 200  # a task
 NAMED = 3  # culprits that a line lists
@@ -24,8 +25,6 @@ NAMED = 3  # culprits that a line lists
 
 def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
     """The training rows and the benchmark, each with all the checks that training would make."""
-    from llave_hf.training.run import load_eval_benchmark, load_training_pairs
-
     findings = []
     dataset = None
     try:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from llave_hf.training.recipe.recipe import Recipe
 
-from .examination import OK, Finding, Patient
-from .model_checks import config_of, part_sizes, skeleton
+from .findings import OK, Finding, Patient
+from .model_sizes import config_of, part_sizes, skeleton
 from .tuned_sizes import tuned_sizes
 
 ENGINES = ("DDP", "FSDP2", "ZeRO-2", "ZeRO-3")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from llave_hf.checkpoints.from_scratch import train_tokenizer
 from llave_hf.data.media import load_sample
 from llave_hf.model.media_llave import MediaError
 from llave_hf.model.processing_llave import LlaveProcessor
@@ -17,8 +18,8 @@ from llave_hf.training.run import training_texts
 from llave_hf.training.step.graph_memory import GIB, activation_bytes, is_checkpointed
 
 from .engine_sizes import check_engines
-from .examination import NOTE, OK, PROBLEM, Finding, Patient
-from .model_checks import config_of, part_sizes
+from .findings import NOTE, OK, PROBLEM, Finding, Patient
+from .model_sizes import config_of, part_sizes
 from .tuned_sizes import tuned_sizes
 
 SAMPLED_PAIRS = 32
@@ -157,8 +158,6 @@ def _processor(patient: Patient) -> LlaveProcessor:
     arguments = patient.recipe.model
     if arguments.model is not None:
         return LlaveProcessor.from_pretrained(arguments.model, **arguments.processor)
-    from llave_hf.checkpoints.from_scratch import train_tokenizer
-
     assert patient.dataset is not None
     fields = arguments.from_scratch or {}
     tokenizer = train_tokenizer(

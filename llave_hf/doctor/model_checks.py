@@ -1,32 +1,21 @@
-"""Whether the model opens, and how large its parts are, without loading weights."""
+"""Whether the model opens, what of it is trained, and whether its checkpoints fit on the disk."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
+from pathlib import Path
 
-import torch
-from transformers import AutoConfig
+from llave_hf.training.recipe.tuning import LoraSettings, frozen_parts
 
-from llave_hf import LlaveConfig, LlaveModel
-from llave_hf.checkpoints.llava_qwen.configuration import LlavaQwenConfig, to_llave_config
-from llave_hf.checkpoints.llava_qwen.vision_towers import find_vision_tower
-from llave_hf.model.backbones_llave import backbone_of
-from llave_hf.training.recipe.recipe import Recipe
-from llave_hf.training.recipe.tuning import PARTS, LoraSettings, frozen_parts
-from llave_hf.training.tuning.parts import part_parameters
-
-from .examination import OK, Finding, Patient
-
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, None: 4}
+from .findings import NOTE, OK, PROBLEM, Finding, Patient
+from .model_sizes import config_of, parameter_bytes, part_sizes
+from .tuned_sizes import tuned_sizes
 
 
 def check_model(patient: Patient) -> Iterator[Finding]:
     """The configuration, and the parameters that are trained and frozen."""
     recipe = patient.recipe
-    from .tuned_sizes import tuned_sizes
-
     sizes, tuned = part_sizes(recipe), tuned_sizes(recipe)
     frozen = frozen_parts(recipe.training.freeze, recipe.training.lora)
     adapted = LoraSettings.of(recipe.training.lora).parts if recipe.training.lora is not None else ()
@@ -36,51 +25,18 @@ def check_model(patient: Patient) -> Iterator[Finding]:
     yield Finding(OK, "model", text + (f", {tuned.adapters:,} of them in adapters" if tuned.adapters else ""))
 
 
-def config_of(recipe: Recipe) -> LlaveConfig:
-    """The configuration of the model that a recipe trains; reads config.json, never weights."""
-    arguments = recipe.model
-    if arguments.model is None:
-        return _from_scratch(arguments.from_scratch or {})
-    config = AutoConfig.from_pretrained(arguments.model, revision=arguments.model_revision)
-    if isinstance(config, LlaveConfig):
-        return config
-    if isinstance(config, LlavaQwenConfig):
-        return to_llave_config(config, find_vision_tower(config.fields, arguments.model, {}), 0, 1)
-    backbone_of(config.model_type, arguments.model)
-    return LlaveConfig(backbone_config=config)
-
-
-def part_sizes(recipe: Recipe) -> dict[str, int]:
-    """Parameters of vision tower, projector and language model."""
-    model = skeleton(recipe)
-    return {part: sum(parameter.numel() for parameter in part_parameters(model, part)) for part in PARTS}
-
-
-def parameter_bytes(recipe: Recipe) -> int:
-    """Of the weights in the type that they are opened in."""
-    return sum(part_sizes(recipe).values()) * opened_bytes(recipe)
-
-
-def opened_bytes(recipe: Recipe) -> int:
-    """Of a parameter in the type that the weights are opened in."""
-    dtype = recipe.model.dtype if recipe.model.dtype != "auto" else config_of(recipe).backbone_config.dtype
-    return _BYTES.get(str(dtype).removeprefix("torch.") if dtype is not None else None, 4)
-
-
-def skeleton(recipe: Recipe) -> LlaveModel:
-    """The model without memory for its weights."""
-    return _cached_skeleton(config_of(recipe).to_json_string())
-
-
-@lru_cache(maxsize=1)
-def _cached_skeleton(config: str) -> LlaveModel:
-    import json
-
-    with torch.device("meta"):
-        return LlaveModel(LlaveConfig.from_dict(json.loads(config)))
-
-
-def _from_scratch(fields: dict[str, Any]) -> LlaveConfig:
-    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **fields.get("vision_config", {})}
-    text = {"model_type": "qwen2", "vocab_size": fields.get("vocab_size"), **fields.get("text_config", {})}
-    return LlaveConfig(backbone_config={"model_type": "llava_onevision", "vision_config": vision, "text_config": text})
+def check_disk(patient: Patient) -> Iterator[Finding]:
+    """Whether the checkpoints fit."""
+    args = patient.recipe.training
+    folder = Path(args.output_dir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    weights = parameter_bytes(patient.recipe)
+    kept = (args.save_total_limit or 1) + 1  # the old one is removed after the new one is written
+    tuned = tuned_sizes(patient.recipe)
+    # An adapter's checkpoint holds what is trained; both hold two moments of it. And the final folder.
+    needed = (tuned.states if tuned.adapters else tuned.weights + tuned.states * 2 / 3) * kept + weights
+    unlimited = "" if args.save_total_limit else ", and save_total_limit is not set: every checkpoint stays"
+    text = f"{needed / 1e9:.1f} GB for {kept} checkpoints and the model, {free / 1e9:.1f} GB free{unlimited}"
+    yield Finding(PROBLEM if needed > free else NOTE if unlimited else OK, "disk", text)

@@ -11,8 +11,8 @@ from llave_hf.training.batches import train_dataloader
 from llave_hf.training.objective.objective import Objective
 from llave_hf.training.tuning.precision import emulated
 
-from .examination import NOTE, OK, PROBLEM, Finding, Patient
-from .model_checks import config_of
+from .findings import NOTE, OK, PROBLEM, Finding, Patient
+from .model_sizes import config_of
 
 
 def check_engine(patient: Patient) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from llave_hf.training.tuning.lora import projector_modules, target_layers
 from llave_hf.training.tuning.parts import part_modules
 from llave_hf.training.tuning.quantization import QuantizationSettings
 
-from .model_checks import opened_bytes, part_sizes, skeleton
+from .model_sizes import opened_bytes, part_sizes, skeleton
 
 BLOCK, OUTER_BLOCK = 64, 256  # bitsandbytes: 4-bit numbers that share a scale, and scales that share one in turn
 

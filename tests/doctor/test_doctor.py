@@ -16,7 +16,7 @@ from llave_hf import LlaveModel
 from llave_hf.cli import main
 from llave_hf.doctor import Finding, estimates, examine
 from llave_hf.doctor.estimates import memory, step_flops
-from llave_hf.doctor.model_checks import config_of, part_sizes
+from llave_hf.doctor.model_sizes import config_of, part_sizes
 from llave_hf.model.media_llave import MediaError
 from llave_hf.training.recipe.recipe import load_recipe
 

@@ -19,7 +19,7 @@ from llave_hf.doctor.engine_sizes import (
     parameter_traffic,
     vector_bytes,
 )
-from llave_hf.doctor.model_checks import part_sizes
+from llave_hf.doctor.model_sizes import part_sizes
 from llave_hf.training.recipe.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
