@@ -13,8 +13,9 @@ from llave_hf import distributed
 from llave_hf.data.vectors.store import VectorStore
 from llave_hf.encoding.model_identity import ModelIdentity, identify, loaded_revision
 from llave_hf.errors import UserError
-from llave_hf.evaluation.benchmark.benchmark import Benchmark, load_benchmark
+from llave_hf.evaluation.benchmark.benchmark import Benchmark
 from llave_hf.evaluation.benchmark.collection import collect_inputs
+from llave_hf.evaluation.benchmark.loading import load_benchmark
 from llave_hf.evaluation.benchmark.rows import RowReader
 from llave_hf.evaluation.report.files import write_json, write_report
 from llave_hf.evaluation.report.leaderboard import LEADERBOARD_FILE, leaderboard

@@ -138,10 +138,10 @@ def load_eval_benchmark(data: DataArguments) -> Benchmark | None:
     """The benchmark that a recipe names, its rows and files checked before any training time is spent."""
     if data.eval_benchmark is None:
         return None
-    from llave_hf.evaluation import load_benchmark
+    from llave_hf.evaluation import check_benchmark, load_benchmark
 
     benchmark = load_benchmark(data.eval_benchmark, data=data.eval_data)
-    benchmark.check()
+    check_benchmark(benchmark)
     return benchmark
 
 

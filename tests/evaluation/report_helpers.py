@@ -10,9 +10,9 @@ from evaluation_helpers import RecordingEncoder, make_row, write_benchmark
 from PIL import Image
 
 from llave_hf.evaluation import BenchmarkResults, evaluate_benchmark
-from llave_hf.evaluation.benchmark.benchmark import load_benchmark
 from llave_hf.evaluation.benchmark.collection import collect_inputs
 from llave_hf.evaluation.benchmark.inputs import DistinctInputs
+from llave_hf.evaluation.benchmark.loading import load_benchmark
 from llave_hf.evaluation.benchmark.rows import RowReader
 from llave_hf.evaluation.results import TaskResult
 from llave_hf.evaluation.retrieval.retrieval import normalise, score_tasks

@@ -44,8 +44,8 @@ def test_scorer_whose_answer_wins_ties_fails(
 
 
 def test_random_vectors_that_know_the_answer_fail(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llave_hf.evaluation.benchmark.benchmark import load_benchmark
     from llave_hf.evaluation.benchmark.collection import collect_inputs
+    from llave_hf.evaluation.benchmark.loading import load_benchmark
     from llave_hf.evaluation.benchmark.rows import RowReader
 
     benchmark = load_benchmark(path)

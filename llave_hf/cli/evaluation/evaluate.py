@@ -92,8 +92,8 @@ def _command(arguments: argparse.Namespace) -> str:
 
 def _self_test(arguments: argparse.Namespace) -> None:
     from llave_hf import distributed
-    from llave_hf.evaluation.benchmark.benchmark import load_benchmark
     from llave_hf.evaluation.benchmark.collection import collect_inputs
+    from llave_hf.evaluation.benchmark.loading import load_benchmark
     from llave_hf.evaluation.benchmark.rows import RowReader
     from llave_hf.evaluation.self_test import self_test, self_test_table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -77,6 +77,16 @@ def collect_inputs(benchmark: Benchmark, reader: RowReader) -> tuple[DistinctInp
     inputs.check_media()
     keys = np.array(inputs.keys, dtype=np.int64)
     return inputs, [replace(task, digest=_digest(task, keys, inputs.reading)) for task in tasks]
+
+
+def check_benchmark(benchmark: Benchmark, subsets: Iterable[str] | None = None) -> None:
+    """Read all rows and look for all files, as an evaluation would, but encode nothing: for use before a training.
+
+    Raises:
+        BenchmarkError: what :func:`evaluate_benchmark` would raise about the data.
+    """
+    selected = benchmark.select(subsets)
+    collect_inputs(selected, RowReader(selected))
 
 
 def _collect_task(task: Task, inputs: DistinctInputs, reader: RowReader) -> TaskInputs:

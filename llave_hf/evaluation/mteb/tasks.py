@@ -10,8 +10,9 @@ from typing import Any
 from mteb.abstasks.abstask import AbsTask
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from llave_hf.evaluation.benchmark.benchmark import Benchmark, Task, load_benchmark
+from llave_hf.evaluation.benchmark.benchmark import Benchmark, Task
 from llave_hf.evaluation.benchmark.collection import collect_inputs
+from llave_hf.evaluation.benchmark.loading import load_benchmark
 from llave_hf.evaluation.benchmark.rows import RowReader
 from llave_hf.evaluation.evaluate import evaluate_benchmark
 from llave_hf.evaluation.results import TaskResult

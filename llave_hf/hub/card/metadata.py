@@ -101,7 +101,7 @@ def metric_of(task: Mapping[str, Any]) -> str:
 
 def _data_set(results: Mapping[str, Any]) -> str | None:
     """The Hub id of the data that a bundled benchmark was evaluated on; None where local files took their place."""
-    from llave_hf.evaluation.benchmark.benchmark import bundled_benchmarks, load_benchmark
+    from llave_hf.evaluation.benchmark.loading import bundled_benchmarks, load_benchmark
 
     if results.get("benchmark") not in bundled_benchmarks() or not _COMMIT.fullmatch(results.get("revision") or ""):
         return None

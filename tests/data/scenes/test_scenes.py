@@ -22,7 +22,7 @@ from llave_hf.data.scenes.drawing import _mask
 from llave_hf.data.scenes.grammar import SHAPES, Thing, place
 from llave_hf.data.scenes.near_misses import slots
 from llave_hf.data.scenes.tasks import TASKS, _sound_cube, caption_to_clip, clip_to_caption, grounding, question
-from llave_hf.evaluation import load_benchmark
+from llave_hf.evaluation import check_benchmark, load_benchmark
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_ordinary_loaders_read_it(scenes: Path) -> None:
     assert len(pairs) == 80
     assert {len(pairs[index].negatives) for index in range(80)} == {1, 2}
     benchmark = load_benchmark(scenes / "benchmark.yaml")
-    benchmark.check()
+    check_benchmark(benchmark)
     assert {task.meta_task for task in benchmark.tasks} == {"classification", "vqa", "retrieval", "grounding", "video"}
     assert {task.distribution for task in benchmark.tasks} == {"in", "out"}
 

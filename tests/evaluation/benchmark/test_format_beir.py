@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from mmeb_v2_data import picture, write_beir, write_rows
 from PIL import Image
 
-from llave_hf.evaluation import evaluate_benchmark, load_benchmark
+from llave_hf.evaluation import check_benchmark, evaluate_benchmark, load_benchmark
 from llave_hf.evaluation.benchmark.fields import BenchmarkError
 
 NAME = "ViDoSeek-page"
@@ -132,7 +132,7 @@ def test_own_folder_with_a_filter_of_queries(tmp_path: Path) -> None:
     assert (task["n"], task["candidates"]) == (3, 8)
     path = own_benchmark(tmp_path, where={"lang": "english"})
     with pytest.raises(BenchmarkError, match="Pages, queries row 0 lacks the column 'lang' of 'where'"):
-        load_benchmark(path).check()
+        check_benchmark(load_benchmark(path))
 
 
 def test_documents_with_the_same_content_are_one_answer(tmp_path: Path) -> None:
@@ -183,14 +183,14 @@ def test_faults_name_subset_row_and_field(tmp_path: Path, table: str, rows: list
     path = own_benchmark(tmp_path)
     write_rows(tmp_path / "eval" / "Pages", table, rows)
     with pytest.raises(BenchmarkError, match=f"Pages, .*{message}|^Pages, {message}"):
-        load_benchmark(path).check()
+        check_benchmark(load_benchmark(path))
 
 
 def test_missing_table_is_named(tmp_path: Path) -> None:
     path = own_benchmark(tmp_path)
     (tmp_path / "eval/Pages/qrels/test-00000-of-00001.parquet").unlink()
     with pytest.raises(BenchmarkError, match=r"Pages: there are no rows of split 'test' in .*Pages: expected qrels/"):
-        load_benchmark(path).check()
+        check_benchmark(load_benchmark(path))
 
 
 def test_unknown_queries_of_qrels_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -198,7 +198,7 @@ def test_unknown_queries_of_qrels_are_told(tmp_path: Path, caplog: pytest.LogCap
     table = tmp_path / "eval/Pages/qrels/test-00000-of-00001.parquet"
     rows = [*pq.read_table(table).to_pylist(), {"query-id": 9, "corpus-id": 0, "score": 1}]
     write_rows(tmp_path / "eval" / "Pages", "qrels", rows)
-    load_benchmark(path).check()
+    check_benchmark(load_benchmark(path))
     assert "Pages: qrels has 1 queries that queries lacks (9, …)" in caplog.text
 
 

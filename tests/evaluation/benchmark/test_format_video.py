@@ -10,7 +10,7 @@ import pytest
 from evaluation_helpers import RecordingEncoder, constant_encoder
 from mmeb_v2_data import FRAMES, read_rows, write_frames, write_rows
 
-from llave_hf.evaluation import evaluate_benchmark, load_benchmark
+from llave_hf.evaluation import check_benchmark, evaluate_benchmark, load_benchmark
 from llave_hf.evaluation.benchmark.fields import BenchmarkError
 from llave_hf.evaluation.benchmark.raw import RawInput
 
@@ -283,7 +283,7 @@ def test_missing_and_empty_folders_of_frames_are_named(tmp_path: Path) -> None:
             frame.unlink()
     (tmp_path / FRAMES / "video_ret/MSVD/v2").rmdir()
     with pytest.raises(BenchmarkError, match="2 picture or video file") as raised:
-        load_benchmark("mmeb-v2", data=tmp_path).check(["MSVD"])
+        check_benchmark(load_benchmark("mmeb-v2", data=tmp_path), ["MSVD"])
     assert "MSVD, row 1, target: " in str(raised.value) and "MSVD/v1 holds no frame" in str(raised.value)
     assert "MSVD, row 2, target: " in str(raised.value) and "MSVD/v2 does not exist" in str(raised.value)
 

@@ -7,9 +7,10 @@ import pytest
 from evaluation_helpers import make_row, write_benchmark, write_jsonl
 from PIL import Image
 
-from llave_hf.evaluation.benchmark.benchmark import BenchmarkError, load_benchmark
 from llave_hf.evaluation.benchmark.collection import TaskInputs, collect_inputs
+from llave_hf.evaluation.benchmark.fields import BenchmarkError
 from llave_hf.evaluation.benchmark.inputs import DistinctInputs
+from llave_hf.evaluation.benchmark.loading import load_benchmark
 from llave_hf.evaluation.benchmark.rows import RowReader
 
 MARK = "<|image_1|>\nRepresent the given image.\n"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from evaluation_helpers import make_row
 
-from llave_hf.evaluation.benchmark.benchmark import BenchmarkError
+from llave_hf.evaluation.benchmark.fields import BenchmarkError
 from llave_hf.evaluation.benchmark.mmeb import RawInput, parse_row
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from evaluation_helpers import make_row, write_benchmark, write_jsonl
 
-from llave_hf.evaluation.benchmark.benchmark import BenchmarkError, load_benchmark
+from llave_hf.evaluation.benchmark.fields import BenchmarkError
+from llave_hf.evaluation.benchmark.loading import load_benchmark
 from llave_hf.evaluation.benchmark.rows import RowReader
 
 ROW = make_row("q", ["right", "wrong"])

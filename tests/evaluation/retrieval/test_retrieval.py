@@ -13,9 +13,11 @@ import torch
 from evaluation_helpers import RecordingEncoder, make_row, random_encoder, write_benchmark
 from PIL import Image
 
-from llave_hf.evaluation.benchmark.benchmark import BenchmarkError, Task, load_benchmark
+from llave_hf.evaluation.benchmark.benchmark import Task
 from llave_hf.evaluation.benchmark.collection import TaskInputs, collect_inputs
+from llave_hf.evaluation.benchmark.fields import BenchmarkError
 from llave_hf.evaluation.benchmark.inputs import DistinctInputs
+from llave_hf.evaluation.benchmark.loading import load_benchmark
 from llave_hf.evaluation.benchmark.rows import RowReader
 from llave_hf.evaluation.retrieval import block_scoring, retrieval, vectors
 from llave_hf.evaluation.scoring.metrics import AnswerRanks, rank_answers
