@@ -7,11 +7,11 @@ first used.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from llave_hf.runtime.lazy_names import lazy_names
 from llave_hf.runtime.registration import register_when_imported
+from llave_hf.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from llave_hf.encoding.sentence_transformer import LlaveSentenceTransformer
@@ -35,11 +35,6 @@ else:
             "LlaveTrainingArguments": "training.recipe.arguments",
         },
     )
-
-try:
-    __version__ = version("llave-hf")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0.0.0"
 
 register_when_imported()
 

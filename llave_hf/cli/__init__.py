@@ -10,9 +10,9 @@ import logging
 import os
 from collections.abc import Sequence
 
-from llave_hf import __version__
 from llave_hf.errors import user_errors
 from llave_hf.runtime.library_lines import leave_out_lines
+from llave_hf.runtime.version import __version__
 
 from .commands import COMMANDS
 

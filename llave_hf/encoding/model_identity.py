@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from llave_hf.runtime.version import __version__
+
 VERSIONED_PACKAGES = ("torch", "transformers", "sentence-transformers", "pillow")
 _MODEL_FILES = frozenset({".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"})
 # what training and we ourselves leave beside a model; it changes no vector
@@ -96,9 +98,7 @@ def path_revision(model: str | os.PathLike[str]) -> str:
 
 def package_versions() -> dict[str, str | None]:
     """Versions of the packages that decide a vector; None: not installed."""
-    import llave_hf
-
-    return {"llave_hf": llave_hf.__version__, **{package: _version(package) for package in VERSIONED_PACKAGES}}
+    return {"llave_hf": __version__, **{package: _version(package) for package in VERSIONED_PACKAGES}}
 
 
 def _model_files(root: Path) -> list[Path]:

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llave_hf
-
 from .installed import NOT_INSTALLED, extras, one_line, package_state, silence
+from .version import __version__
 
 PACKAGES = (
     *("torch", "torchvision", "transformers", "sentence-transformers", "accelerate", "datasets", "tokenizers"),
@@ -33,7 +32,7 @@ def environment() -> dict[str, Any]:
     Every package is imported: one that is installed and cannot be is told with its error.
     """
     return {
-        "llave_hf": llave_hf.__version__,
+        "llave_hf": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
         "packages": {name: package_state(name) for name in PACKAGES},

@@ -49,7 +49,14 @@ def check_model_path(model: Any, files: Sequence[str] = MODEL_FILES) -> None:
         raise UserError(f"There is no model folder {name}: check the path, or give a Hub id (owner/name).")
 
 
-def is_hub_id(name: str) -> bool:
+def hub_id(source: Any) -> str | None:
+    """The Hub id (`owner/name`) that a source is; None for a folder or a file here, and where nothing is named."""
+    if not isinstance(source, str) or source.count("/") != 1 or source.startswith(("/", ".")) or Path(source).exists():
+        return None
+    return source
+
+
+def is_hub_id(name: Any) -> bool:
     """Whether the Hub could have a repository of this name; `../model`, `/model` and `a/b/model` are paths."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from llave_hf.encoding.prompts import check_prompts, default_prompts, query_input
 from llave_hf.errors import UserError
 from llave_hf.model.media_llave import load_image
 from llave_hf.runtime.places import check_possible_folder
@@ -20,7 +21,6 @@ from llave_hf.runtime.places import check_possible_folder
 from .embedder import Embedder
 from .filters import Moment, condition
 from .indexing import Indexer, IndexReport
-from .prompts import check_prompts, default_prompts, query_input
 from .store import Store
 
 FOLDER_NAME = ".llave_index"  # of a folder's collection, inside it

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from llave_hf.encoding.prompts import document_input
 from llave_hf.errors import UserError
 
 from .changes import find_changes
@@ -20,7 +21,6 @@ from .embedder import Embedder
 from .files import File, digest_of, kind_of, list_files
 from .forecast import Forecast, spoken
 from .passages import read_passages
-from .prompts import document_input
 from .store import Store, one_of, rows_of
 
 SOON = 2.0  # seconds: a file that takes less is timed again, in a group

@@ -13,8 +13,8 @@ from pathlib import Path
 import jinja2
 import pyarrow as pa
 
-from llave_hf import __version__
 from llave_hf.errors import UserError
+from llave_hf.runtime.version import __version__
 
 from .collection import Collection
 from .listing import counts_line

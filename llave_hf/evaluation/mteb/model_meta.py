@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from llave_hf.encoding.encoder import LlaveEncoder
 from llave_hf.evaluation.benchmark.loading import load_benchmark
-from llave_hf.hub.card.metadata import hub_id
+from llave_hf.runtime.places import hub_id
 
 from .batches import MODALITIES
 

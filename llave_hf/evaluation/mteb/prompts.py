@@ -11,9 +11,9 @@ from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.types import PromptType
 
 from llave_hf.encoding.encoder import LlaveEncoder
+from llave_hf.encoding.prompts import PLACE, default_prompts
 from llave_hf.errors import UserError
 from llave_hf.model.sentence_transformer_layout_llave import PROMPTS
-from llave_hf.search.prompts import PLACE, default_prompts
 
 
 class Instruction(NamedTuple):

@@ -12,6 +12,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from llave_hf.errors import UserError
+from llave_hf.evaluation.benchmark.loading import bundled_benchmarks, load_benchmark
+from llave_hf.runtime.places import hub_id
 
 TAGS = ("llave", "multimodal", "embedding", "transformers", "sentence-transformers")
 # Fields that a person chooses; a card that is written anew keeps them.
@@ -37,12 +39,13 @@ def front_matter(
         fields["base_model"] = trained_from
     sources = recipe.get("train_data") or []
     listed = sources if isinstance(sources, list) else [sources]
+    paths = [source.get("path") if isinstance(source, Mapping) else source for source in listed]
     evaluations = _model_index(results)
     data = ModelCardData(
         library_name="sentence-transformers",
         pipeline_tag="feature-extraction",
         tags=list(TAGS),
-        datasets=[source for source in map(hub_id, listed) if source] or None,
+        datasets=[source for source in map(hub_id, paths) if source] or None,
         model_name=root.resolve().name if evaluations else None,
         eval_results=evaluations or None,
         co2_eq_emissions=_emissions(root / "emissions.csv", from_scratch="from_scratch" in recipe),
@@ -86,14 +89,6 @@ def write_eval_results(root: Path, results: Mapping[str, Any]) -> Path | None:
     return path
 
 
-def hub_id(value: Any) -> str | None:
-    """A Hub id such as `org/name`; None for a folder or a file, which means nothing to a reader elsewhere."""
-    source = value.get("path") if isinstance(value, Mapping) else value
-    if not isinstance(source, str) or source.count("/") != 1 or source.startswith(("/", ".")) or Path(source).exists():
-        return None
-    return source
-
-
 def metric_of(task: Mapping[str, Any]) -> str:
     """The metric that a subset's interval and chance are of."""
     return task.get("metric", "precision_at_1")
@@ -101,8 +96,6 @@ def metric_of(task: Mapping[str, Any]) -> str:
 
 def _data_set(results: Mapping[str, Any]) -> str | None:
     """The Hub id of the data that a bundled benchmark was evaluated on; None where local files took their place."""
-    from llave_hf.evaluation.benchmark.loading import bundled_benchmarks, load_benchmark
-
     if results.get("benchmark") not in bundled_benchmarks() or not _COMMIT.fullmatch(results.get("revision") or ""):
         return None
     return str(load_benchmark(results["benchmark"]).source)

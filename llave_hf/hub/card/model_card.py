@@ -15,8 +15,9 @@ import yaml
 from safetensors import safe_open
 
 from llave_hf.errors import UserError
+from llave_hf.runtime.places import hub_id
 
-from .metadata import front_matter, hub_id, metric_of, write_eval_results
+from .metadata import front_matter, metric_of, write_eval_results
 from .plots import plot_training
 
 MARKER = "<!-- card written by llave_hf: `llave card` writes it anew, unless this line is gone -->"

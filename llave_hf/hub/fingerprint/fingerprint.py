@@ -18,10 +18,10 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from transformers import AutoModel, AutoProcessor, PreTrainedModel
 
-import llave_hf
 from llave_hf.errors import UserError
 from llave_hf.runtime.opening import cast
 from llave_hf.runtime.progress import forward_bar
+from llave_hf.runtime.version import __version__
 
 from .samples import Sample, affordable, fingerprint_samples
 from .stages import model_stages, pixel_summary, prompt_text, token_ids, visual_module
@@ -135,7 +135,7 @@ def surroundings(model: PreTrainedModel, processor: Any) -> dict[str, Any]:
         "attention": model.config._attn_implementation,
         "image_backend": processor.backend,
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": {"llave_hf": llave_hf.__version__, **{name: version(name) for name in _LIBRARIES}},
+        "versions": {"llave_hf": __version__, **{name: version(name) for name in _LIBRARIES}},
     }
 
 

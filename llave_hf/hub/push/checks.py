@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+
+from llave_hf.runtime.places import is_hub_id
 
 from .publication import SAVE_AGAIN, Publication
 from .safety import contents, local_paths, pickles, secrets
@@ -84,16 +83,8 @@ def _card(publication: Publication) -> Iterator[str]:
     for name in ("base_model", "datasets"):
         named = data.get(name) or []
         for value in named if isinstance(named, list) else [named]:
-            if not _is_hub_id(value):
+            if not is_hub_id(value):
                 yield f"README.md: {name} names {value!r}, which is no Hub id: take it out."
     for target in re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", text):
         if "://" not in target and target not in publication.contents:
             yield f"README.md shows {target}, which is not published: `llave card` draws it anew, or take it out."
-
-
-def _is_hub_id(value: Any) -> bool:
-    try:
-        validate_repo_id(value)
-    except (HFValidationError, TypeError):
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Instructions around what is embedded. They are a collection's, so that queries meet the documents they belong to."""
+"""Instructions around queries and documents, for search and for mteb's tasks: MMEB's, none, or the user's own."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ import pytest
 from helpers import picture
 from search_helpers import ColourEncoder
 
+from llave_hf.encoding.prompts import check_prompts, default_prompts, document_input, parse_prompts, query_input
 from llave_hf.errors import UserError
 from llave_hf.model.sentence_transformer_layout_llave import PROMPTS
-from llave_hf.search.prompts import check_prompts, default_prompts, document_input, parse_prompts, query_input
 
 
 def test_a_llave_model_is_asked_as_it_was_trained() -> None:
