@@ -57,9 +57,10 @@ test-releases: $(STAMP)  ## every backbone on several releases of transformers: 
 	    tests/training/step/test_tower_memory.py || exit 1; \
 	done
 
-lint: $(STAMP)  ## check style
+lint: $(STAMP)  ## check style, and that imports point downwards
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(STAMP)  ## mend style
 	$(BIN)/ruff check --fix .
