@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from helpers import picture
-from search_helpers import ColourEncoder
 
 from llave_hf.encoding.prompts import check_prompts, default_prompts, document_input, parse_prompts, query_input
 from llave_hf.errors import UserError
@@ -21,7 +22,7 @@ def test_a_llave_model_is_asked_as_it_was_trained() -> None:
 
 
 def test_another_model_is_asked_plainly() -> None:
-    prompts = default_prompts(ColourEncoder())
+    prompts = default_prompts(SimpleNamespace(prompts={}))
     shown = picture()
     assert query_input(prompts, "a dog", None) == "a dog"
     assert query_input(prompts, None, shown) == {"image": shown}

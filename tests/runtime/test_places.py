@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from llave_hf import cli, evaluate, train
 from llave_hf.cli.commands import COMMANDS
 from llave_hf.errors import UserError
-from llave_hf.runtime.places import check_model, is_hub_id
+from llave_hf.runtime.places import check_model, hub_id, is_hub_id
 from llave_hf.search import Collection
 
 ROOT = Path(__file__).parents[2]
@@ -251,3 +251,11 @@ def test_hub_ids(name: str) -> None:
 @pytest.mark.parametrize("name", ["/a/b", "../model", "./model", "a/b/c", "model/", "a\\b", "~/model", ""])
 def test_paths_are_no_hub_ids(name: str) -> None:
     assert not is_hub_id(name)
+
+
+def test_a_source_is_a_hub_id_where_nothing_here_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hub_id("owner/model") == "owner/model"
+    (tmp_path / "owner" / "model").mkdir(parents=True)
+    for no_id in ("owner/model", "bert", "a/b/c", "./model", "/model", None, tmp_path / "owner" / "model"):
+        assert hub_id(no_id) is None

@@ -8,7 +8,6 @@ import yaml
 from evaluation_helpers import make_row, write_benchmark
 
 from llave_hf.evaluation.benchmark.benchmark import Task
-from llave_hf.evaluation.benchmark.collection import check_benchmark
 from llave_hf.evaluation.benchmark.fields import BenchmarkError
 from llave_hf.evaluation.benchmark.loading import bundled_benchmarks, load_benchmark
 
@@ -117,11 +116,3 @@ def test_subsets_are_selected_in_the_order_of_the_file(tmp_path: Path) -> None:
         benchmark.select(["A", "C"])
     with pytest.raises(BenchmarkError, match="at least one"):
         benchmark.select([])
-
-
-def test_check_reads_rows_and_looks_for_files(tmp_path: Path) -> None:
-    rows = {"A": ROWS["A"], "Pictures": [make_row("<|image_1|>", ["a", "b"], image="gone.png")]}
-    benchmark = load_benchmark(write_benchmark(tmp_path, rows))
-    check_benchmark(benchmark, ["A"])
-    with pytest.raises(BenchmarkError, match=r"Pictures, row 0: .*gone.png does not exist"):
-        check_benchmark(benchmark)

@@ -1,0 +1,110 @@
+"""Each check of `llave doctor` by itself, of a recipe whose data nobody opens; and what becomes of one that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import write_recipe, write_training_data
+
+from llave_hf.doctor import examination
+from llave_hf.doctor.findings import NOTE, OK, PROBLEM, Finding, Patient
+from llave_hf.doctor.model_checks import check_disk, check_model
+from llave_hf.doctor.model_sizes import opened_bytes, parameter_bytes, part_sizes, skeleton
+from llave_hf.doctor.settings_checks import check_settings
+from llave_hf.doctor.start_checks import check_batches, check_loss
+from llave_hf.doctor.tuned_sizes import tuned_sizes
+from llave_hf.training.recipe.recipe import load_recipe
+
+
+def patient_of(root: Path, **changes: Any) -> Patient:
+    """Without data: neither rows nor pictures are there."""
+    return Patient(load_recipe(write_recipe(root, **changes)), None, fast=True, tflops=100.0, devices=1)
+
+
+def told(findings: Iterator[Finding], level: str) -> str:
+    return "\n".join(finding.text for finding in findings if finding.level == level)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "message"),
+    [
+        ({"gradient_accumulation_steps": 2}, NOTE, "gradient_accumulation_steps 2 adds no negatives"),
+        ({"per_device_train_batch_size": 4}, NOTE, "4 pairs a device"),
+        ({"hardness_mode": "all_negatives"}, PROBLEM, "use_negatives is off"),
+        ({"gather_across_devices": False}, NOTE, "other devices' documents are no negatives"),
+    ],
+)
+def test_settings_are_checked_without_data_or_model(
+    tmp_path: Path, changes: dict[str, Any], level: str, message: str
+) -> None:
+    sound = {"per_device_train_batch_size": 8}
+    assert not told(check_settings(patient_of(tmp_path, **sound).recipe), level)
+    assert message in told(check_settings(patient_of(tmp_path, **sound | changes).recipe), level)
+
+
+def test_a_folder_with_a_model_is_not_written_over(tmp_path: Path) -> None:
+    recipe = patient_of(tmp_path).recipe
+    folder = Path(recipe.training.output_dir)
+    folder.mkdir()
+    assert not told(check_settings(recipe), PROBLEM)
+    (folder / "config.json").write_text("{}")
+    assert "already holds a model" in told(check_settings(recipe), PROBLEM)
+
+
+def test_sizes_are_those_of_the_parts_without_memory_for_weights(tmp_path: Path) -> None:
+    recipe = patient_of(tmp_path).recipe
+    model = skeleton(recipe)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert sum(part_sizes(recipe).values()) == count
+    assert (opened_bytes(recipe), parameter_bytes(recipe)) == (4, 4 * count)
+    halved = patient_of(tmp_path, dtype="bfloat16").recipe
+    assert (opened_bytes(halved), parameter_bytes(halved)) == (2, 2 * count)
+
+
+def test_the_model_is_told_part_by_part(tmp_path: Path) -> None:
+    patient = patient_of(tmp_path, freeze=["vision_tower"])
+    sizes = part_sizes(patient.recipe)
+    text = told(check_model(patient), OK)
+    assert f"vision_tower {sizes['vision_tower']:,} (frozen)" in text
+    assert f"{sizes['projector'] + sizes['language_model']:,} trained" in text
+
+
+def test_disk_counts_checkpoints_and_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = patient_of(tmp_path, save_total_limit=2)
+    parameters = tuned_sizes(patient.recipe).trained
+    needed = 3 * parameters * 12 + parameters * 4  # two are kept, the third is written before one goes
+
+    def free(count: int) -> list[str]:
+        usage = type("Usage", (), {"free": count})
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+        return [finding.level for finding in check_disk(patient)]
+
+    assert (free(needed), free(needed - 1)) == ([OK], [PROBLEM])
+
+
+def test_checks_of_data_say_nothing_where_none_opened(tmp_path: Path) -> None:
+    assert [*check_loss(patient_of(tmp_path)), *check_batches(patient_of(tmp_path))] == []
+
+
+def test_a_check_that_fails_stops_nothing_but_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_teacher(patient: Patient) -> Iterator[Finding]:
+        yield Finding(OK, "teacher", "its first line")
+        raise ValueError("the teacher fell ill")
+
+    def check_model(patient: Patient) -> Iterator[Finding]:
+        raise OSError("the teacher fell ill")
+        yield
+
+    monkeypatch.setattr(examination, "check_teacher", check_teacher)
+    monkeypatch.setattr(examination, "check_model", check_model)
+    recipe = write_recipe(write_training_data(tmp_path), per_device_train_batch_size=8)
+    findings = list(examination.examine(str(recipe), fast=True, tflops=100.0))
+    assert Finding(OK, "teacher", "its first line") in findings
+    assert [finding for finding in findings if finding.level == PROBLEM] == [
+        Finding(PROBLEM, "teacher", "the teacher fell ill")  # once, though two checks say so
+    ]
+    assert {"disk", "memory", "time"} <= {finding.part for finding in findings}
