@@ -1,0 +1,1 @@
+"""Model folders made from others: converted, initialised from a backbone, adapters merged, exported."""

@@ -1,4 +1,4 @@
-"""From a published LLaVE checkpoint to a native folder, with a report that says what was taken from where."""
+"""Converts a published LLaVE checkpoint to a folder that transformers opens; reports what was taken from where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model folder in transformers' own classes, for whoever has no llave_hf: serving engines, other languages."""
+"""Exports a model in transformers' own classes, for whoever has no llave_hf: serving engines, other languages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An embedding model out of a vision-language model, before any training."""
+"""Makes an embedding model out of a vision-language model, before any training."""
 
 from __future__ import annotations
 

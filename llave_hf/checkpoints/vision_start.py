@@ -1,4 +1,4 @@
-"""Better starts for a vision tower with random weights: patches by their principal components, positions as waves.
+"""Initial weights for a vision tower trained from scratch: principal components for patches, waves for positions.
 
 A random patch embedding passes on brightness and color, whose variance is many times that of an outline, and random
 positions do not say which patches are neighbours. A small tower that has to find out both needs thousands of steps

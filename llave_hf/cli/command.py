@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""How a command is added to `llave`, and the options that several of them have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens what a sample refers to, inside its media root.
+"""Opens a sample's pictures and videos, which have to lie inside its media root.
 
 What is a readable picture or video (formats, sizes, limits) is `media_llave`'s; this file adds where it may lie.
 """

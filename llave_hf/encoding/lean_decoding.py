@@ -1,4 +1,4 @@
-"""The language model without the work that no embedding needs: same vectors, fewer products.
+"""Leaves out the work of the language model that no embedding needs: same vectors, fewer matrix products.
 
 Two things are left out, each after it has been tried against the plain forward ([`Proofs`]):
 

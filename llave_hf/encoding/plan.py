@@ -1,4 +1,4 @@
-"""Which inputs share a forward pass: order and packing by tokens, padding counted."""
+"""Which inputs share a forward pass: sorted and packed by tokens, padding included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work done ahead in threads, in order and within bounds."""
+"""Prefetching: work done ahead in threads, in order and within bounds."""
 
 from __future__ import annotations
 

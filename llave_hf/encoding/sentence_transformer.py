@@ -1,4 +1,4 @@
-"""LLaVE and sentence-transformers."""
+"""`LlaveSentenceTransformer`: the class of sentence-transformers with LLaVE's prompts and engine."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""A decoder run without the tokens with which all its rows begin: these are run once, and their keys and values serve
-every row. Attention is causal, so nothing behind them changes what they are.
+"""Prefix caching: tokens with which all rows begin are run once, and their keys and values serve every row.
+
+Attention is causal, so nothing behind them changes what they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a rank's batch and what it knows of the others to rows and blocks of columns."""
+"""Lays out the matrix of pairs: this rank's queries as rows, all ranks' documents as blocks of columns, and masks."""
 
 from __future__ import annotations
 

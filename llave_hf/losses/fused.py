@@ -1,4 +1,4 @@
-"""What is done to a tile between its products, compiled into one kernel a pass (`torch.compile`): for GPUs.
+"""Fused kernels for GPUs: what is done to a tile between its products, one kernel a pass (`torch.compile`).
 
 Eagerly, a tile is read and written once for each of exponential, masks, sums and factors, which on a GPU takes as long
 as a product. The results are those of the eager path up to the order of sums.

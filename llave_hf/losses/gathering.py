@@ -1,4 +1,4 @@
-"""What a rank has to know of the others' rows."""
+"""Gathers what a rank has to know of the others' rows: documents, and what masks and weights need."""
 
 from __future__ import annotations
 

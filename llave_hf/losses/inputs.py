@@ -1,4 +1,4 @@
-"""What a batch brings to the loss, and whether it fits together."""
+"""The inputs of the loss, and checks that they fit together."""
 
 from __future__ import annotations
 

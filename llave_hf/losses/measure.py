@@ -1,4 +1,4 @@
-"""What a batch was like: how many pairs were masked, how many negatives count in effect."""
+"""Statistics of a batch: how many pairs were masked, how many negatives count in effect."""
 
 from __future__ import annotations
 

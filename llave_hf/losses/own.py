@@ -1,4 +1,4 @@
-"""Explicit negatives as negatives of their own query: logits (B, K), which hold no pair of different rows."""
+"""Explicit negatives, which count against their own query alone: logits (B, K)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""τ: fixed or learned, one for all pairs or one a task."""
+"""The temperature τ: fixed or learned, one for all pairs or one a task."""
 
 from __future__ import annotations
 

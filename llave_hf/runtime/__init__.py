@@ -1,0 +1,1 @@
+"""What every room may use: registration with transformers, paths and ids, dtypes, progress bars, versions."""

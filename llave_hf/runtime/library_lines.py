@@ -1,4 +1,4 @@
-"""Lines of libraries that nobody can act on, left out of what a command or a run prints."""
+"""Leaves out of what a command or a run prints those lines of libraries that nobody can act on."""
 
 from __future__ import annotations
 

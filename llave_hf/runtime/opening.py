@@ -1,4 +1,4 @@
-"""Gives a model that was just opened the number type in which it is to compute.
+"""Casts a model that was just opened to the dtype in which it is to compute, without a second whole copy.
 
 Weights lie in the memory map of their file until they are used. They are widened one by one, and the map's pages given
 back at once, so that the process never holds both whole copies.

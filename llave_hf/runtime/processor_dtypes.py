@@ -1,4 +1,4 @@
-"""Which number types this processor multiplies by itself.
+"""Which dtypes this CPU multiplies natively.
 
 What it cannot, torch emulates: a product of bfloat16 matrices then takes several times what float32 takes.
 """

@@ -1,4 +1,4 @@
-"""How a training's processes are started."""
+"""The command that starts a training's processes: one, or several through `accelerate launch`."""
 
 from __future__ import annotations
 

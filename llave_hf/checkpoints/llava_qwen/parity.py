@@ -1,4 +1,4 @@
-"""Our vectors beside the research code's, stage by stage, through the public interface."""
+"""Compares our values with the research code's, stage by stage, through the public interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that the research code gave for some inputs, as files.
+"""Reads reference values: files of what the research code computed for some inputs.
 
 A reference folder holds `cases.json`, the tensors (`reference.safetensors` or `expected.safetensors`) and the
 pictures. `cases.json` is a list of cases, or `{"cases": [...]}`. A case has an `id` (or `name`), a `kind` (`text`,

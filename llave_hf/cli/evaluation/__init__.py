@@ -1,0 +1,1 @@
+"""Commands that score models: `llave evaluate`, `evaluate-videos`, `compare`."""

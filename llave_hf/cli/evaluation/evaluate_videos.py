@@ -1,4 +1,4 @@
-"""`llave evaluate-videos`: zero-shot text-video retrieval, a table and R@1 against frames and visual tokens."""
+"""`llave evaluate-videos`: zero-shot text-video retrieval: a table, and R@1 by frames and visual tokens."""
 
 from __future__ import annotations
 

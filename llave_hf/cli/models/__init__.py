@@ -1,0 +1,1 @@
+"""Commands that make or check a model folder: `llave convert`, `init`, `merge`, `export`, `verify`."""

@@ -1,4 +1,4 @@
-"""`llave convert`: a native folder from a published checkpoint, and the parity report; exit code 1 if it fails."""
+"""`llave convert`: a published checkpoint as a folder of ours, and a parity report; exit code 1 if it fails."""
 
 from __future__ import annotations
 

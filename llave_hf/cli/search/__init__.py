@@ -1,0 +1,1 @@
+"""Commands that search in folders: `llave index`, `search`, `app`."""

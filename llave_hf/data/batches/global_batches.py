@@ -1,4 +1,4 @@
-"""What batches have in common whose rows are indexed, and whose rows are streamed: sizes, shares, ranks, epochs."""
+"""The base of both batch samplers, of indexed and of streamed rows: batch sizes, ranks' shares, epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches with a set share of each task."""
+"""Plans batches with a set share of each task."""
 
 from __future__ import annotations
 

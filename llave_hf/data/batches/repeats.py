@@ -1,4 +1,4 @@
-"""Batches in which no query and no document stands twice, as many as there can be.
+"""Plans batches in which no query and no document stands twice, as many as there can be.
 
 Rows are edges between queries and documents, and a batch without repeats is a matching. By König's theorem, rows in
 which nothing stands more than K times can always be spread over K such batches, of equal size.

@@ -1,4 +1,4 @@
-"""Hard negatives: for each query the documents that a model takes for answers and that are none.
+"""Mines hard negatives: for each query the documents that a model takes for answers and that are none.
 
 For each task: encode each distinct query and document once, rank the documents, and of the nearest take those that
 pass the filters. A document that is a query's positive in any row is never its negative; one that scores nearly as

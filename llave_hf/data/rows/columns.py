@@ -1,4 +1,4 @@
-"""Columns of MMEB rows in Arrow: one side of all rows at once, checked without a Python loop over rows."""
+"""Reads columns of MMEB rows in Arrow: one side of all rows at once, checked without a Python loop over rows."""
 
 from __future__ import annotations
 

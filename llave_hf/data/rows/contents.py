@@ -1,4 +1,4 @@
-"""What rows hold, as numbers, without a Python loop over rows: equal content by equal numbers, tokens by a guess."""
+"""Rows as numbers, in Arrow and NumPy: equal content gets equal numbers, lengths in tokens are estimated."""
 
 from __future__ import annotations
 

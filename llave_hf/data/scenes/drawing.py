@@ -1,6 +1,4 @@
-"""Draws scenes with Pillow: polygons at four times the size, averaged down, so that the pixels are the same
-everywhere.
-"""
+"""Draws scenes with Pillow, to the same pixels everywhere: polygons at four times the size, averaged down."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Queries with their answers and near-misses, for each of MMEB's meta-tasks. Every case has one right candidate,
-checked.
-"""
+"""Queries with one answer and its near-misses, for each of MMEB's meta-tasks; that only one is right is checked."""
 
 from __future__ import annotations
 

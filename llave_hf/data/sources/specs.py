@@ -1,4 +1,4 @@
-"""Entries of `train_data`, as they are written."""
+"""Reads the entries of a recipe's `train_data`: a name, or a mapping with options."""
 
 from __future__ import annotations
 

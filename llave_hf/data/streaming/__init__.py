@@ -1,0 +1,1 @@
+"""Training data larger than memory: rows are read shard by shard while a run goes on."""

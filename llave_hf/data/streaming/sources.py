@@ -1,4 +1,4 @@
-"""Opens what `train_data` names without reading it: only where its rows stand."""
+"""Opens what `train_data` names without reading it: finds only where its rows lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches from the rows that a stream holds in memory: shuffled here, and planned as indexed rows are."""
+"""Plans batches from the rows that a stream holds in memory: shuffled here, then planned as indexed rows are."""
 
 from __future__ import annotations
 

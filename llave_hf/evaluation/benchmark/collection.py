@@ -1,4 +1,4 @@
-"""From a benchmark's rows to tasks in numbers of distinct inputs; what is odd in the data is counted and named."""
+"""Numbers a benchmark's distinct inputs and its tasks by them; what is odd in the data is counted and named."""
 
 from __future__ import annotations
 

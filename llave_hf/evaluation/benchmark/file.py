@@ -1,4 +1,4 @@
-"""From the content of a YAML file to a checked `Benchmark`; every message names file and field."""
+"""Builds a checked `Benchmark` from the content of a YAML file; every message names file and field."""
 
 from __future__ import annotations
 

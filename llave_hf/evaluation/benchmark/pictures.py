@@ -1,4 +1,4 @@
-"""Pictures that come as bytes inside tables: kept as files by content, so that everything after has paths.
+"""Stores pictures that come as bytes inside tables: as files named by content, so that everything after has paths.
 
 They lie in `llave_hf/pictures` of the Hugging Face cache (`HF_HOME`), each once, however many benchmarks have it, and
 may be deleted at any time.

@@ -1,4 +1,4 @@
-"""What a format makes of a row: raw inputs, texts and paths that nobody has opened yet."""
+"""Raw inputs, which a format makes of a row: texts and paths that nobody has opened yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in mteb's batches, as inputs of `encode`."""
+"""Turns mteb's batches into inputs of `encode`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands before an input of mteb's: a prompt of the model's or the caller's, or MMEB's instruction."""
+"""Chooses what stands before an input of mteb's: a prompt of the model's or the caller's, or MMEB's instruction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows results: a bar chart, and the files of an evaluation's output folder but for its page.
+"""Writes the files of an evaluation's output folder (but for its page), and draws its bar chart.
 
 All functions take the content of `results.json`, so that a saved evaluation can be shown again or compared.
 """

@@ -1,4 +1,4 @@
-"""In which order reports show things, and what findings say: the same in Markdown, plot and page.
+"""The order in which reports show things, and the words of findings: the same in Markdown, plot and page.
 
 All functions take the content of `results.json`.
 """

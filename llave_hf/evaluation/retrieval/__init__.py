@@ -1,0 +1,1 @@
+"""Vectors of a benchmark's inputs, and the ranks of answers among candidates."""

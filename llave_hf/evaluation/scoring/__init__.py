@@ -1,0 +1,1 @@
+"""Metrics, confidence intervals and overlap of similarities: NumPy arrays in, numbers out."""

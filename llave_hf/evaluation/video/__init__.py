@@ -1,0 +1,1 @@
+"""Zero-shot text-video retrieval on MSR-VTT and MSVD (`llave evaluate-videos`)."""

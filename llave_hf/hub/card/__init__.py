@@ -1,0 +1,1 @@
+"""The model card: README.md with its metadata and plots, from what training and evaluation left."""

@@ -1,4 +1,4 @@
-"""Plots of a training run."""
+"""Draws the plots of a model card: loss, similarities of positives and negatives, how they part in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is published that runs code when it is opened, is not what it is named, or tells of its maker's machine."""
+"""Refuses files that run code when opened, are not what they are named, or tell of their maker's machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The end of a run: the finished model folder, and its publication."""

@@ -1,0 +1,1 @@
+"""Recipes and the trainer's arguments: read and checked before anything is loaded."""

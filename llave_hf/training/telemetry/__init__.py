@@ -1,0 +1,1 @@
+"""How hard negatives are while a model trains: counts, plots and warnings."""

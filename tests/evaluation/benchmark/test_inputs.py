@@ -151,7 +151,7 @@ def test_subset_without_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_pictures_without_a_media_folder_ask_for_data() -> None:
-    from llave_hf.evaluation.benchmark.mmeb import RawInput
+    from llave_hf.evaluation.benchmark.raw import RawInput
 
     with pytest.raises(BenchmarkError, match=r"A, row 0 needs p.png: say with --data"):
         DistinctInputs(None).add(RawInput("q", ("p.png",), ""), "A, row 0")

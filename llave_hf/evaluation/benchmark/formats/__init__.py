@@ -6,7 +6,7 @@ from .base import Format, Tables
 from .beir import BeirFormat
 from .instruct import InstructFormat
 from .lists import ListsFormat
-from .mmeb_rows import MmebFormat
+from .mmeb import MmebFormat
 from .moments import MomentsFormat
 from .options import OptionsFormat
 from .pairs import PairsFormat

@@ -1,4 +1,4 @@
-"""What a format is: it turns the tables of a subset into queries, answers and candidates."""
+"""The interface of a format: it turns the tables of a subset into queries, answers and candidates."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llave_hf.evaluation.benchmark.fields import BenchmarkError, Settings
-from llave_hf.evaluation.benchmark.mmeb import parse_row
 from llave_hf.evaluation.benchmark.raw import TaskRows
 
 from .base import Format, Tables
+from .mmeb import parse_row
 
 MARK = "<|image_1|>"
 COLUMNS = ("qry_inst", "qry_text", "qry_img_path", "tgt_inst", "tgt_text", "tgt_img_path")

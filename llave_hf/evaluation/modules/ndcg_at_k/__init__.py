@@ -1,0 +1,1 @@
+"""The `evaluate` module nDCG@k; `evaluate.load` opens the script in this folder."""

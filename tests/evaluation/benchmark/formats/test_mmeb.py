@@ -6,7 +6,8 @@ import pytest
 from evaluation_helpers import make_row
 
 from llave_hf.evaluation.benchmark.fields import BenchmarkError
-from llave_hf.evaluation.benchmark.mmeb import RawInput, parse_row
+from llave_hf.evaluation.benchmark.formats.mmeb import parse_row
+from llave_hf.evaluation.benchmark.raw import RawInput
 
 
 def test_row_becomes_a_query_and_candidates_with_the_answer_first() -> None:

@@ -1,18 +1,35 @@
-"""MMEB's evaluation rows: `qry_text, qry_img_path, tgt_text[], tgt_img_path[]`, the answer being candidate 0.
+"""`format: mmeb`, the default: `qry_text, qry_img_path, tgt_text[], tgt_img_path[]`, prompts included.
 
-Extensions: a picture path may be a list (several pictures), optional `qry_video_path` and `tgt_video_path[]` name
-videos. The words qry and tgt end here.
+The answer is candidate 0. Extensions: a picture path may be a list (several pictures), and the optional columns
+`qry_video_path` and `tgt_video_path[]` name videos. No other file knows the words qry and tgt of these rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from .fields import BenchmarkError
-from .raw import EvalRow, RawInput
+from llave_hf.evaluation.benchmark.fields import BenchmarkError, Settings
+from llave_hf.evaluation.benchmark.raw import EvalRow, RawInput, TaskRows
+
+from .base import Format, Tables
 
 REQUIRED_COLUMNS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
+
+
+@dataclass(frozen=True)
+class MmebFormat(Format):
+    """See :func:`parse_row`."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> MmebFormat:
+        """There is nothing to set."""
+        return cls()
+
+    def read(self, tables: Tables) -> TaskRows:
+        """The rows as they are."""
+        return TaskRows(parse_row(row, place) for place, row in tables.rows())
 
 
 def parse_row(row: Mapping[str, Any], where: str) -> EvalRow:
