@@ -79,7 +79,7 @@ def test_help_of_the_scenes_needs_what_draws_and_writes_them() -> None:
 def test_what_transformers_imports_stays_light() -> None:
     """A process that reads a configuration or a tokenizer needs neither our models nor PyTorch's."""
     script = "import llave_hf\nfrom transformers import AutoConfig, AutoTokenizer\nAutoConfig.for_model('llave')\n"
-    script += "assert 'llave_hf.model.modeling_llave' not in sys.modules and 'llave_hf.model.processing_llave' not in sys.modules"
+    script += "assert not {'llave_hf.model.modeling_llave', 'llave_hf.model.processing_llave'} & {*sys.modules}"
     assert sorted({"sentence_transformers", "datasets", "accelerate"} & loaded_after(script)) == []
 
 

@@ -97,7 +97,8 @@ def test_torch_that_does_not_say(
 
 def test_real_process_that_may_not() -> None:
     """The limit reaches a fresh process, whatever processor this is."""
-    code = "import torch; from llave_hf.runtime.processor_dtypes import cpu_multiplies; print(cpu_multiplies(torch.bfloat16))"
+    code = "import torch; from llave_hf.runtime.processor_dtypes import cpu_multiplies as multiplies; "
+    code += "print(multiplies(torch.bfloat16))"
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
