@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation_helpers import make_row, write_benchmark
 from helpers import write_recipe, write_training_data
 
 from llave_hf.doctor import examination
+from llave_hf.doctor.data_checks import open_data
 from llave_hf.doctor.findings import NOTE, OK, PROBLEM, Finding, Patient
 from llave_hf.doctor.model_checks import check_disk, check_model
 from llave_hf.doctor.model_sizes import opened_bytes, parameter_bytes, part_sizes, skeleton
@@ -88,6 +90,17 @@ def test_disk_counts_checkpoints_and_the_model(tmp_path: Path, monkeypatch: pyte
 
 def test_checks_of_data_say_nothing_where_none_opened(tmp_path: Path) -> None:
     assert [*check_loss(patient_of(tmp_path)), *check_batches(patient_of(tmp_path))] == []
+
+
+def test_the_benchmark_is_read_as_training_would_read_it(tmp_path: Path) -> None:
+    rows = {"A": [make_row("q", ["right", "wrong"])], "B": [make_row("<|image_1|>", ["a"], image="gone.png")]}
+    path = write_benchmark(tmp_path / "benchmark", rows)
+    recipe = patient_of(write_training_data(tmp_path), eval_benchmark=str(path)).recipe
+    dataset, findings = open_data(recipe)
+    assert dataset is not None and len(dataset) == 48
+    assert "B, row 0" in told(iter(findings), PROBLEM) and "gone.png does not exist" in told(iter(findings), PROBLEM)
+    write_benchmark(tmp_path / "benchmark", {"A": rows["A"]})
+    assert "benchmark small: 1 subsets, every file exists" in told(iter(open_data(recipe)[1]), OK)
 
 
 def test_a_check_that_fails_stops_nothing_but_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
