@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from llave_hf.training.recipe.quantization import QuantizationSettings
 from llave_hf.training.recipe.recipe import Recipe
 from llave_hf.training.recipe.tuning import LoraSettings, frozen_parts
 from llave_hf.training.tuning.lora import projector_modules, target_layers
 from llave_hf.training.tuning.parts import part_modules
-from llave_hf.training.tuning.quantization import QuantizationSettings
 
 from .model_sizes import opened_bytes, part_sizes, skeleton
 

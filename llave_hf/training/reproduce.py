@@ -1,4 +1,4 @@
-"""Looks again at what a run stopped at, on one process: where does the first number that is not finite come up?
+"""Computes again, on one process, what a run was stopped at, and names the first tensor with NaN or infinity.
 
 python -m llave_hf.training.reproduce OUTPUT_DIR/postmortem-STEP
 """

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from accelerate import PartialState
@@ -20,6 +20,7 @@ from llave_hf.data.media import load_sample
 from llave_hf.data.pairs import load_pairs
 from llave_hf.data.streaming.tasks import TrainingPairs, stream_pairs
 from llave_hf.errors import UserError
+from llave_hf.evaluation import Benchmark, check_benchmark, load_benchmark
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.runtime.places import check_folder, check_model, check_model_path, check_output_folder
@@ -32,9 +33,6 @@ from llave_hf.training.tuning.quantization import mark_quantized, quantization_c
 
 from .summary import describe_run
 from .trainer import LlaveTrainer
-
-if TYPE_CHECKING:
-    from llave_hf.evaluation import Benchmark
 
 logger = logging.get_logger(__name__)
 
@@ -55,7 +53,9 @@ def train(recipe: Recipe) -> LlaveTrainer:
         processing_class=processor,
     )
     if trainer.is_world_process_zero():
-        print(f"llave_hf trains {recipe.training.output_dir}\n{describe_run(recipe, trainer, dataset)}", flush=True)
+        batches = len(trainer.get_train_dataloader())
+        said = describe_run(recipe, trainer.model, dataset, collate=trainer.data_collator, batches=batches)
+        print(f"llave_hf trains {recipe.training.output_dir}\n{said}", flush=True)
     trainer.train(resume_from_checkpoint=checkpoint)
     finish(recipe, trainer, benchmark)
     return trainer
@@ -138,8 +138,6 @@ def load_eval_benchmark(data: DataArguments) -> Benchmark | None:
     """The benchmark that a recipe names, its rows and files checked before any training time is spent."""
     if data.eval_benchmark is None:
         return None
-    from llave_hf.evaluation import check_benchmark, load_benchmark
-
     benchmark = load_benchmark(data.eval_benchmark, data=data.eval_data)
     check_benchmark(benchmark)
     return benchmark

@@ -1,4 +1,4 @@
-"""What a run's log leaves out, because nobody can act on it."""
+"""Keeps lines of libraries that nobody can act on out of a run's log."""
 
 from __future__ import annotations
 

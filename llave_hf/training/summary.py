@@ -1,18 +1,21 @@
-"""What a run is going to do, said before it begins."""
+"""The lines that a run prints before it begins: parameters, data, negatives, loss, micro-batches, steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
 
 from llave_hf.data.batches.planning import KINDS, plan_micro_batches, token_fill
+from llave_hf.data.samples import Pair
 from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.recipe.recipe import Recipe
 from llave_hf.training.step.lockstep import tower_calls
 from llave_hf.training.tuning.parts import count_parameters
 from llave_hf.training.tuning.precision import autocast_dtype, emulated
-
-from .trainer import LlaveTrainer
 
 SAMPLED_PAIRS = 64
 
@@ -33,14 +36,29 @@ class SampledTokens:
     lengths: list[int]
 
 
-def describe_run(recipe: Recipe, trainer: LlaveTrainer, dataset: TrainingPairs) -> str:
-    """A few lines for people: model, data, devices, negatives, micro-batches, tokens, steps."""
-    args = trainer.args
-    trained, frozen = count_parameters(trainer.model)
+def describe_run(
+    recipe: Recipe,
+    model: nn.Module,
+    dataset: TrainingPairs,
+    *,
+    collate: Callable[[Sequence[Pair]], dict[str, Any]],
+    batches: int,
+) -> str:
+    """A few lines for people: model, data, devices, negatives, micro-batches, tokens, steps.
+
+    Args:
+        recipe: Of the run.
+        model: That is trained, its frozen parts frozen.
+        dataset: The training pairs.
+        collate: Makes a batch of pairs, as in training.
+        batches: How many of them a rank has in an epoch.
+    """
+    args = recipe.training
+    trained, frozen = count_parameters(model)
     pairs = args.per_device_train_batch_size * args.world_size
-    steps_an_epoch = max(1, len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
+    steps_an_epoch = max(1, batches // args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else round(args.num_train_epochs * steps_an_epoch)
-    sampled = sample_tokens(trainer, dataset)
+    sampled = sample_tokens(collate, dataset)
     precision = str(autocast_dtype(args)).removeprefix("torch.")
     precision += ", which this processor does not multiply by itself (float32 is faster)" if emulated(args) else ""
     directions = "both directions" if len(args.directions) == 2 else args.directions[0].replace("_", " ")
@@ -102,10 +120,10 @@ def describe_micro_batches(args: LlaveTrainingArguments, sampled: SampledTokens)
     )
 
 
-def sample_tokens(trainer: LlaveTrainer, dataset: TrainingPairs) -> SampledTokens:
+def sample_tokens(collate: Callable[[Sequence[Pair]], dict[str, Any]], dataset: TrainingPairs) -> SampledTokens:
     """Prepares a few pairs and counts their tokens."""
     count = min(SAMPLED_PAIRS, len(dataset))
-    batch = trainer.data_collator([dataset[index * len(dataset) // count] for index in range(count)])
+    batch = collate([dataset[index * len(dataset) // count] for index in range(count)])
     kinds, lengths = [], []
     for part in batch["micro_batches"]:
         found = [int(length) for length in part["attention_mask"].sum(1)]

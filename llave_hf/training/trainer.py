@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache
@@ -18,13 +18,15 @@ from llave_hf.data.batches.collator import LlaveCollator
 from llave_hf.data.streaming.tasks import TrainingPairs
 from llave_hf.encoding.encoder import LlaveEncoder
 from llave_hf.encoding.model_identity import weights_revision
+from llave_hf.evaluation import Benchmark, PageOptions, evaluate_benchmark
+from llave_hf.evaluation.report.training_weights import recorded_weights
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.training.engines.choice import FSDP, EngineChoice, refuse_impossible
-from llave_hf.training.engines.engines import Engine, is_spread, whole_tensors
-from llave_hf.training.engines.unused_parameters import can_leave_parameters_unused
+from llave_hf.training.engines.engines import Engine, can_leave_parameters_unused, is_spread, whole_tensors
 from llave_hf.training.finish.publishing import PublishingTrainer
 from llave_hf.training.objective.objective import AfterStep, Objective, hardness_columns
+from llave_hf.training.objective.spread_average import SpreadModel
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.recovery.bad_sample_log import BadSampleLog
 from llave_hf.training.recovery.bad_samples import TracedCollator
@@ -35,19 +37,14 @@ from llave_hf.training.step.grad_cache import Part
 from llave_hf.training.step.lean_forward import LeanForward
 from llave_hf.training.step.lockstep import in_order, order_parts
 from llave_hf.training.step.lockstep_encoding import LockstepEncoder
-from llave_hf.training.step.token_count import TokenCount
 from llave_hf.training.step.trial import MicroBatch
 from llave_hf.training.telemetry.watch import Watch
 from llave_hf.training.tuning.activation_checkpoints import CheckpointParts
 from llave_hf.training.tuning.lora import save_beside_adapter, tuned_model, without_peft
 from llave_hf.training.tuning.optimizer import MuonWithAdamW, set_part_rates
 from llave_hf.training.tuning.precision import set_precision
-from llave_hf.training.tuning.special_tokens import align_special_tokens
 
-from .batches import train_dataloader
-
-if TYPE_CHECKING:
-    from llave_hf.evaluation.benchmark.benchmark import Benchmark
+from .batches import TokenCount, train_dataloader
 
 
 class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
@@ -108,10 +105,15 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
                 f"accelerate leaves FSDP out on {args.device.type}, so each process would hold the whole model; use "
                 "DDP there (recipes/accelerate/cpu.yaml)."
             )
-        self.opened_dtype = set_precision(self)
+        self.opened_dtype: torch.dtype = self.model.dtype
+        if not self.is_deepspeed_enabled:
+            set_precision(self.model, args, autocast=self.accelerator.mixed_precision != "no")
         self.add_callback(CheckpointParts())
         self.objective = Objective(args, tasks)
-        self.objective.prepare(self)
+        if self.is_fsdp_enabled:
+            self.objective.follow_spread(self._spread_model)
+        else:
+            self.objective.follow(self.model)
         self.add_callback(AfterStep(self.objective, train_dataset, self.bad_samples))
         # The loss is a mean over this device's pairs: Trainer has to divide it by the accumulation steps. Left to
         # itself it would not, because LlaveModel.forward takes **kwargs.
@@ -120,7 +122,9 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         self._tokens = TokenCount()
         self.watch = Watch(args, tasks)
         self.kept = (self.watch, self.objective, self.bad_samples)
-        self.post_mortem = PostMortem(self, tasks)
+        self.post_mortem = PostMortem(
+            self, tasks, output_dir=args.output_dir, processor=processing_class, loss=self.objective.loss
+        )
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of one task over all devices. Trainer's own would shuffle rows over tasks, and be sharded again."""
@@ -174,7 +178,13 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
     @functools.cached_property
     def step_engine(self) -> Engine:
         """What the engine asks of the order of micro-batches; known when the model is on its ranks."""
-        return engine_of_step(self)
+        return engine_of_step(self.accelerator, self.model)
+
+    def _spread_model(self) -> SpreadModel:
+        """The model once it is on its ranks."""
+        return SpreadModel(
+            self.model, self.model_wrapped, self.processing_class, self.step_engine, device=self.args.device
+        )
 
     def model_input(self, micro_batch: MicroBatch) -> MicroBatch:
         """One of the collator's micro-batches on the device, its pixels as floats."""
@@ -183,7 +193,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
     @functools.cached_property
     def lean(self) -> LeanForward:
         """What a forward leaves out; a model that is spread over ranks or compiled runs as it is."""
-        whole = not Engine.of(self).spreads and not self.args.torch_compile
+        whole = not self.step_engine.spreads and not self.args.torch_compile
         return LeanForward(self.model, self.model_input) if whole else LeanForward()
 
     def _loss_of(
@@ -222,7 +232,15 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         if every is not None and self.state.global_step % every == 0:
             clear_device_cache()
         if self._cached_step is None:
-            self._cached_step = CachedStep(self)
+            self._cached_step = CachedStep(
+                self.model,
+                self.processing_class,
+                self.accelerator,
+                self.args,
+                engine=self.step_engine,
+                lean=self.lean,
+                prepare=self.model_input,
+            )
         others = self._prepare_inputs({name: value for name, value in inputs.items() if name != "micro_batches"})
         steps = self.current_gradient_accumulation_steps
         return self._cached_step(
@@ -232,8 +250,18 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> torch.Tensor | float:
         """Of the finished gradient, before the update; stops where it is not finite."""
         norm = super()._get_grad_norm(model, grad_norm)
-        self.post_mortem.check_gradient(norm)
+        self.post_mortem.check_gradient(norm, scaled=self.accelerator.scaler is not None)
         return norm
+
+    def gradients_again(self, batches: Sequence[dict[str, Any]]) -> float | None:
+        """The gradient of these batches once more; the loss of the last. Not under DeepSpeed, which keeps none."""
+        if self.is_deepspeed_enabled:
+            return None
+        loss = None
+        self.model_wrapped.zero_grad()
+        for batch in batches:
+            loss = float(self.training_step(self.model_wrapped, dict(batch)))
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds to what Trainer logs: telemetry, and `token_fill`, real tokens / padded tokens on this process."""
@@ -260,10 +288,6 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
             metric_key_prefix: Of the names of the metrics.
             output_dir: Where results.json, its tables and report.html are written; None: nowhere.
         """
-        from llave_hf.evaluation import evaluate_benchmark
-        from llave_hf.evaluation.report.page import PageOptions
-        from llave_hf.evaluation.report.training_weights import recorded_weights
-
         benchmark = eval_dataset if eval_dataset is not None else self.eval_dataset
         if benchmark is None:
             raise ValueError("LlaveTrainer got no eval_dataset; pass a benchmark to evaluate() or to the trainer.")
@@ -295,3 +319,16 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             save_beside_adapter(self.model, output_dir or self.args.output_dir)
+
+
+def align_special_tokens(model: LlaveModel, processor: LlaveProcessor) -> None:
+    """Writes into the text model's configuration what the tokenizer ends, begins and pads with.
+
+    Trainer does so, too, and warns on every rank; no embedding depends on it.
+    """
+    config = model.config.get_text_config()
+    for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
+        wanted, given = getattr(processor.tokenizer, name), getattr(config, name, None)
+        several = isinstance(given, (list, tuple)) and wanted in given
+        if wanted is not None and wanted != given and not several:
+            setattr(config, name, wanted)

@@ -1,4 +1,4 @@
-"""Which engine a run is launched with, and what it cannot do: said as the run begins, in one line."""
+"""The engine that `accelerate launch` was told to use, and a refusal, at the start, of settings that it cannot do."""
 
 from __future__ import annotations
 

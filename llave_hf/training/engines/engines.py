@@ -1,17 +1,20 @@
-"""What takes a model to several ranks: DDP, FSDP or DeepSpeed, and what each asks of a training step."""
+"""The engine that trains a model on several ranks (DDP, FSDP or DeepSpeed), and what it asks of a training step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 
-if TYPE_CHECKING:
-    from llave_hf.training.trainer import LlaveTrainer
+from llave_hf.data.rows.tasks import PairDataset
+from llave_hf.model.modeling_llave import LlaveModel
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
+from llave_hf.training.tuning.parts import part_parameters
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,18 @@ class Engine:
     last: bool = False
 
     @classmethod
-    def of(cls, trainer: LlaveTrainer) -> Engine:
-        """Of a trainer whose model is on its ranks."""
-        accelerator = trainer.accelerator
+    def of(cls, accelerator: Accelerator, model: nn.Module) -> Engine:
+        """Of a run.
+
+        Args:
+            accelerator: Of the run.
+            model: That is trained, on its ranks already.
+        """
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             zero = zero_settings(accelerator.state.deepspeed_plugin.deepspeed_config)
             return cls(zero.stage == 3, alike=True, first=zero.stage > 0, last=zero.offloads)
         # The method is FSDP2's: transformers can shard a model itself while loading it, unknown to accelerate.
-        fsdp = accelerator.distributed_type == DistributedType.FSDP or is_sharded(trainer.model)
+        fsdp = accelerator.distributed_type == DistributedType.FSDP or is_sharded(model)
         return cls(spreads=fsdp, alike=fsdp)
 
 
@@ -88,3 +95,23 @@ def whole_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, parameters[name].data
         else:
             yield name, tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def can_leave_parameters_unused(model: LlaveModel, args: LlaveTrainingArguments, dataset: Any) -> bool:
+    """True where one rank may see a batch of texts alone, and the vision tower or the projector is trained.
+
+    Where it is False, the graph need not be searched in each step.
+
+    Args:
+        model: Without wrappers, its frozen parts frozen.
+        args: Of the run.
+        dataset: Its pairs; of a stream nothing is known beforehand.
+    """
+    visual = [*part_parameters(model, "vision_tower"), *part_parameters(model, "projector")]
+    if not any(parameter.requires_grad for parameter in visual):
+        return False
+    if args.caches_gradients or args.on_bad_sample == "skip":  # a last micro-batch, or what is left, may be texts
+        return True
+    if getattr(model.config, "video_newline", None) == "no_token":  # videos leave LLaVA-OneVision's newline out
+        return True
+    return not (isinstance(dataset, PairDataset) and dataset.all_have_media())

@@ -1,4 +1,4 @@
-"""Whole models in a run whose engine spreads what is opened over ranks."""
+"""Opens whole models within a run whose engine (ZeRO-3, FSDP) would spread them over ranks."""
 
 from __future__ import annotations
 

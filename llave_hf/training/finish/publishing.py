@@ -1,4 +1,4 @@
-"""What `push_to_hub` means for LlaveTrainer: the finished model, through the checks of `llave push`, in one commit."""
+"""`push_to_hub` of LlaveTrainer: the finished model, through the checks of `llave push`, in one commit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
+from llave_hf.hub.card.model_card import write_model_card
+from llave_hf.hub.fingerprint.fingerprint import write_fingerprint
+from llave_hf.hub.push.push import PushOptions, push
 from llave_hf.runtime.processor_dtypes import opening_dtype
 from llave_hf.training.engines.whole_models import whole_models
 
@@ -54,15 +57,11 @@ class PublishingTrainer(Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes llave_hf's card; `license` and `language` go into its front matter."""
-        from llave_hf.hub.card.model_card import write_model_card
-
         if self.is_world_process_zero():
             write_model_card(self.args.output_dir, chosen={name: kwargs.get(name) for name in ("license", "language")})
 
     def describe(self, **kwargs: Any) -> None:
         """Writes the fingerprint and the card of the model that was saved; the first process alone does it."""
-        from llave_hf.hub.fingerprint.fingerprint import write_fingerprint
-
         if self.is_world_process_zero():
             # Sharded weights are whole only in the folder, and this process computes without the others. What a CPU
             # does not multiply by itself is opened from there in float32.
@@ -112,8 +111,6 @@ class PublishingTrainer(Trainer):
         private: bool | None = None,
     ) -> CommitInfo | None:
         """The output folder as it is, to `args.hub_model_id`; the first process alone does it."""
-        from llave_hf.hub.push.push import PushOptions, push
-
         if not self.is_world_process_zero():
             return None
         self.init_hf_repo(token=token)

@@ -1,13 +1,14 @@
-"""The loss of a run: what its negatives weigh at each step, and what has to be kept to go on."""
+"""The loss of a run as its arguments set it: source of hardness, α and τ at each step, and their saved state."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import TrainerCallback
 from transformers.utils import logging
 
@@ -19,13 +20,10 @@ from llave_hf.training.engines.whole_models import whole_models
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.recovery.bad_sample_log import BadSampleLog
 
-from .moving_average import MovingAverage
-from .spread_average import SpreadAverage
+from .moving_average import Average, MovingAverage
+from .spread_average import SpreadAverage, SpreadModel
 from .strength import HardnessStrength, by_task
 from .teacher import Teacher
-
-if TYPE_CHECKING:
-    from llave_hf.training.trainer import LlaveTrainer
 
 logger = logging.get_logger(__name__)
 
@@ -63,20 +61,27 @@ class Objective:
             track_effective_negatives=args.effective_negatives is not None,
         ).to(args.device)
         self.strength = HardnessStrength(args, tasks)
-        self.average: MovingAverage | SpreadAverage | None = None
-        self._trainer: Any = None
+        self.average: Average | None = None
+        self._spread: Callable[[], SpreadModel] | None = None
         self.teacher: Teacher | None = None
 
-    def prepare(self, trainer: LlaveTrainer) -> None:
-        """Makes what a step needs beside the model: the moving average now, the teacher's vectors at first use."""
-        self._trainer = trainer
-        if self.args.hardness_source == "ema" and not trainer.is_fsdp_enabled:
-            self.average = MovingAverage(trainer.model, self.args.ema_decay)
+    def follow(self, model: nn.Module) -> None:
+        """Makes the moving average of a model that each rank holds whole, if hardness is to come from one."""
+        if self.args.hardness_source == "ema":
+            self.average = MovingAverage(model, self.args.ema_decay)
 
-    def spread_average(self) -> None:
-        """Makes the moving average of a model that is spread over ranks, which it is only as training begins."""
-        if self.args.hardness_source == "ema" and self.average is None:
-            self.average = SpreadAverage(self._trainer, self.args.ema_decay)
+    def follow_spread(self, spread: Callable[[], SpreadModel]) -> None:
+        """The same of a model that ranks will hold shares of: its average is made when training begins.
+
+        Args:
+            spread: Gives the model; asked when it is on its ranks.
+        """
+        self._spread = spread
+
+    def begin(self) -> None:
+        """Makes the average of a spread model, if there is to be one and is none yet; all ranks call it."""
+        if self.args.hardness_source == "ema" and self.average is None and self._spread is not None:
+            self.average = SpreadAverage(self._spread(), self.args.ema_decay)
 
     def teach(self, dataset: TrainingPairs, bad_samples: BadSampleLog) -> None:
         """Encodes the data with the teacher, if there is one and it has not yet; all ranks call it."""
@@ -188,7 +193,7 @@ class Objective:
 
     def load_state(self, checkpoint: str | None) -> None:
         """Goes on from a checkpoint."""
-        self.spread_average()
+        self.begin()
         if checkpoint is None:
             return
         if (Path(checkpoint) / STATE_FILE).exists():
@@ -217,7 +222,7 @@ class AfterStep(TrainerCallback):
         self.bad_samples = bad_samples
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.objective.spread_average()
+        self.objective.begin()
         if self.dataset is not None:
             self.objective.teach(self.dataset, self.bad_samples)
 

@@ -1,41 +1,65 @@
-"""The moving average of a model that FSDP2 spreads over ranks: each rank averages its own share."""
+"""The moving average of a model that FSDP2 spreads over ranks: each rank averages its own share of every parameter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from llave_hf import distributed
-from llave_hf.training.engines.engines import reshard
+from llave_hf.training.engines.engines import Engine, reshard
 from llave_hf.training.step.lockstep import in_order, order_parts
 
-from .moving_average import check_averaged
-
-if TYPE_CHECKING:
-    from llave_hf.training.trainer import LlaveTrainer
+from .moving_average import Average
 
 
-class SpreadAverage:
-    """As [`MovingAverage`]; its forward is the model's own, with the averages in the place of the weights meanwhile.
+@dataclass(frozen=True)
+class SpreadModel:
+    """A model that is spread over ranks, and what its forward needs.
 
-    Args:
-        trainer: Whose model is spread; all ranks make, call and save it.
-        decay: d of θ' ← d θ' + (1 − d) θ.
+    Attributes:
+        model: Whose parameters are shares (DTensors).
+        wrapped: What runs: the model as the engine wrapped it.
+        processor: The model's; makes the fillers that keep ranks in step.
+        engine: What it asks of the order of micro-batches.
+        device: Where ranks exchange how much they have.
     """
 
-    def __init__(self, trainer: LlaveTrainer, decay: float) -> None:
-        self.trainer = trainer
-        self.decay = decay
-        self._trained: dict[str, Any] = {n: p for n, p in trainer.model.named_parameters() if p.requires_grad}
-        self._averages = {name: share.clone() for name, share in self._shares().items()}
+    model: nn.Module
+    wrapped: nn.Module
+    processor: Any
+    engine: Engine
+    device: torch.device
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Follows the model one step."""
-        torch._foreach_lerp_(list(self._averages.values()), list(self._shares().values()), 1 - self.decay)
+
+class SpreadAverage(Average):
+    """Averages without a copy of the model: a forward is the model's own, with the averages in place of its weights.
+
+    Args:
+        spread: The model; all ranks make, call and save its average.
+        decay: d.
+    """
+
+    def __init__(self, spread: SpreadModel, decay: float) -> None:
+        self.spread = spread
+        super().__init__(spread.model, decay)
+
+    def _begin(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        return {name: share.clone() for name, share in self._held().items()}
+
+    def _held(self) -> dict[str, torch.Tensor]:
+        spread: dict[str, Any] = super()._held()
+        return {name: parameter.to_local() for name, parameter in spread.items()}
+
+    def _whole(self, name: str) -> torch.Tensor:
+        return distributed.whole_like(self._averages[name], self._trained[name])
+
+    def _share(self, name: str, whole: torch.Tensor) -> torch.Tensor:
+        return distributed.share_like(whole, self._trained[name])
 
     @torch.no_grad()
     def embed(
@@ -44,11 +68,10 @@ class SpreadAverage:
         model_input: Callable[[dict[str, Any]], dict[str, Any]],
         precision: AbstractContextManager[Any],
     ) -> torch.Tensor:
-        """Embeddings `(M, D)` of the distinct samples of a batch; ranks run as many micro-batches of each kind."""
-        trainer = self.trainer
-        model, engine = trainer.model_wrapped, trainer.step_engine
-        parts = order_parts(micro_batches, trainer.processing_class, engine, device=trainer.args.device)
-        held = {name: share.clone() for name, share in self._shares().items()}
+        """Ranks run as many micro-batches of each kind, the missing ones as fillers."""
+        model, engine = self.spread.wrapped, self.spread.engine
+        parts = order_parts(micro_batches, self.spread.processor, engine, device=self.spread.device)
+        held = {name: share.clone() for name, share in self._held().items()}
         was_training = model.training
         model.eval()
         self._put(self._averages)
@@ -61,28 +84,6 @@ class SpreadAverage:
             model.train(was_training)
         return in_order(torch.cat(rows), parts)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """The averages, whole."""
-        return {
-            name: distributed.whole_like(average, self._trained[name]).cpu()
-            for name, average in self._averages.items()
-        }
-
-    @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Goes on from [`state_dict`].
-
-        Raises:
-            ValueError: Other parameters are trained now.
-        """
-        check_averaged(state, self._averages)
-        for name, average in self._averages.items():
-            average.copy_(distributed.share_like(state[name], self._trained[name]))
-
-    def _shares(self) -> dict[str, torch.Tensor]:
-        """What this rank holds of the trained parameters."""
-        return {name: parameter.detach().to_local() for name, parameter in self._trained.items()}
-
     def _put(self, shares: Mapping[str, torch.Tensor]) -> None:
-        for name, share in self._shares().items():
+        for name, share in self._held().items():
             share.copy_(shares[name])

@@ -1,4 +1,4 @@
-"""α at each step: constant, by task, warmed up, or steered to an effective number of negatives."""
+"""The hardness strength α at each step: constant, by task, warmed up, or steered to so many effective negatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vectors of a frozen teacher: each distinct sample of the data is encoded once, before the first step."""
+"""Hardness from a frozen teacher model, which encodes each distinct sample of the data once, before the first step."""
 
 from __future__ import annotations
 

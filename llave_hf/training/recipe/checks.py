@@ -1,4 +1,4 @@
-"""What a recipe may hold: keys that exist, and values of their kind."""
+"""Checks of a recipe: its keys exist, and their values are of the right type."""
 
 from __future__ import annotations
 

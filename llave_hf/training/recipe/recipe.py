@@ -15,10 +15,10 @@ from transformers import HfArgumentParser
 
 from llave_hf.checkpoints.from_scratch import build_from_scratch
 from llave_hf.model.processing_llave import LlaveProcessor
-from llave_hf.training.tuning.quantization import check_quantization
 
 from .arguments import LlaveTrainingArguments
 from .checks import check_from_scratch, check_keys, check_kinds, switch_words
+from .quantization import check_quantization
 
 _DTYPES = ("auto", "float32", "bfloat16")
 

@@ -1,14 +1,11 @@
-"""Which parts are trained, and how: the settings, checked before anything is loaded."""
+"""The settings of what is trained (freeze, lora, learning_rates, ...), checked before anything is loaded."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .arguments import LlaveTrainingArguments
+from typing import Any, Protocol
 
 PARTS = ("vision_tower", "projector", "language_model")
 STACKS = ("vision_tower", "language_model")  # parts that are stacks of layers
@@ -64,7 +61,19 @@ def frozen_parts(freeze: Sequence[str], lora: Mapping[str, Any] | None) -> set[s
     return set(freeze) | (set(STACKS) - set(LoraSettings.of(lora).parts))
 
 
-def check_tuning(args: LlaveTrainingArguments) -> None:
+class TuningArguments(Protocol):
+    """The arguments of a run that say which parts are trained, and how."""
+
+    freeze: list[str]
+    lora: dict[str, Any] | None
+    learning_rates: dict[str, float] | None
+    master_weights: str
+    checkpoint_parts: list[str] | None
+    gradient_checkpointing: bool
+    gradient_checkpointing_kwargs: dict[str, Any] | None
+
+
+def check_tuning(args: TuningArguments) -> None:
     """Refuses settings of tuned parts that contradict each other.
 
     Raises:

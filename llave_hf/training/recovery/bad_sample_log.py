@@ -1,4 +1,4 @@
-"""What becomes of bad samples: counted and named once, the same on all ranks, and the end of a run with too many."""
+"""Counts and names the samples that cannot be opened, over all ranks, and ends a run that has too many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples that cannot be opened or prepared while a run is under way: their pairs are left out."""
+"""A collator that leaves out pairs whose samples cannot be opened (on_bad_sample: skip), and reports them."""
 
 from __future__ import annotations
 

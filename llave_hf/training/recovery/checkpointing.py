@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and with all that a run goes on from."""
+"""Checkpoints, written atomically, with the state of all that a resumed run needs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, sort_checkpoints
 
 from llave_hf import distributed
 from llave_hf.errors import UserError
-from llave_hf.training.hardware import hardware_name
 
 from .whole_folders import UNFINISHED, clear_leftovers, publish, remove, whole_files
 
@@ -155,6 +155,12 @@ class CheckpointingTrainer(Trainer):
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
+
+
+def hardware_name(args: TrainingArguments) -> str:
+    """What a run computes on, for its card: `2 x NVIDIA H200`."""
+    name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type.upper()
+    return f"{args.world_size} x {name}"
 
 
 def _changed_settings(checkpoint: str | None, now: dict[str, Any]) -> list[str]:

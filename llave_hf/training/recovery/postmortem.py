@@ -1,4 +1,4 @@
-"""Stops a run whose numbers are not finite, and keeps what it stopped at: the batch, the weights and a report."""
+"""Stops a run at NaN or infinity, and keeps what it was stopped at: the batch, the weights and a report."""
 
 from __future__ import annotations
 
@@ -9,22 +9,45 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
 import transformers
+from torch import nn
+from transformers import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from llave_hf import distributed
 from llave_hf.data.samples import Pair
 from llave_hf.errors import UserError
+from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
 from llave_hf.losses.effective import LossStatistics
-
-if TYPE_CHECKING:
-    from llave_hf.training.trainer import LlaveTrainer
+from llave_hf.model.processing_llave import LlaveProcessor
 
 MOST_NAMED = 5  # rows in the message
+
+
+class WatchedRun(Protocol):
+    """What a post-mortem asks of the run that it watches.
+
+    Attributes:
+        model: That is trained.
+        state: The steps that are done, and those of the whole run.
+    """
+
+    model: nn.Module
+    state: TrainerState
+
+    def save_model(self, output_dir: str) -> None:
+        """Saves the model, without publishing it; all ranks call it."""
+
+    def gradients_again(self, batches: Sequence[dict[str, Any]]) -> float | None:
+        """Computes the gradient of these batches in the place of the one that is there.
+
+        Returns:
+            The loss of the last one; None where the engine cannot do it.
+        """
 
 
 class PostMortem:
@@ -35,16 +58,30 @@ class PostMortem:
     DeepSpeed it is seen after the update, which the engine makes within backward.
 
     Args:
-        trainer: Whose run it is.
+        run: That is stopped.
         tasks: Names of its tasks, in the order that batches number them.
+        output_dir: Its folder, which gets a `postmortem-STEP`.
+        processor: The model's.
+        loss: The run's; the statistics of its last step are kept.
     """
 
-    def __init__(self, trainer: LlaveTrainer, tasks: Sequence[str]) -> None:
-        self.trainer = trainer
+    def __init__(
+        self,
+        run: WatchedRun,
+        tasks: Sequence[str],
+        *,
+        output_dir: str,
+        processor: LlaveProcessor,
+        loss: HardnessWeightedContrastiveLoss,
+    ) -> None:
+        self.run = run
         self.tasks = list(tasks)
+        self.output_dir = Path(output_dir)
+        self.processor = processor
+        self.loss = loss
         self.batches: list[dict[str, Any]] = []
         self.embeddings: torch.Tensor | None = None
-        self.loss: float | str | None = None
+        self.loss_again: float | str | None = None  # of the last batch
 
     def begin(self, inputs: dict[str, Any]) -> None:
         """A batch, as the collator made it: one of those that the next update is made of."""
@@ -60,45 +97,43 @@ class PostMortem:
         if int(distributed.all_reduce_sum((~self.embeddings.isfinite()).any().long())):
             self._stop("embeddings are")
 
-    def check_gradient(self, norm: torch.Tensor | float) -> None:
+    def check_gradient(self, norm: torch.Tensor | float, *, scaled: bool) -> None:
         """The gradient's norm over all parameters, the same on all ranks, which all call it.
+
+        Args:
+            norm: As clipping found it.
+            scaled: Whether a scaler (fp16) passes over steps with infinite gradients by itself.
 
         Raises:
             UserError: On all ranks, where it is not finite.
         """
         finite = math.isfinite(norm.item() if isinstance(norm, torch.Tensor) else norm)
-        if not finite and self.trainer.accelerator.scaler is None:
+        if not finite and not scaled:
             self._gradients_again()
             self._stop("the gradient is")
         self.batches.clear()
 
     def _gradients_again(self) -> None:
         """Clipping has made all gradients NaN: the step once more, for those of before."""
-        trainer = self.trainer
-        if trainer.is_deepspeed_enabled:
-            return
-        batches, self.batches = self.batches, []
-        trainer.model_wrapped.zero_grad()
-        for batch in batches:
-            self.loss = _words([float(trainer.training_step(trainer.model_wrapped, dict(batch)))])[0]
+        batches, self.batches = self.batches, []  # the step begins each of them again
+        loss = self.run.gradients_again(batches)
+        self.loss_again = None if loss is None else _words([loss])[0]
         self.batches = batches
 
     def _stop(self, what: str) -> None:
-        trainer = self.trainer
-        step = trainer.state.global_step + 1
-        run = Path(trainer.args.output_dir)
-        folder = run / f"postmortem-{step}"
+        step = self.run.state.global_step + 1
+        folder = self.output_dir / f"postmortem-{step}"
         if distributed.rank() == 0:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         distributed.barrier()
         found = self._save_rank(folder)
-        trainer.save_model(str(folder / "model"), _internal_call=True)
+        self.run.save_model(str(folder / "model"))
         ranks = distributed.all_gather_object(found)
-        last = get_last_checkpoint(str(run))
+        last = get_last_checkpoint(str(self.output_dir))
         command = f"python -m llave_hf.training.reproduce {folder}"
         if distributed.rank() == 0:
-            about = {"step": step, "steps": trainer.state.max_steps, "not_finite": what.rpartition(" ")[0]}
+            about = {"step": step, "steps": self.run.state.max_steps, "not_finite": what.rpartition(" ")[0]}
             about |= {"last_checkpoint": last, "reproduce": command, "versions": _versions()}
             about |= {"tasks": self.tasks, "ranks": ranks}
             (folder / "report.json").write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -114,11 +149,11 @@ class PostMortem:
 
     def _save_rank(self, folder: Path) -> dict[str, Any]:
         """This rank's batches and embeddings; what is wrong with them, in a few words."""
-        rank, model = distributed.rank(), self.trainer.model
+        rank, model = distributed.rank(), self.run.model
         batches: dict[str, torch.Tensor] = {}
         rows: list[list[dict[str, Any]]] = []
         for number, batch in enumerate(self.batches):
-            taken = [self.trainer.processing_class.normalised(part) for part in batch["micro_batches"]]
+            taken = [self.processor.normalised(part) for part in batch["micro_batches"]]
             kept = {name: batch[name] for name in batch if name != "pairs"} | {"micro_batches": taken}
             batches |= dict(_flat(f"batch.{number}", kept))
             latest = number == len(self.batches) - 1
@@ -139,9 +174,9 @@ class PostMortem:
             "input_not_finite": first_not_finite(batches),
             "parameter_not_finite": first_not_finite(dict(model.named_parameters())),
             "gradient_not_finite": first_not_finite(gradients),
-            "loss": self.loss,
+            "loss": self.loss_again,
             "embedding_norms": [] if self.embeddings is None else _words(self.embeddings.norm(dim=1).tolist()),
-            "loss_statistics": _as_json(self.trainer.objective.loss.statistics),
+            "loss_statistics": _as_json(self.loss.statistics),
         }
 
 

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there, whenever the process that writes them is killed.
+"""Folders written atomically: whole or not there, whenever the process that writes them is killed.
 
 All is written into a room of its own, `_unfinished`, beside its place; brought to disk; and then moved in one step.
 """

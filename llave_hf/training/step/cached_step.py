@@ -1,26 +1,28 @@
-"""Gradient caching as a step of LlaveTrainer: what accelerate, the engines and a frozen tower ask of it."""
+"""One training step by gradient caching, on one process and under DDP, FSDP and DeepSpeed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 
+from llave_hf.model.modeling_llave import LlaveModel
+from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.training.engines.engines import Engine
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.tuning.parts import part_parameters
 
 from .grad_cache import Part, cached_backward
 from .graph_memory import GIB, GraphMemory
+from .lean_forward import LeanForward
 from .lockstep import order_parts, step_engine
 from .tower_memory import TowerMemory
 from .trial import MicroBatch, kind_of
-
-if TYPE_CHECKING:
-    from llave_hf.training.trainer import LlaveTrainer
 
 
 class CachedStep:
@@ -38,24 +40,39 @@ class CachedStep:
     runs twice.
 
     Args:
-        trainer: Whose model, processor and accelerator are used.
+        model: That is trained, on its ranks; wrapped by PEFT or not, without a distributed wrapper.
+        processor: The model's; makes fillers.
+        accelerator: Runs backward.
+        args: Device, memory budgets, and what is trained, checkpointed and computed in.
+        engine: See [`engine_of_step`].
+        lean: Leaves out work of the language model that no embedding needs.
+        prepare: Makes the model's input of one of the collator's micro-batches, on the device.
     """
 
-    def __init__(self, trainer: LlaveTrainer) -> None:
-        self.trainer = trainer
-        self.accelerator = trainer.accelerator
-        kind = self.accelerator.distributed_type
-        self.deepspeed = kind == DistributedType.DEEPSPEED
-        model = trainer.model
-        engine = Engine.of(trainer)
-        self.sharded = engine.spreads
-        self.engine = engine_of_step(trainer)
-        keeps = not engine.spreads and not trainer.args.torch_compile
-        budget = trainer.args.vision_memory_gb * GIB if keeps else 0
-        self.tower = TowerMemory.of(model, budget)
+    def __init__(
+        self,
+        model: LlaveModel,
+        processor: LlaveProcessor,
+        accelerator: Accelerator,
+        args: LlaveTrainingArguments,
+        *,
+        engine: Engine,
+        lean: LeanForward,
+        prepare: Callable[[MicroBatch], MicroBatch],
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.accelerator = accelerator
+        self.device = args.device
+        self.engine = engine
+        self.lean = lean
+        self.prepare = prepare
+        self.deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
+        keeps = not engine.spreads and not args.torch_compile
+        self.tower = TowerMemory.of(model, args.vision_memory_gb * GIB if keeps else 0)
         self.suits: dict[tuple[str, ...], bool] = {}  # whether it may keep what a kind of micro-batch gives
         twice = not self.tower.layers
-        self.graphs = None if engine.alike else GraphMemory(model.config, trainer.args, tower_runs_twice=twice)
+        self.graphs = None if engine.alike else GraphMemory(model.config, args, tower_runs_twice=twice)
 
     def __call__(
         self,
@@ -66,33 +83,32 @@ class CachedStep:
         """Adds the gradient of `loss_of` (embeddings `(M, D)` -> scalar) to the parameters'; returns the loss.
 
         Args:
-            model: As Trainer wrapped it.
+            model: As the engine wrapped it.
             micro_batches: On the CPU; one at a time goes to the device.
             loss_of: Already divided by the accumulation steps.
         """
-        device = self.trainer.args.device
 
         def embed(micro_batch: MicroBatch) -> torch.Tensor:
-            return model(micro_batches=[self.trainer.model_input(micro_batch)]).embeddings
+            return model(micro_batches=[self.prepare(micro_batch)]).embeddings
 
         tower = self.tower if all(map(self._suits, micro_batches)) else TowerMemory.none()
-        parts = order_parts(micro_batches, self.trainer.processing_class, self.engine, device=device)
+        parts = order_parts(micro_batches, self.processor, self.engine, device=self.device)
         return cached_backward(
             parts,
             embed=embed,
             loss_of=loss_of,
             backward=self._backward,
-            device=device,
+            device=self.device,
             without_reduction=lambda: self._without_reduction(model),
             tower=tower,
-            lean=self.trainer.lean,
+            lean=self.lean,
             keeps=self._keeps(parts, reduces_last=hasattr(model, "no_sync")),
         )
 
     def _suits(self, micro_batch: MicroBatch) -> bool:
         kind = kind_of(micro_batch)
         if kind not in self.suits:
-            self.suits[kind] = self.tower.suits(self.trainer.model, self.trainer.model_input(micro_batch))
+            self.suits[kind] = self.tower.suits(self.model, self.prepare(micro_batch))
         return self.suits[kind]
 
     def _keeps(self, parts: Sequence[Part], *, reduces_last: bool) -> Collection[int]:
@@ -110,7 +126,7 @@ class CachedStep:
         if self.deepspeed:
             return self._unsynchronised()
         # Not accelerate's no_sync, which does nothing where one process alone wraps its model in DDP.
-        return nullcontext() if self.sharded else getattr(model, "no_sync", nullcontext)()
+        return nullcontext() if self.engine.spreads else getattr(model, "no_sync", nullcontext)()
 
     @contextmanager
     def _unsynchronised(self) -> Iterator[None]:
@@ -123,11 +139,11 @@ class CachedStep:
             state._set_sync_gradients(before)
 
 
-def engine_of_step(trainer: LlaveTrainer) -> Engine:
-    """What the engine asks of the order of micro-batches, given what is trained."""
+def engine_of_step(accelerator: Accelerator, model: LlaveModel) -> Engine:
+    """What the engine asks of the order of micro-batches, given what of the model is trained."""
 
     def trains(part: str) -> bool:
-        return any(parameter.requires_grad for parameter in part_parameters(trainer.model, part))
+        return any(parameter.requires_grad for parameter in part_parameters(model, part))
 
     others = trains("projector") or trains("vision_tower")
-    return step_engine(Engine.of(trainer), language_trains=trains("language_model"), others_train=others)
+    return step_engine(Engine.of(accelerator, model), language_trains=trains("language_model"), others_train=others)

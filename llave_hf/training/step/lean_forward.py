@@ -1,4 +1,6 @@
-"""The language model of a training step without the work that no embedding needs: same embeddings, same gradients.
+"""A leaner language model for training steps: shared first tokens run once, the last block for pooled tokens only.
+
+Embeddings and gradients are those of the whole:
 
 - The tokens with which all samples of a micro-batch begin (the system turn, often an instruction) are run once, and
   their keys and values serve every row: attention is causal. Their gradient is the sum of the rows', as it would be.

@@ -1,4 +1,4 @@
-"""Vectors from a model that is spread over ranks, without a whole copy of it on any."""
+"""Encodes (for evaluation) with a model that is spread over ranks, without a whole copy of it on any."""
 
 from __future__ import annotations
 

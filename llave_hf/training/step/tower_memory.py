@@ -1,4 +1,4 @@
-"""Features of a frozen vision tower, kept from the first pass of gradient caching to the third.
+"""Keeps the features of a frozen vision tower from the first pass of gradient caching to the third.
 
 Tried first on a micro-batch of each kind, see [`Proofs`].
 

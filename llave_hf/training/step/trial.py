@@ -1,4 +1,4 @@
-"""One micro-batch run to see what it gives: embeddings, and gradients of a few parameters."""
+"""Runs one micro-batch to compare a shortcut with the plain forward: its embeddings, and a few gradients."""
 
 from __future__ import annotations
 

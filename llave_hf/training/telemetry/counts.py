@@ -1,4 +1,4 @@
-"""What telemetry keeps of a step's pairs: integers, which add up over steps and ranks exactly and in any order."""
+"""The histograms and sums that telemetry keeps: integers, which add up over steps and ranks exactly, in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How hard the sampled pairs of a step are, where that is not the model's own cosine."""
+"""Hardness of the sampled pairs where it is not the model's own cosine: from other vectors, or from a data column."""
 
 from __future__ import annotations
 

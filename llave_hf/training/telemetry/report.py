@@ -1,4 +1,4 @@
-"""What telemetry's counts say: the numbers of a stretch of steps, telemetry.json and its plots."""
+"""Numbers, plots and telemetry.json from the counts that telemetry keeps."""
 
 from __future__ import annotations
 

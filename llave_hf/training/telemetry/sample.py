@@ -1,4 +1,4 @@
-"""The pairs of a step that telemetry looks at: some queries against all documents.
+"""The pairs of a step that telemetry looks at: some of the queries against all documents.
 
 In shapes: B local rows, W ranks, N = B * W, n sampled rows of this rank, K explicit negatives a query, C = N + K.
 """

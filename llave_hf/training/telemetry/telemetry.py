@@ -1,4 +1,4 @@
-"""Telemetry: how far positives lie from the hardest negatives while a model trains, and what the gradient rests on."""
+"""Telemetry of contrastive training: how far positives lie above hard negatives, and what the gradient rests on."""
 
 from __future__ import annotations
 

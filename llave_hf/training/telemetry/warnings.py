@@ -1,4 +1,4 @@
-"""Plain words where a run goes wrong, from the history that telemetry keeps: what was seen, and what to do."""
+"""Warnings from telemetry's history (collapse, trivial negatives, false negatives, ...): what was seen, what to do."""
 
 from __future__ import annotations
 

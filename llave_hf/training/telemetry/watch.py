@@ -1,4 +1,4 @@
-"""What a trainer does with its telemetry: fed at each step, told at each log, kept with each checkpoint."""
+"""Telemetry as part of a run: fed at each step, logged, saved in each checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How hard a step's negatives are, and how the gradient is shared out among them."""
+"""What a negative weighs in the loss, and its share of its query's gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of a model that can be trained or kept as they are."""
+"""The parts of a model (vision tower, projector, language model): their parameters and modules, and freezing them."""
 
 from __future__ import annotations
 

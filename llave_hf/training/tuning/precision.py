@@ -1,4 +1,4 @@
-"""What weights are kept in while they are trained, whatever they were opened in.
+"""The dtypes of weights in training: float32 for those that are trained, whatever they were opened in.
 
 A bfloat16 number has 8 significant bits, so what is added to it is lost when smaller than about 1/512 to 1/256 of it:
 at a learning rate of 1e-5 most weights would never move. Trained weights are float32 and products run in bfloat16
@@ -7,17 +7,13 @@ at a learning rate of 1e-5 most weights would never move. Trained weights are fl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 from transformers import TrainingArguments
 from transformers.utils import logging
 
 from llave_hf.runtime.processor_dtypes import opening_dtype
-
-if TYPE_CHECKING:
-    from llave_hf.training.trainer import LlaveTrainer
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 
 logger = logging.get_logger(__name__)
 
@@ -36,15 +32,14 @@ def emulated(args: TrainingArguments) -> torch.dtype | None:
     return None if opening_dtype(dtype, args.device) == dtype else dtype
 
 
-def set_precision(trainer: LlaveTrainer) -> torch.dtype:
-    """Gives each parameter its dtype, in place; returns the one that the model was opened in.
+def set_precision(model: nn.Module, args: LlaveTrainingArguments, *, autocast: bool) -> None:
+    """Gives each parameter its dtype, in place. Not for DeepSpeed, which holds float32 copies of its own.
 
-    Without autocast all of a model is float32. DeepSpeed holds float32 copies of its own: nothing is changed for it.
+    Args:
+        model: On its way to be trained, its frozen parts frozen.
+        args: `master_weights`; the learning rate is named in a warning.
+        autocast: Whether products run in 16 bits. If not, all of a model is float32.
     """
-    model, args = trainer.model, trainer.args
-    opened: torch.dtype = model.dtype
-    if trainer.is_deepspeed_enabled:
-        return opened
     if args.master_weights == "bfloat16":
         logger.warning(
             "master_weights is bfloat16: an update below 1/512 of its weight is rounded away, so at learning_rate "
@@ -52,12 +47,10 @@ def set_precision(trainer: LlaveTrainer) -> torch.dtype:
             "master_weights: float32 trains."
         )
         _cast(list(model.parameters()), (torch.float16, torch.float32), torch.bfloat16)
-        return opened
-    autocast = trainer.accelerator.mixed_precision != "no"
+        return
     _cast([p for p in model.parameters() if p.requires_grad or not autocast], _HALF, torch.float32)
     # Frozen ones too: behind a trained layer they get float32, which the CPU's LayerNorm takes with its like only.
     _cast([p for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()], _HALF, torch.float32)
-    return opened
 
 
 def _cast(parameters: list[nn.Parameter], old: tuple[torch.dtype, ...], new: torch.dtype) -> None:
