@@ -151,7 +151,7 @@ def test_the_plan_of_micro_batches_is_said_and_how_full_they_are_is_logged(
     assert fills[1] == pytest.approx(sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks), abs=1e-3)
     assert len(masks) == int(found[1])
     trainer.args.graph_memory_gb = 0.5
-    sampled = sample_tokens(trainer, trainer.train_dataset)
+    sampled = sample_tokens(trainer.data_collator, trainer.train_dataset)
     assert describe_micro_batches(trainer.args, sampled).endswith("holds graphs of 0.5 GiB, or of one micro-batch")
 
 
