@@ -1,22 +1,49 @@
-"""What the documents say: snippets run, commands, files and keys exist."""
+"""What the documents say: snippets run and print what stands beside them; links, commands, files and keys exist."""
 
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+import yaml
 from helpers import picture, tiny_model, write_video
 
 from llave_hf.cli import build_parser
-from llave_hf.training.recipe.recipe import known_keys
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
+from llave_hf.training.recipe.checks import check_kinds
+from llave_hf.training.recipe.recipe import DataArguments, ModelArguments, RecipeLoader, known_keys
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "recipes/README.md", "model_cards/README.md")]
+CARDS = {f"LLaVE-{size}.md" for size in ("0.5B", "2B", "7B")}  # rendered, see tests/hub/card/test_published.py
+PAGES = [*sorted((ROOT / "recipes").glob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
+PAGES = [path for path in PAGES if path.name not in CARDS]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES, *sorted((ROOT / "recipes" / "results").glob("*.md"))]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def rows_of(path: Path, header: str) -> Iterator[list[str]]:
+    """The cells of each row of the tables whose header begins so."""
+    tables = re.findall(rf"^{re.escape(header)}.*\n\|[-|: ]+\n((?:\|.*\n)+)", path.read_text(encoding="utf-8"), re.M)
+    for table in tables:
+        yield from ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -32,10 +59,38 @@ def test_the_readmes_snippets_run(number: int, tmp_path: Path, monkeypatch: pyte
     exec(compile(snippets[number], "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_pitfalls_are_what_they_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in tiny_model():
+        part.save_pretrained(tmp_path / "out")
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes", ignore=shutil.ignore_patterns("results"))
+    monkeypatch.chdir(tmp_path)
+    snippets = blocks(ROOT / "recipes" / "pitfalls.md", "python")
+    names: dict[str, object] = {}
+    for snippet in snippets:
+        capsys.readouterr()
+        exec(compile(snippet, "pitfalls.md", "exec"), names)
+        said = re.findall(r"print\(.*\)  # (.*)$|^    # (.*)$", snippet, re.MULTILINE)
+        assert capsys.readouterr().out.splitlines() == ["".join(pair) for pair in said], snippet
+    assert len(snippets) > 5
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_links_lead_somewhere(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
-        assert link.startswith("http") or (path.parent / link).exists(), link
+    text = path.read_text(encoding="utf-8")
+    for link in [*re.findall(r"\]\(([^)]+)\)", text), *re.findall(r"^\[\w+\]: (\S+)$", text, re.MULTILINE)]:
+        if link.startswith("http"):
+            continue
+        file, _, anchor = link.partition("#")
+        place = path.parent / file if file else path
+        assert place.exists(), link
+        assert not anchor or anchor in anchors(place), link
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_page_begins_with_a_command(path: Path) -> None:
+    assert re.match(r"# .*\n\n```bash\n", path.read_text(encoding="utf-8"))
 
 
 def test_commands_exist() -> None:
@@ -43,26 +98,52 @@ def test_commands_exist() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for path in DOCUMENTS:
         for line in "\n".join(blocks(path, "bash")).splitlines():
-            if match := re.match(r"llave (\w+)", line):
+            if match := re.match(r"llave ([\w-]+)", line):
                 assert match[1] in commands, line
-            if match := re.match(r"make (\S+)", line):
+            if match := re.match(r"make ([a-z]\S*)", line):
                 assert match[1] in targets, line
-            for name in re.findall(r"recipes/\S+\.yaml", line):
-                assert (ROOT / name).exists(), line
+            for file in re.findall(r"(?:recipes|tests)/\S+\.(?:yaml|py|sh)", line):
+                assert (ROOT / file).exists(), line
 
 
 def test_documented_keys_exist() -> None:
-    table = (ROOT / "recipes/README.md").read_text().partition("## Loss and batches")[2].partition("## Stopping")[0]
-    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    keys = [key for row in rows for key in re.findall(r"`(\w+)`", row)]
-    assert len(keys) > 10
-    assert set(keys) <= set(known_keys())
+    cells = [row[0] for path in PAGES for row in rows_of(path, "| key | meaning |")]
+    keys = {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+    assert len(keys) > 45
+    assert keys <= set(known_keys())
+    own = set(LlaveTrainingArguments.__annotations__) - {
+        *("remove_unused_columns", "dataloader_drop_last", "ddp_find_unused_parameters")  # transformers' own
+    }
+    assert own <= keys, "recipes/loss-and-batches.md and recipes/tuning.md have all keys of LlaveTrainingArguments"
 
 
-def test_every_module_is_on_the_map() -> None:
-    """ARCHITECTURE.md names each file of the package, or the family it belongs to."""
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    for path in sorted((ROOT / "llave_hf").rglob("*.py")):
-        if path.name.startswith("__") or path.name.endswith("_llave.py") or {"scenes", "commands"} & {*path.parts}:
-            continue
-        assert path.name in text, path
+def test_the_papers_keys_can_be_written_so() -> None:
+    hints = {
+        key: hint
+        for kind in (ModelArguments, DataArguments, LlaveTrainingArguments)
+        for key, hint in get_type_hints(kind).items()
+    }
+    page = ROOT / "recipes" / "papers.md"
+    cells = [row[1] for start in ("| in the paper | recipe", "| paper | recipe") for row in rows_of(page, start)]
+    settings = [code for cell in cells for code in re.findall(r"`([^`]+)`", cell)]
+    assert len(settings) > 30
+    for setting in settings:
+        values = yaml.load(setting, RecipeLoader)
+        assert isinstance(values, dict) and set(values) <= set(known_keys()), setting
+        check_kinds(values, hints, setting)
+
+
+def test_the_map_names_every_room() -> None:
+    """ARCHITECTURE.md's map has each folder of the package, those inside it, and each file of its root; and no other."""
+    package = ROOT / "llave_hf"
+    (text,) = re.findall(r"^## The map\n.*?^```\n(.*?)^```", (ROOT / "ARCHITECTURE.md").read_text(), re.DOTALL | re.M)
+    named, room = set(), ""
+    for line in text.splitlines():
+        if not line.startswith(" "):
+            room = line.split()[0]
+            named.add(room)
+        named |= {room + inner for inner in re.findall(r"(?<![\w/])([a-z_0-9]+/)", line[1:].partition(" ")[2])}
+    files = [path.relative_to(package) for path in package.rglob("*.py")]
+    rooms = {f"{'/'.join(path.parts[:depth])}/" for path in files for depth in (1, 2) if len(path.parts) > depth}
+    root = {path.name for path in files if len(path.parts) == 1 and path.name != "__init__.py"}
+    assert named == rooms | root
