@@ -24,7 +24,7 @@ def check_keys(keys: Iterable[Any], known: Collection[str], where: str) -> None:
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            listed = f"there are {', '.join(known)}." if len(known) <= FEW else "recipes/README.md lists the keys."
+            listed = f"there are {', '.join(known)}." if len(known) <= FEW else "the pages in recipes/ list the keys."
             hint = f"did you mean {near[0]!r}?" if near else listed
             raise UserError(f"{where} has the key {key!r}, which does not exist; {hint}")
 

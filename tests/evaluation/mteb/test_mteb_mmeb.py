@@ -155,9 +155,9 @@ def test_the_documents_snippet_runs(
         part.save_pretrained(folder / "MODEL")
     mixed_benchmark.rename(folder / "my-benchmark.yaml")
     monkeypatch.chdir(folder)
-    text = (Path(__file__).parents[3] / "model_cards" / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "model_cards" / "mteb.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```python\n(import mteb\n.*?)```", text, re.DOTALL)
-    exec(compile(snippet, "README.md", "exec"), {})
+    exec(compile(snippet, "mteb.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
         f"small-{name}" for name in ("Classes", "Questions", "Pictures", "Clips")
