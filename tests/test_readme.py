@@ -24,7 +24,7 @@ PAGES = [path for path in PAGES if path.name not in CARDS]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES, *sorted((ROOT / "recipes" / "results").glob("*.md"))]
 
 
-def name(path: Path) -> str:
+def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
@@ -59,6 +59,21 @@ def test_the_readmes_snippets_run(number: int, tmp_path: Path, monkeypatch: pyte
     exec(compile(snippets[number], "README.md", "exec"), {})
 
 
+@pytest.mark.parametrize("page", ["evaluate.md", "publish.md", "serve.md"])
+def test_the_pages_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (tmp_path / "quickstart" / "model", tmp_path / "MODEL"):
+        for part in tiny_model():
+            part.save_pretrained(folder)
+    for name in ("dog.jpg", "before.jpg", "after.jpg"):
+        picture().save(tmp_path / name)
+    write_video(tmp_path / "walk.mp4", [10, 100, 200])
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for snippet in blocks(ROOT / "model_cards" / page, "python"):
+        exec(compile(snippet, page, "exec"), names)
+    assert names
+
+
 def test_the_pitfalls_are_what_they_print(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,7 +91,7 @@ def test_the_pitfalls_are_what_they_print(
     assert len(snippets) > 5
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_links_lead_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for link in [*re.findall(r"\]\(([^)]+)\)", text), *re.findall(r"^\[\w+\]: (\S+)$", text, re.MULTILINE)]:
@@ -88,7 +103,7 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(place), link
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
+@pytest.mark.parametrize("path", PAGES, ids=relative)
 def test_every_page_begins_with_a_command(path: Path) -> None:
     assert re.match(r"# .*\n\n```bash\n", path.read_text(encoding="utf-8"))
 
