@@ -103,6 +103,12 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(place), link
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_named_files_exist(path: Path) -> None:
+    for place in re.findall(r"`((?:llave_hf|tests|recipes)/[\w./*-]+)`", path.read_text(encoding="utf-8")):
+        assert list(ROOT.glob(place)), place
+
+
 @pytest.mark.parametrize("path", PAGES, ids=relative)
 def test_every_page_begins_with_a_command(path: Path) -> None:
     assert re.match(r"# .*\n\n```bash\n", path.read_text(encoding="utf-8"))

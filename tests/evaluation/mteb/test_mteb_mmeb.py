@@ -158,8 +158,8 @@ def test_the_documents_snippet_runs(
     text = (Path(__file__).parents[3] / "model_cards" / "mteb.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```python\n(import mteb\n.*?)```", text, re.DOTALL)
     exec(compile(snippet, "mteb.md", "exec"), {})
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [
+    lines = capsys.readouterr().out.splitlines()  # DeepSpeed, where it is imported first here, writes one of its own
+    assert [line.split()[0] for line in lines if not line.startswith("[20")] == [
         f"small-{name}" for name in ("Classes", "Questions", "Pictures", "Clips")
     ]
     assert len(list((folder / "mteb-results").rglob("small-*.json"))) == 4
