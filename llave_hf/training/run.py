@@ -20,7 +20,9 @@ from llave_hf.data.media import load_sample
 from llave_hf.data.pairs import load_pairs
 from llave_hf.data.streaming.tasks import TrainingPairs, stream_pairs
 from llave_hf.errors import UserError
-from llave_hf.evaluation import Benchmark, check_benchmark, load_benchmark
+from llave_hf.evaluation.benchmark.benchmark import Benchmark
+from llave_hf.evaluation.benchmark.collection import check_benchmark
+from llave_hf.evaluation.benchmark.loading import load_benchmark
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.runtime.places import check_folder, check_model, check_model_path, check_output_folder

@@ -18,7 +18,9 @@ from llave_hf.data.batches.collator import LlaveCollator
 from llave_hf.data.streaming.tasks import TrainingPairs
 from llave_hf.encoding.encoder import LlaveEncoder
 from llave_hf.encoding.model_identity import weights_revision
-from llave_hf.evaluation import Benchmark, PageOptions, evaluate_benchmark
+from llave_hf.evaluation.benchmark.benchmark import Benchmark
+from llave_hf.evaluation.evaluate import evaluate_benchmark
+from llave_hf.evaluation.report.page import PageOptions
 from llave_hf.evaluation.report.training_weights import recorded_weights
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
