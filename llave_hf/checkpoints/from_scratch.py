@@ -25,12 +25,14 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# What stands at the start of a text: an instruction, up to its colon or to the end of its line; or a part of the prompt.
+_INSTRUCTION = r"\A(?:user)?\n?[A-Z][^:\n]*[:\n]|\A(?:system\n[^\n]*|assistant\n\n|user\n)"
 # What the prompt adds to every sample; as frequent as the samples, so that it takes few tokens.
 _PROMPT_PIECES = ("system\nYou are a helpful assistant.", "assistant\n\n", "\n")
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, *, merge_across_words: bool = False
+    texts: Iterable[str], vocab_size: int, *, merge_across_words: bool | str = False
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer in Qwen2's form (NFC, its word pattern, its special tokens), trained on `texts`.
 
@@ -39,18 +41,23 @@ def train_tokenizer(
         vocab_size: Entries including the 256 bytes and the five special tokens. Fewer are made where the texts
             give no more merges.
         merge_across_words: Whether a token may span words. An instruction that stands in thousands of rows, and the
-            prompt, then take one token each, which halves the length of short samples.
+            prompt, then take one token each, which halves the length of short samples; but so does "a small red", and
+            what is learned of "red" elsewhere does not count for it. `"instructions"`: only in the instruction that a
+            text begins with, up to its colon or the end of its line.
 
     Raises:
-        ValueError: `vocab_size` is no number, or too small.
+        ValueError: `vocab_size` is no number or too small, or `merge_across_words` is none of these.
     """
+    if merge_across_words not in (False, True, "instructions"):
+        raise ValueError(f"merge_across_words is {merge_across_words!r}; give true, false or 'instructions'.")
     least = 256 + len(SPECIAL_TOKENS)
     if type(vocab_size) is not int or vocab_size < least:
         raise ValueError(f"vocab_size is {vocab_size!r}; a byte-level tokenizer needs at least {least} entries.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    words = [] if merge_across_words else [pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")]
+    pieces_of = {False: [_WORDS], "instructions": [f"{_INSTRUCTION}|{_WORDS}"], True: []}[merge_across_words]
+    words = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in pieces_of]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*words, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -77,7 +84,7 @@ def build_from_scratch(
     texts: Iterable[str],
     *,
     vocab_size: int,
-    merge_across_words: bool = False,
+    merge_across_words: bool | str = False,
     vision_config: Mapping[str, Any],
     text_config: Mapping[str, Any],
     patch_start: str | None = None,

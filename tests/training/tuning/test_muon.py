@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from llave_hf.training.tuning.muon import Muon, orthogonalise, orthogonalising_dtype
+from llave_hf.training.tuning.muon import Muon, orthogonalise, orthogonalising_dtype, shares
 
 SHAPES = ((6, 6), (4, 9), (9, 4))  # square, wide, tall
 SETTINGS = {"coefficients": (3.4445, -4.7750, 2.0315), "steps": 5, "eps": 1e-7}
@@ -81,3 +81,12 @@ def test_a_matrix_without_gradient_is_left_alone() -> None:
     Muon(parameters, lr=0.1, weight_decay=0.2).step()
     assert torch.equal(parameters[1], matrices()[1])
     assert not torch.equal(parameters[0], matrices()[0])
+
+
+def test_ranks_get_about_equal_shares() -> None:
+    small, large = (128, 128), (384, 128)
+    given = shares([small] * 24 + [large] * 15, 2)
+    assert sorted(given[0] + given[1]) == list(range(39))
+    costs = [sum(1 if index < 24 else 3 for index in indices) for indices in given]
+    assert max(costs) - min(costs) <= 1
+    assert shares([small], 3) == [[0], [], []]
