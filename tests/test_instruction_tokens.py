@@ -12,7 +12,9 @@ COLORS, SHAPES = ("red", "green", "blue"), ("circle", "star")
 CAPTIONS = [f"a small {color} {shape}" for color, shape in product(COLORS, SHAPES)] * 40
 FIND = "Find an image that matches the given caption:"
 GIVEN = "\nRepresent the given image.\n"
-TEXTS = [*CAPTIONS, *(f"{FIND} {caption}\n" for caption in CAPTIONS), *[GIVEN] * 200]
+ASK = "\nRepresent the given image with the following question:"
+QUESTIONS = [f"{ASK} {asked} the {shape}?\n" for asked in ("What color is", "What size is") for shape in SHAPES] * 40
+TEXTS = [*QUESTIONS, *CAPTIONS, *(f"{FIND} {caption}\n" for caption in CAPTIONS), *[GIVEN] * 200]
 
 
 def tokens(merge_across_words: bool | str, text: str) -> list[str]:
@@ -25,6 +27,11 @@ def test_an_instruction_is_one_token_and_what_it_is_about_are_words() -> None:
     assert found == [f"user\n{FIND}", " a", " small", " red", " circle", "\n"]
     assert tokens("instructions", GIVEN) == [GIVEN]
     assert tokens("instructions", "user\na small red circle") == ["user\n", "a", " small", " red", " circle"]
+
+
+def test_a_question_goes_with_its_instruction_but_for_its_last_word() -> None:
+    assert tokens("instructions", QUESTIONS[0]) == [f"{ASK} What color is the", " circle", "?\n"]
+    assert tokens("instructions", QUESTIONS[3]) == [f"{ASK} What size is the", " star", "?\n"]
 
 
 def test_the_prompt_is_few_tokens() -> None:

@@ -25,8 +25,12 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# What stands at the start of a text: an instruction, up to its colon or to the end of its line; or a part of the prompt.
-_INSTRUCTION = r"\A(?:user)?\n?[A-Z][^:\n]*[:\n]|\A(?:system\n[^\n]*|assistant\n\n|user\n)"
+# What stands at the start of a text: an instruction, up to its colon or the end of its line, and a question behind it
+# but for its last word; or a part of the prompt.
+_INSTRUCTION = (
+    r"\A(?:user)?\n?[A-Z][^:\n]*[:\n](?: [A-Z][^?\n]*(?= [^ ?\n]+\?))?"
+    r"|\A(?:system\n[^\n]*|assistant\n\n|user\n)"
+)
 # What the prompt adds to every sample; as frequent as the samples, so that it takes few tokens.
 _PROMPT_PIECES = ("system\nYou are a helpful assistant.", "assistant\n\n", "\n")
 
@@ -43,7 +47,8 @@ def train_tokenizer(
         merge_across_words: Whether a token may span words. An instruction that stands in thousands of rows, and the
             prompt, then take one token each, which halves the length of short samples; but so does "a small red", and
             what is learned of "red" elsewhere does not count for it. `"instructions"`: only in the instruction that a
-            text begins with, up to its colon or the end of its line.
+            text begins with, up to its colon or the end of its line, and on through a question behind the colon, but
+            for the question's last word.
 
     Raises:
         ValueError: `vocab_size` is no number or too small, or `merge_across_words` is none of these.

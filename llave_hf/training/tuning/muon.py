@@ -44,7 +44,7 @@ def orthogonalising_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
-def shares(shapes: Sequence[tuple[int, int]], ranks: int) -> list[list[int]]:
+def shares(shapes: Sequence[Sequence[int]], ranks: int) -> list[list[int]]:
     """Which matrices each rank orthogonalises, so that all have about as much to multiply: the dearest first, each to
     the rank that has the least so far.
     """
@@ -111,7 +111,7 @@ class Muon(torch.optim.Muon):
         """The update of each, made on one rank and gathered."""
         for matrix, group in part:
             self._move_average(matrix, group)
-        given = shares([tuple(matrix.shape) for matrix, _ in part], distributed.world_size())
+        given = shares([matrix.shape for matrix, _ in part], distributed.world_size())
         own = [self._made(*part[index]) for index in given[distributed.rank()]]
         if len(given) == 1:
             return [made for _, made in sorted(zip(given[0], own, strict=True), key=lambda pair: pair[0])]
@@ -127,14 +127,15 @@ class Muon(torch.optim.Muon):
         return [found[index] for index in range(len(part))]
 
     def _move_average(self, matrix: torch.Tensor, group: dict[str, Any]) -> None:
+        assert matrix.grad is not None  # as _in_parts gives them
         state = self.state[matrix]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(matrix.grad)
         state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
 
     def _made(self, matrix: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+        assert matrix.grad is not None  # as _in_parts gives them
         average: torch.Tensor = self.state[matrix]["momentum_buffer"]
-        assert matrix.grad is not None  # of those that _in_parts gives
         return orthogonalise(
             matrix.grad.lerp(average, group["momentum"]) if group["nesterov"] else average,
             self._dtype(matrix),

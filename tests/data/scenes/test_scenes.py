@@ -112,6 +112,38 @@ def test_a_question_has_one_answer_and_a_phrase_one_thing() -> None:
         assert len(set(things)) == 6
 
 
+def test_training_also_asks_easier_questions_and_every_answer_is_true() -> None:
+    """About a thing that stands alone, by color and by side; answered from the geometry, not from how it was made."""
+    kinds: Counter[str] = Counter()
+    for seed in range(600):
+        case = question(Random(seed), plain=0.3)
+        objects = case.query.picture.frames[0].objects  # type: ignore[union-attr]
+        asked = case.query.text.split("question: ")[1].strip().rstrip("?")
+        sides = {
+            "on the left": min(objects, key=lambda placed: placed.x),
+            "on the right": max(objects, key=lambda placed: placed.x),
+            "at the top": min(objects, key=lambda placed: placed.y),
+            "at the bottom": max(objects, key=lambda placed: placed.y),
+        }
+        meant = [placed for side, placed in sides.items() if asked.endswith(f" {side}")]
+        meant += [placed for placed in objects if asked == f"Which shape is {placed.thing.color}"]
+        by_shape = [placed for placed in objects if asked.endswith(f" is the {placed.thing.shape}")]
+        kinds["alone" if len(objects) == 1 else "easier" if meant else "as evaluated"] += 1
+        if not meant + by_shape:
+            assert asked.startswith("Which shape is") and case.answer.text in {o.thing.shape for o in objects}
+            continue
+        (thing,) = (placed.thing for placed in meant + by_shape)
+        attribute = "color" if asked.startswith("What color") else "size" if "size" in asked else "shape"
+        assert case.answer.text == getattr(thing, attribute), asked
+        values = {getattr(placed.thing, attribute) for placed in objects}
+        assert len(values) == 1 or {case.answer.text, case.wrong[0].text} == values
+    assert all(160 < kinds[kind] < 240 for kind in ("alone", "easier", "as evaluated")), kinds
+    for seed in range(200):
+        case = question(Random(seed))
+        assert len(case.query.picture.frames[0].objects) == 2  # type: ignore[union-attr]
+        assert not case.query.text.endswith(("left?\n", "right?\n", "top?\n", "bottom?\n"))
+
+
 def test_clips_of_what_is_shown_differ_in_that_alone() -> None:
     """Eight things that change alike: two shapes, two colors, two backgrounds in all combinations; three near-misses
     stand first.
