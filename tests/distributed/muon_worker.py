@@ -13,7 +13,7 @@ from torch import nn
 sys.path[:0] = [str(folder) for folder in Path(__file__).parents[1:3]]
 
 from llave_hf.errors import leave_ranks  # noqa: E402
-from llave_hf.training import muon  # noqa: E402
+from llave_hf.training.tuning import muon  # noqa: E402
 
 SHAPES = ((6, 6), (4, 9), (9, 4), (16, 5), (3, 3))
 WITHOUT_GRADIENT = {1: 2, 3: 0}  # in this step, this matrix

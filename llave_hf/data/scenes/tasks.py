@@ -172,11 +172,9 @@ def _without_shapes(first: Thing, second: Thing, relation: str) -> Asked:
         (f"Which shape is {side}?", first.shape, second.shape),
         (f"What color is the shape {side}?", first.color, second.color),
     ]
-    return (
-        asked
-        if first.color == second.color
-        else [*asked, (f"Which shape is {first.color}?", first.shape, second.shape)]
-    )
+    if first.color != second.color:
+        asked.append((f"Which shape is {first.color}?", first.shape, second.shape))
+    return asked
 
 
 def _kin(value: str) -> Sequence[str]:

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from llave_hf.from_scratch import train_tokenizer
+from llave_hf.checkpoints.from_scratch import train_tokenizer
 
 COLORS, SHAPES = ("red", "green", "blue"), ("circle", "star")
 CAPTIONS = [f"a small {color} {shape}" for color, shape in product(COLORS, SHAPES)] * 40
