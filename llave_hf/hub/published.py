@@ -51,7 +51,7 @@ def _variables(name: str, model: dict[str, Any], facts: dict[str, Any]) -> dict[
             f"This card describes [{repository}](https://huggingface.co/{repository}) as its paper does. All numbers "
             "are the paper's; none was measured with llave_hf."
         ),
-        "use_notice": _use_notice(name, model["recipe"]),
+        "use_notice": _use_notice(name, model["repository"], model["recipe"]),
         "recipe": list({**facts["training"], **model["training"]}.items()),
         "paper_url": facts["paper_url"],
         "reported_columns": facts["columns"],
@@ -62,15 +62,11 @@ def _variables(name: str, model: dict[str, Any], facts: dict[str, Any]) -> dict[
     }
 
 
-def _use_notice(name: str, recipe: str | None) -> str:
-    if recipe is None:
-        return (
-            "llave_hf reads neither the published checkpoint's own format nor that of its base model yet; the "
-            f"snippets are those of any model that llave_hf saved, here in the folder `{name}`."
-        )
+def _use_notice(name: str, repository: str, recipe: str | None) -> str:
+    trained = "" if recipe is None else f" `{recipe}` trains such a model."
     return (
-        f"llave_hf does not read the published checkpoint's own format yet; `{name}` below is the folder that "
-        f"`{recipe}` leaves."
+        f"`{name}` below is the folder that `llave convert {repository} {name}` writes. With llave_hf installed, "
+        f"`AutoModel` and `AutoProcessor` open `{repository}` itself, too.{trained}"
     )
 
 

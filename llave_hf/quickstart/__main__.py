@@ -18,7 +18,9 @@ import sys
 import time
 from pathlib import Path
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+from llave_hf.runtime.shipped_recipes import recipes_folder
+
+RECIPE = recipes_folder() / "quickstart.yaml"
 TRAIN_PAIRS, EVAL_QUERIES = 32000, 840
 # Mostly labels; other tasks have one row of 64, the least that batch_mix allows.
 FIRST_LESSON = (

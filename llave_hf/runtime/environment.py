@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .installed import NOT_INSTALLED, extras, one_line, package_state, silence
+from .shipped_recipes import recipes_folder
 from .version import __version__
 
 PACKAGES = (
@@ -35,6 +36,7 @@ def environment() -> dict[str, Any]:
         "llave_hf": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
+        "recipes": _said(lambda: str(recipes_folder())),
         "packages": {name: package_state(name) for name in PACKAGES},
         "processor": {
             "name": _said(processor_name),
@@ -54,7 +56,7 @@ def environment() -> dict[str, Any]:
 def as_lines(found: dict[str, Any]) -> list[str]:
     """[`environment`] as a list in Markdown."""
     processor = found["processor"]
-    lines = [f"- {name}: {found[name]}" for name in ("llave_hf", "python", "system")]
+    lines = [f"- {name}: {found[name]}" for name in ("llave_hf", "python", "system", "recipes")]
     lines += [f"- {name}: {state}" for name, state in found["packages"].items()]
     lines += [f"- processor: {processor['name']}"]
     lines += [f"  - {name}: {_joined(value)}" for name, value in processor.items() if name != "name"]

@@ -13,6 +13,7 @@ import yaml
 
 from llave_hf.errors import UserError
 from llave_hf.runtime.places import check_output_folder
+from llave_hf.runtime.shipped_recipes import named_like
 from llave_hf.training.recipe.checks import check_keys
 from llave_hf.training.recipe.recipe import Recipe, RecipeLoader, known_keys, load_recipe
 
@@ -142,7 +143,7 @@ class _Reader:
 
 def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise UserError(f"sweep {file} does not exist; give a YAML file such as recipes/ablation.yaml.")
+        raise UserError(f"sweep {file} does not exist; {named_like(file)}")
     try:
         raw = mapping(yaml.load(file.read_text(encoding="utf-8"), RecipeLoader), str(file))
     except yaml.YAMLError as error:

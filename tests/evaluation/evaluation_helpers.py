@@ -77,3 +77,38 @@ def random_encoder(seed: int = 0, dimensions: int = 64) -> RecordingEncoder:
 
 def one_hot(text: str, known: Sequence[str]) -> np.ndarray:
     return np.eye(len(known))[list(known).index(text)]
+
+
+def run_ranks(world_size: int, work: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Run `work` as several ranks (threads) that can gather objects; return each one's result or exception."""
+    local, barrier, shared = threading.local(), threading.Barrier(world_size), [None] * world_size
+
+    class FakeDistributed:
+        rank = staticmethod(lambda: local.rank)
+        world_size = staticmethod(lambda: world_size)
+
+        @staticmethod
+        def all_gather_object(value: Any) -> list[Any]:
+            shared[local.rank] = value
+            barrier.wait(timeout=10)
+            values = list(shared)
+            barrier.wait(timeout=10)  # nobody writes before all have read
+            return values
+
+    results: list[Any] = [None] * world_size
+
+    def run(rank: int) -> None:
+        local.rank = rank
+        try:
+            results[rank] = work()
+        except Exception as error:
+            results[rank] = error
+
+    for module in (retrieval, vectors):
+        monkeypatch.setattr(module, "distributed", FakeDistributed)
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world_size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    return results

@@ -172,3 +172,30 @@ def furthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) 
     return max(
         (found.get(name, zero) - tensor).norm().item() / max(norms[name], floor) for name, tensor in expected.items()
     )
+
+
+def peak_of_kept_bytes(trainer: LlaveTrainer, pairs: list[Pair]) -> int:
+    """The most bytes that autograd kept for backward at one time within a step, without weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
+    holders: Counter[int] = Counter()  # of a storage: several operations keep the same one
+    now = most = 0
+
+    def forget(storage: int, size: int) -> None:
+        nonlocal now
+        holders[storage] -= 1
+        now -= size if not holders[storage] else 0
+
+    class Kept:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            nonlocal now, most
+            self.tensor = tensor
+            storage, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+            if storage not in weights:
+                holders[storage] += 1
+                now += size if holders[storage] == 1 else 0
+                most = max(most, now)
+                weakref.finalize(self, forget, storage, size)
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        run_steps(trainer, [pairs])
+    return most

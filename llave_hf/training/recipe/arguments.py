@@ -112,7 +112,10 @@ class LlaveTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Fuse what the loss does between its matrix products; for GPUs."}
     )
     matryoshka_dims: list[int] = field(
-        default_factory=list, metadata={"help": "The loss is also that of the first so many numbers of each vector."}
+        default_factory=list,
+        metadata={
+            "help": "The loss is the sum over these widths, the first numbers of each vector; name the whole one too."
+        },
     )
     # Batches
     batch_tasks: str = field(

@@ -15,6 +15,7 @@ from transformers import HfArgumentParser
 
 from llave_hf.checkpoints.from_scratch import build_from_scratch
 from llave_hf.model.processing_llave import LlaveProcessor
+from llave_hf.runtime.shipped_recipes import named_like
 
 from .arguments import LlaveTrainingArguments
 from .checks import check_from_scratch, check_keys, check_kinds, switch_words
@@ -142,7 +143,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"recipe {file} does not exist; give a YAML file such as recipes/tiny.yaml.")
+        raise ValueError(f"recipe {file} does not exist; {named_like(file)}")
     try:
         raw = yaml.load(file.read_text(encoding="utf-8"), RecipeLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -96,41 +96,6 @@ def test_wrong_number_of_vectors_is_refused(mixed_benchmark: Path) -> None:
         encode(Short(lambda entry: [1.0]), inputs)
 
 
-def run_ranks(world_size: int, work: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Run `work` as several ranks (threads) that can gather objects; return each one's result or exception."""
-    local, barrier, shared = threading.local(), threading.Barrier(world_size), [None] * world_size
-
-    class FakeDistributed:
-        rank = staticmethod(lambda: local.rank)
-        world_size = staticmethod(lambda: world_size)
-
-        @staticmethod
-        def all_gather_object(value: Any) -> list[Any]:
-            shared[local.rank] = value
-            barrier.wait(timeout=10)
-            values = list(shared)
-            barrier.wait(timeout=10)  # nobody writes before all have read
-            return values
-
-    results: list[Any] = [None] * world_size
-
-    def run(rank: int) -> None:
-        local.rank = rank
-        try:
-            results[rank] = work()
-        except Exception as error:
-            results[rank] = error
-
-    for module in (retrieval, vectors):
-        monkeypatch.setattr(module, "distributed", FakeDistributed)
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world_size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=20)
-    return results
-
-
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_the_inputs_and_all_get_all_vectors(
     mixed_benchmark: Path, monkeypatch: pytest.MonkeyPatch, world_size: int

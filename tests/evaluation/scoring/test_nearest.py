@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_retrieval import run_ranks
+from evaluation_helpers import run_ranks
 
 from llave_hf.evaluation.benchmark.benchmark import Task
 from llave_hf.evaluation.benchmark.collection import TaskInputs

@@ -142,33 +142,6 @@ def graph_sizes(trainer: LlaveTrainer, pairs: list[Pair]) -> list[float]:
     return [memory.size(micro_batch) for micro_batch in trainer.data_collator(pairs)["micro_batches"]]
 
 
-def peak_of_kept_bytes(trainer: LlaveTrainer, pairs: list[Pair]) -> int:
-    """The most bytes that autograd kept for backward at one time within a step, without weights."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
-    holders: Counter[int] = Counter()  # of a storage: several operations keep the same one
-    now = most = 0
-
-    def forget(storage: int, size: int) -> None:
-        nonlocal now
-        holders[storage] -= 1
-        now -= size if not holders[storage] else 0
-
-    class Kept:
-        def __init__(self, tensor: torch.Tensor) -> None:
-            nonlocal now, most
-            self.tensor = tensor
-            storage, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
-            if storage not in weights:
-                holders[storage] += 1
-                now += size if holders[storage] == 1 else 0
-                most = max(most, now)
-                weakref.finalize(self, forget, storage, size)
-
-    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-        run_steps(trainer, [pairs])
-    return most
-
-
 @pytest.mark.parametrize("limit", [{"mini_batch_size": 2}, {"mini_batch_num_tokens": 100}], ids=["size", "tokens"])
 def test_memory_for_the_graph_does_not_grow_with_the_batch(root: Path, limit: dict[str, int]) -> None:
     kinds = ("text", "image")
