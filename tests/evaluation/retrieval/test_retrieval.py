@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_helpers import RecordingEncoder, make_row, random_encoder, write_benchmark
+from evaluation_helpers import RecordingEncoder, make_row, random_encoder, run_ranks, write_benchmark
 from PIL import Image
 
 from llave_hf.evaluation.benchmark.benchmark import Task

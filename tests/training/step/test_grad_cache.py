@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate.utils import AutocastKwargs
-from step_helpers import furthest, make_pairs, make_trainer, run_steps, trainer_of, write_media
+from step_helpers import furthest, make_pairs, make_trainer, peak_of_kept_bytes, run_steps, trainer_of, write_media
 
 from llave_hf.data.samples import Pair
 from llave_hf.training.step.grad_cache import Part, cached_backward

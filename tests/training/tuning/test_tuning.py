@@ -11,8 +11,7 @@ import torch
 from backbones import KINDS, save_backbone
 from helpers import tiny_model, write_recipe, write_training_data
 from safetensors.torch import load_file
-from step_helpers import furthest, make_pairs, make_trainer, run_steps, trainer_of, write_media
-from step_helpers import peak_of_kept_bytes
+from step_helpers import furthest, make_pairs, make_trainer, peak_of_kept_bytes, run_steps, trainer_of, write_media
 from transformers import AutoModel
 
 from llave_hf import LlaveModel, LlaveProcessor
