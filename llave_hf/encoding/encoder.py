@@ -31,6 +31,15 @@ class LlaveEncoder:
         self.processor = processor
         self._engine = EncodingEngine(model, processor, self._preprocess, self._forward, _is_text, lean)
 
+    @property
+    def max_seq_length(self) -> int:
+        """The processor's `max_length`, by sentence-transformers' name."""
+        return self.processor.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self.processor.max_length = value
+
     def encode(
         self,
         inputs: Sequence[Any],

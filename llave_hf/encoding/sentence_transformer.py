@@ -50,6 +50,15 @@ class LlaveSentenceTransformer(SentenceTransformer):
                 f"LlaveSentenceTransformer got a model of type {kind!r}, not 'llave'; use SentenceTransformer for it."
             )
 
+    @property
+    def max_seq_length(self) -> int:
+        """Longest input in tokens, the processor's `max_length`."""
+        return self.processor.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self.processor.max_length = value
+
     def encode(
         self,
         inputs: Any,

@@ -26,6 +26,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from .backbones_llave import backbone_of
 from .configuration_llave import opens_as_llave
 from .hub_arguments_llave import split_hub_arguments
+from .length_llave import DEFAULT_MAX_LENGTH, LengthLimit, chosen_length, saved_length
 from .media_llave import MAX_FRAMES, SAMPLING_FPS, Clip, load_clip, load_image, to_rgb
 from .prompt_llave import ChatSample, PromptBuilder, sample_from_messages
 
@@ -37,7 +38,7 @@ _VIDEO_KWARGS = {"num_frames", "max_frames", "sampling_fps"}
 _RENDER_KWARGS = {"add_generation_prompt", "continue_final_message", "load_audio_from_video", "task"}
 
 
-class LlaveProcessor(ProcessorMixin):
+class LlaveProcessor(LengthLimit, ProcessorMixin):
     """Texts, images and videos to model inputs, with LLaVE's embedding prompt around each sample.
 
     Args:
@@ -81,7 +82,7 @@ class LlaveProcessor(ProcessorMixin):
         resize_order: str = "across_first",
         image_settings: dict[str, Any] | None = None,
         video_settings: dict[str, Any] | None = None,
-        max_length: int = 4096,
+        max_length: int = DEFAULT_MAX_LENGTH,
         num_frames: int | None = None,
         max_frames: int = MAX_FRAMES,
         sampling_fps: float = SAMPLING_FPS,
@@ -98,7 +99,6 @@ class LlaveProcessor(ProcessorMixin):
         self.backend = backend
         self.resize_order = resize_order
         self.image_settings, self.video_settings = image_settings, video_settings
-        self.max_length = max_length
         self.num_frames = num_frames
         self.max_frames = max_frames
         self.sampling_fps = sampling_fps
@@ -107,6 +107,7 @@ class LlaveProcessor(ProcessorMixin):
         self._visual = backbone_of(backbone).visual_inputs(tokenizer, self)
         self._prompt = PromptBuilder(tokenizer, self._visual.style)
         super().__init__(tokenizer, chat_template=chat_template or self._visual.style.chat_template)
+        self.max_length = max_length
         self.image_token_id, self.video_token_id = self._visual.image_token_id, self._visual.video_token_id
         self.image_token, self.video_token = tokenizer.convert_ids_to_tokens(
             [self.image_token_id, self.video_token_id]
@@ -123,7 +124,8 @@ class LlaveProcessor(ProcessorMixin):
         hub, _ = split_hub_arguments(kwargs)
         saved, _ = cls.get_processor_dict(pretrained_model_name_or_path, **hub)
         if saved.get("processor_class") == "LlaveProcessor":
-            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            length = chosen_length(kwargs) or saved_length(pretrained_model_name_or_path, saved, hub)
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs).limited_to(length)
         fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
         if opens_as_llave(fields.get("model_type")):
             return AutoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -148,7 +150,8 @@ class LlaveProcessor(ProcessorMixin):
         settings = backbone.processor_settings(config, image_fields, video_fields)
         kind = {"config": config, "tokenizer_type": backbone.tokenizer_type}
         tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kind, **hub)
-        return cls(tokenizer, backbone=config.model_type, **{**settings, **chosen})
+        limit = chosen_length(chosen) or min(DEFAULT_MAX_LENGTH, tokenizer.model_max_length)
+        return cls(tokenizer, backbone=config.model_type, **{**settings, **chosen, "max_length": limit})
 
     def __call__(
         self,
@@ -294,7 +297,7 @@ class LlaveProcessor(ProcessorMixin):
     def _token_rows(
         self, texts: list[str], marks: list[list[list[int]]], options: dict[str, Any], placeholder: str | None
     ) -> list[list[int]]:
-        max_length = self._length_limit(options)
+        max_length = options.get("max_length") or self.max_length
         rows, lost = self._prompt.build(texts, marks, max_length, placeholder)
         for index, count in enumerate(lost):
             if count:
@@ -309,15 +312,12 @@ class LlaveProcessor(ProcessorMixin):
         padded = self.tokenizer.pad(
             {"input_ids": rows},
             padding="longest" if padding in (True, False) else padding,
-            max_length=self._length_limit(options),
+            max_length=options.get("max_length") or self.max_length,
             padding_side=options.get("padding_side"),
             pad_to_multiple_of=options.get("pad_to_multiple_of"),
             return_tensors="pt",
         )
         return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
-
-    def _length_limit(self, options: dict[str, Any]) -> int:
-        return options.get("max_length") or min(self.max_length, self.tokenizer.model_max_length)
 
 
 def _default_grids(image_size: int) -> list[list[int]]:

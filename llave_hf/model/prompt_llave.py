@@ -154,7 +154,9 @@ class PromptBuilder:
         if self.style.trim:
             pieces = [_trimmed(row) for row in pieces]
         flat = [piece for row in pieces for piece in row]
-        tokenised = iter(self.tokenizer(flat, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        # Not its own line about a text that is too long: the caller says how much of it was left out.
+        settings = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        tokenised = iter(self.tokenizer(flat, **settings)["input_ids"])
         rows, lost = [], []
         for index, (mark, row_pieces) in enumerate(zip(marks, pieces, strict=True)):
             *before, last = [list(next(tokenised)) for _ in row_pieces]

@@ -139,7 +139,7 @@ def test_truncation_warns_with_the_number_of_lost_tokens(tiny: Tiny, caplog: pyt
     assert decoded.endswith(" sno" + TAIL)
 
 
-def test_the_shorter_of_both_limits_holds() -> None:
+def test_the_tokenizers_limit_is_the_processors() -> None:
     _, processor = tiny_model(processor={"max_length": 50})
     assert processor(text=["snow " * 50])["input_ids"].shape == (1, 50)
     processor.tokenizer.model_max_length = 45  # what SentenceTransformer.max_seq_length sets

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
 from llave_hf.errors import UserError
 from llave_hf.model.backbone_llava_onevision_llave import IMAGE_TOKEN, VIDEO_TOKEN
 from llave_hf.model.hub_arguments_llave import split_hub_arguments
+from llave_hf.model.length_llave import chosen_length
 from llave_hf.model.processing_llave import LlaveProcessor
 
 from .configuration import LlavaQwenConfig, grids
@@ -37,7 +38,7 @@ class LlavaQwenProcessor(LlaveProcessor):
             "image_size": tower.image_size,
             "patch_size": tower.patch_size,
             "image_grid_pinpoints": grids(config, tower.image_size),
-            "max_length": config.value("tokenizer_model_max_length"),
+            "max_length": chosen_length(settings) or config.value("tokenizer_model_max_length"),
             "video_newline": config.value("mm_newline_position"),
             "unpad_rounding": "truncate",
         }

@@ -71,7 +71,7 @@ def model_meta(
         "revision": (revision or NO_REVISION).replace(":", "-"),
         "modalities": modalities(encoder),
         "embed_dim": dimensions(encoder),
-        "max_tokens": _max_tokens(encoder),
+        "max_tokens": getattr(encoder, "max_seq_length", None),
         "open_weights": True if isinstance(module, torch.nn.Module) else None,
         "similarity_fn_name": ScoringFunction.from_str(getattr(encoder, "similarity_fn_name", None) or "cosine"),
         "framework": _frameworks(encoder),
@@ -102,12 +102,6 @@ def _name(encoder: Any, source: str | os.PathLike[str] | None) -> str:
     if source is None:
         return f"local/{type(encoder).__name__}"
     return hub_id(source) or f"local/{Path(source).resolve().name}"
-
-
-def _max_tokens(encoder: Any) -> int | None:
-    if isinstance(encoder, LlaveEncoder):
-        return int(encoder.processor.tokenizer.model_max_length)
-    return getattr(encoder, "max_seq_length", None)
 
 
 def _frameworks(encoder: Any) -> list[str]:
