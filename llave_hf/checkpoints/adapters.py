@@ -17,7 +17,7 @@ from llave_hf.hub.fingerprint.stages import summary
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.runtime.opening import cast, suit_processor
-from llave_hf.runtime.places import check_model
+from llave_hf.runtime.places import check_model, find_file
 from llave_hf.runtime.progress import forward_bar
 
 from .initialisation import match_processor, refuse_used_folder
@@ -122,7 +122,7 @@ def _peft() -> Any:
 
 def _processor(adapter: str | os.PathLike[str], base: str, revision: dict[str, str]) -> LlaveProcessor:
     """The adapter's own where it was saved with one, else its base model's."""
-    if (Path(adapter) / "processor_config.json").exists():
+    if find_file(adapter, "processor_config.json") is not None:
         found = AutoProcessor.from_pretrained(adapter)
     else:
         found = AutoProcessor.from_pretrained(base, **revision)

@@ -14,6 +14,7 @@ from llave_hf.data.samples import Pair
 from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
 from llave_hf.model.media_llave import MediaError
 from llave_hf.training.objective.objective import hardness_columns
+from llave_hf.training.recipe.best_metric import check_metric
 from llave_hf.training.recipe.recipe import Recipe
 from llave_hf.training.run import load_eval_benchmark, load_training_pairs
 
@@ -42,6 +43,8 @@ def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
         if benchmark is not None:
             text = f"benchmark {benchmark.name}: {len(benchmark.tasks)} subsets, every file exists"
             findings.append(Finding(OK, "data", text))
+            benchmark = benchmark.select(recipe.data.eval_subsets)
+        check_metric(recipe.training, benchmark)
     except (ValueError, OSError) as error:
         findings.append(Finding(PROBLEM, "data", str(error)))
     return dataset, findings

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from llave_hf.runtime.places import MODEL_FILES, find_file
 from llave_hf.runtime.version import __version__
 
 VERSIONED_PACKAGES = ("torch", "transformers", "sentence-transformers", "pillow")
@@ -67,26 +68,23 @@ def identify(encoder: Any, revision: str | None = None) -> ModelIdentity:
     )
 
 
-def loaded_revision(encoder: Any, model: str | os.PathLike[str]) -> str | None:
-    """Of an encoder that was just opened from a folder or Hub id; None: its weights must be hashed."""
-    if Path(model).is_dir():
-        return path_revision(model)
-    module = encoder if isinstance(encoder, torch.nn.Module) else getattr(encoder, "model", None)
-    parts = module.modules() if isinstance(module, torch.nn.Module) else ()
-    commits = (getattr(getattr(part, "config", None), "_commit_hash", None) for part in parts)
-    return next(filter(None, commits), None)
+def path_revision(model: str | os.PathLike[str], **hub: Any) -> str:
+    """The digest of a model folder's files, or the commit that a Hub id stands for.
 
-
-def path_revision(model: str | os.PathLike[str]) -> str:
-    """The digest of a model folder's files, or the commit that a Hub id stands for now.
+    Args:
+        model: A folder or a Hub id.
+        **hub: `revision`, `token`, ... that the id was opened with.
 
     Raises:
         OSError: There is no such folder or repository.
     """
     root = Path(model)
     if not root.is_dir():
-        fields, _ = PreTrainedConfig.get_config_dict(os.fspath(model))
-        return str(fields["_commit_hash"])
+        found = next(filter(None, (find_file(model, name, **hub) for name in MODEL_FILES)), None)
+        if found is None:
+            raise OSError(f"{os.fspath(model)} on the Hub holds none of {', '.join(MODEL_FILES)}.")
+        # In the Hub's cache a file lies in the folder of its commit.
+        return found.as_posix().rpartition("/snapshots/")[2].partition("/")[0]
     digest = hashlib.sha256()
     for path in _model_files(root):
         digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())

@@ -16,7 +16,7 @@ from llave_hf.model.configuration_llave import LlaveConfig
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.runtime.opening import suit_processor, without_advice
-from llave_hf.runtime.places import check_model
+from llave_hf.runtime.places import check_model, find_file
 
 from .encoder import LlaveEncoder
 from .engine import UNLIMITED_ROWS, EncodingEngine, EncodingOptions
@@ -157,6 +157,8 @@ def load_encoder(
 ) -> Any:
     """Whatever embeds with `encode(list)`: a [`LlaveSentenceTransformer`] where there is one, else what fits.
 
+    A Hub id opens as the same object as a folder with its files.
+
     Args:
         path: A folder or a Hub id.
         device: Where the model goes; None takes the GPU if there is one.
@@ -175,10 +177,12 @@ def _load_encoder(path: str | os.PathLike[str], device: str, dtype: str | None, 
     of_model = {} if dtype is None else {"dtype": dtype}
     fields, _ = PreTrainedConfig.get_config_dict(path, **kwargs)
     is_llave = fields.get("model_type") == LlaveConfig.model_type
-    if is_llave and not os.path.exists(os.path.join(path, "modules.json")):
+    if is_llave and find_file(path, "modules.json", **kwargs) is None:
         model = LlaveModel.from_pretrained(path, **of_model, **kwargs).to(device)
         return LlaveEncoder(model.eval(), LlaveProcessor.from_pretrained(path, **kwargs))
-    opened = {**kwargs, "model_kwargs": {**kwargs.get("model_kwargs", {}), **of_model}} if of_model else kwargs
+    opened = {**kwargs, "model_kwargs": {**kwargs.get("model_kwargs", {}), **of_model}} if of_model else dict(kwargs)
+    if "cache_dir" in opened:  # by sentence-transformers' name
+        opened["cache_folder"] = opened.pop("cache_dir")
     kind = LlaveSentenceTransformer if is_llave else SentenceTransformer
     with without_advice():
         return kind(os.fspath(path), device=device, **opened)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llave_hf import distributed
 from llave_hf.data.vectors.store import VectorStore
-from llave_hf.encoding.model_identity import ModelIdentity, identify, loaded_revision
+from llave_hf.encoding.model_identity import ModelIdentity, identify, path_revision
 from llave_hf.errors import UserError
 from llave_hf.evaluation.benchmark.benchmark import Benchmark
 from llave_hf.evaluation.benchmark.collection import collect_inputs
@@ -132,7 +132,7 @@ def open_encoder(
         encoder = load_encoder(os.fspath(model), **({"dtype": dtype} if dtype else {}))
     except OSError as error:
         raise UserError(f"The model {os.fspath(model)} cannot be opened: {error}") from error
-    return encoder, identify(encoder, revision or loaded_revision(encoder, model))
+    return encoder, identify(encoder, revision or path_revision(model))
 
 
 def open_store(folder: Path, identity: ModelIdentity) -> VectorStore:

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from llave_hf.encoding.model_identity import UNKNOWN, ModelIdentity, package_versions
-from llave_hf.evaluation.benchmark.benchmark import DISTRIBUTIONS, Task
+from llave_hf.evaluation.benchmark.benchmark import Task, grouped
 from llave_hf.evaluation.benchmark.collection import TaskInputs
 from llave_hf.evaluation.benchmark.inputs import ROWS_NAMED
 from llave_hf.evaluation.scoring.metrics import (
@@ -108,16 +108,7 @@ class BenchmarkResults:
     @property
     def groups(self) -> dict[str, list[TaskResult]]:
         """The subsets of each mean: by meta-task, modality and distribution, and all; one without any is left out."""
-        groups: dict[str, list[TaskResult]] = {}
-        for result in self.tasks:
-            groups.setdefault(result.task.meta_task, []).append(result)
-        for result in self.tasks:
-            if result.task.modality:
-                groups.setdefault(result.task.modality, []).append(result)
-        for distribution in DISTRIBUTIONS:
-            groups[distribution] = [result for result in self.tasks if result.task.distribution == distribution]
-        groups["overall"] = list(self.tasks)
-        return {name: results for name, results in groups.items() if results}
+        return grouped(self.tasks, lambda result: result.task)
 
     @property
     def means(self) -> dict[str, float]:

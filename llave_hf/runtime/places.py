@@ -13,6 +13,7 @@ from llave_hf.errors import UserError
 # Any of them makes a folder one that transformers, sentence-transformers or PEFT opens.
 MODEL_FILES = ("config.json", "modules.json", "adapter_config.json")
 _HUB_ARGUMENTS = ("revision", "token", "cache_dir")
+_FILE_ARGUMENTS = (*_HUB_ARGUMENTS, "subfolder", "local_files_only")
 
 
 def check_model(model: Any, files: Sequence[str] = MODEL_FILES, **hub: Any) -> None:
@@ -54,6 +55,30 @@ def hub_id(source: Any) -> str | None:
     if not isinstance(source, str) or source.count("/") != 1 or source.startswith(("/", ".")) or Path(source).exists():
         return None
     return source
+
+
+def find_file(model: str | os.PathLike[str], name: str, **hub: Any) -> Path | None:
+    """A file of a model, whether it is named by a folder or by a Hub id, from where it is downloaded.
+
+    Args:
+        model: A folder or a Hub id that [`check_model`] has found.
+        name: Of the file, within the model.
+        **hub: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only`; others are not looked at.
+
+    Returns:
+        Its path; None: the model has no such file, or the Hub cannot be asked and it was not downloaded before.
+    """
+    options = {key: hub[key] for key in _FILE_ARGUMENTS if hub.get(key) is not None}
+    if os.path.isdir(model):
+        path = Path(model, options.get("subfolder", ""), name)
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(os.fspath(model), name, **options))
+    except EntryNotFoundError:  # also where the Hub cannot be asked
+        return None
 
 
 def is_hub_id(name: Any) -> bool:

@@ -80,6 +80,8 @@ def train_dataloader(
         pin_memory=args.dataloader_pin_memory,
         persistent_workers=args.dataloader_persistent_workers,
         prefetch_factor=args.dataloader_prefetch_factor,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+        in_order=args.dataloader_in_order,
     )
 
 
@@ -95,13 +97,18 @@ class TokenCount:
 
     def add(self, micro_batches: Iterable[Mapping[str, torch.Tensor]]) -> None:
         """Counts micro-batches; their masks should still be on the CPU."""
-        for micro_batch in micro_batches:
-            mask = micro_batch["attention_mask"]  # (B, T)
-            self.real += int(mask.sum())
-            self.padded += mask.numel()
+        real, padded = count_tokens(micro_batches)
+        self.real += real
+        self.padded += padded
 
     def take(self) -> float:
         """Real / padded tokens, 0 to 1, of all that was counted since the last time."""
         fill = self.real / self.padded
         self.real = self.padded = 0
         return round(fill, 4)
+
+
+def count_tokens(micro_batches: Iterable[Mapping[str, torch.Tensor]]) -> tuple[int, int]:
+    """`(real, padded)` tokens of micro-batches; padded ones include the real ones."""
+    masks = [micro_batch["attention_mask"] for micro_batch in micro_batches]  # (B, T) each
+    return sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)

@@ -29,6 +29,7 @@ from llave_hf.runtime.places import check_folder, check_model, check_model_path,
 from llave_hf.training.engines.choice import refuse_impossible
 from llave_hf.training.engines.whole_models import whole_models
 from llave_hf.training.finish.finished_model import save_finished
+from llave_hf.training.recipe.best_metric import check_metric
 from llave_hf.training.recipe.recipe import DataArguments, ModelArguments, Recipe
 from llave_hf.training.recovery.whole_folders import clear_leftovers, whole_folder
 from llave_hf.training.tuning.quantization import mark_quantized, quantization_config
@@ -46,12 +47,14 @@ def train(recipe: Recipe) -> LlaveTrainer:
     checkpoint = find_checkpoint(recipe)
     dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
     benchmark = load_eval_benchmark(recipe.data)
+    during = benchmark.select(recipe.data.eval_subsets) if benchmark else None
+    check_metric(recipe.training, during)
     model, processor = load_model(recipe.model, dataset, recipe.training.output_dir, recipe.training.seed)
     trainer = LlaveTrainer(
         model,
         recipe.training,
         train_dataset=dataset,
-        eval_dataset=benchmark.select(recipe.data.eval_subsets) if benchmark else None,
+        eval_dataset=during,
         processing_class=processor,
     )
     if trainer.is_world_process_zero():

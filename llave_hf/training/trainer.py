@@ -30,6 +30,7 @@ from llave_hf.training.finish.publishing import PublishingTrainer
 from llave_hf.training.objective.objective import AfterStep, Objective, hardness_columns
 from llave_hf.training.objective.spread_average import SpreadModel
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
+from llave_hf.training.recipe.best_metric import check_metric, choose_metric
 from llave_hf.training.recovery.bad_sample_log import BadSampleLog
 from llave_hf.training.recovery.bad_samples import TracedCollator
 from llave_hf.training.recovery.checkpointing import CheckpointingTrainer
@@ -46,7 +47,7 @@ from llave_hf.training.tuning.lora import save_beside_adapter, tuned_model, with
 from llave_hf.training.tuning.optimizer import MuonWithAdamW, set_part_rates
 from llave_hf.training.tuning.precision import set_precision
 
-from .batches import TokenCount, train_dataloader
+from .batches import TokenCount, count_tokens, train_dataloader
 
 
 class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
@@ -82,6 +83,8 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
                 "process a GPU: accelerate launch -m llave_hf.train RECIPE."
             )
         refuse_impossible(args)
+        choose_metric(args, kwargs.get("callbacks") or ())
+        check_metric(args, eval_dataset)
         align_special_tokens(model, processing_class)
         model = tuned_model(model, args)
         tasks = [source.name for source in train_dataset.sources] if train_dataset is not None else []
@@ -248,6 +251,14 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         return self._cached_step(
             model, inputs["micro_batches"], lambda distinct: self._loss_of(distinct, others)[0] / steps
         )
+
+    def _track_num_input_tokens(self, inputs: Mapping[str, Any]) -> None:
+        """Of all micro-batches and ranks; Trainer's own looks for one tensor of ids."""
+        if self.args.include_num_input_tokens_seen != "no":
+            real, padded = count_tokens(inputs["micro_batches"])
+            seen = real if self.args.include_num_input_tokens_seen == "non_padding" else padded
+            of_ranks = self.accelerator.gather(torch.tensor([seen], device=self.args.device))
+            self.state.num_input_tokens_seen += int(of_ranks.sum())
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> torch.Tensor | float:
         """Of the finished gradient, before the update; stops where it is not finite."""

@@ -129,7 +129,7 @@ def test_of_a_folder_with_two_numbers_the_lower_holds(folder: Path, in_tokenizer
 @pytest.mark.parametrize("value", [0, -1, 2.5, "long", None])
 def test_what_is_no_length_is_refused(folder: Path, value: Any) -> None:
     processor = LlaveProcessor.from_pretrained(folder)
-    with pytest.raises(ValueError, match="max_length is .*; give the longest sequence in tokens, a whole number"):
+    with pytest.raises(ValueError, match=r"max_length is .*; give the longest sequence in tokens, a whole number"):
         processor.max_length = value
     with pytest.raises(ValueError, match="give the longest sequence in tokens"):
         open_own(folder).max_seq_length = value

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from .fields import BenchmarkError, nearest
 from .formats import Format, MmebFormat
+
+Entry = TypeVar("Entry")
 
 MMEB = MmebFormat()
 # of `distribution`; the means that results have besides those of meta-tasks and modalities
@@ -84,3 +87,22 @@ class Benchmark:
         if not wanted:
             raise BenchmarkError(f"No subset of benchmark {self.name} was chosen: name at least one of {names}.")
         return replace(self, tasks=tuple(task for task in self.tasks if task.name in wanted))
+
+    def groups(self) -> dict[str, list[Task]]:
+        """The subsets of each mean that results will have, by its name."""
+        return grouped(self.tasks, lambda task: task)
+
+
+def grouped(entries: Iterable[Entry], task_of: Callable[[Entry], Task]) -> dict[str, list[Entry]]:
+    """Entries of subsets by meta-task, modality and distribution, and all; a group without any is left out."""
+    listed = list(entries)
+    groups: dict[str, list[Entry]] = {}
+    for entry in listed:
+        groups.setdefault(task_of(entry).meta_task, []).append(entry)
+    for entry in listed:
+        if modality := task_of(entry).modality:
+            groups.setdefault(modality, []).append(entry)
+    for distribution in DISTRIBUTIONS:
+        groups[distribution] = [entry for entry in listed if task_of(entry).distribution == distribution]
+    groups["overall"] = listed
+    return {name: members for name, members in groups.items() if members}

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from llave_hf.encoding.content_keys import ContentKeys
-from llave_hf.encoding.model_identity import identify, loaded_revision
+from llave_hf.encoding.model_identity import identify, path_revision
 from llave_hf.encoding.sentence_transformer import load_encoder
 from llave_hf.evaluation.retrieval.vectors import CHUNK_PIXELS, Embeddings, as_array, pixels_of
 
@@ -62,8 +62,9 @@ class LlaveMtebModel(AbsEncoder):
         if source is None:
             self.model, known = model, revision
         else:
-            self.model = load_encoder(source, device=device, **kwargs, **({"revision": revision} if revision else {}))
-            known = loaded_revision(self.model, source)
+            opened = {**kwargs, "revision": revision} if revision else kwargs
+            self.model = load_encoder(source, device=device, **opened)
+            known = path_revision(source, **opened)
         self.prompts = Prompts(self.model, prompts)
         self.identity = identify(self.model, known)
         # mteb keeps results by name, revision and these: other prompts are another experiment

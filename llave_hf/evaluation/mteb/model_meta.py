@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -15,11 +16,12 @@ from sentence_transformers import SentenceTransformer
 
 from llave_hf.encoding.encoder import LlaveEncoder
 from llave_hf.evaluation.benchmark.loading import load_benchmark
-from llave_hf.runtime.places import hub_id
+from llave_hf.runtime.places import find_file, hub_id
 
 from .batches import MODALITIES
 
 MEBIBYTE = 1 << 20
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 NO_REVISION = "no_revision_available"  # mteb's own word
 MMEB_TRAIN = "TIGER-Lab/MMEB-train"
 # mteb's tasks on data sets that MMEB-train draws on
@@ -78,7 +80,7 @@ def model_meta(
         "use_instructions": use_instructions,
         "loader": loader,
         **_sizes(module),
-        **_from_card(source),
+        **_from_card(source, revision),
     }
     empty = ModelMeta.create_empty().model_dump()
     return ModelMeta.model_validate({**empty, **known, **changes})
@@ -122,18 +124,17 @@ def _sizes(module: Any) -> dict[str, Any]:
     }
 
 
-def _from_card(source: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """From the model card in a folder, or the page of a Hub id; nothing is downloaded."""
+def _from_card(source: str | os.PathLike[str] | None, revision: str | None) -> dict[str, Any]:
+    """From the model card of a folder or of a Hub id, which has a page as well."""
     if source is None:
         return {}
-    if hub_id(source):
-        return {"reference": f"https://huggingface.co/{source}"}
-    card = Path(source) / "README.md"
-    if not card.is_file():
-        return {}
+    page = {"reference": f"https://huggingface.co/{source}"} if hub_id(source) else {}
+    card = find_file(source, "README.md", revision=revision if _COMMIT.fullmatch(revision or "") else None)
+    if card is None:
+        return page
     data = ModelCard.load(card).data
     license, base, sets = data.get("license"), data.get("base_model"), data.get("datasets") or []
-    return {
+    return page | {
         "license": license if license in get_args(Licenses) else None,
         "adapted_from": base if isinstance(base, str) else None,
         "training_datasets": _training_datasets([sets] if isinstance(sets, str) else sets),

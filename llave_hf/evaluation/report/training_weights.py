@@ -7,8 +7,9 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from llave_hf.runtime.places import find_file
 
 PAPER_STRENGTH = 9.0
 PAPER_TEMPERATURE = 0.02
@@ -50,10 +51,10 @@ def training_weights(model: Any) -> TrainingWeights:
     """The settings of the training that left this model folder; the paper's where none is recorded.
 
     Args:
-        model: what was evaluated; only a folder can hold a record.
+        model: what was evaluated; only a folder or a Hub id can hold a record.
     """
-    path = Path(model) / RECORD if isinstance(model, (str, os.PathLike)) else None
-    if path is None or not path.is_file():
+    path = find_file(model, RECORD) if isinstance(model, (str, os.PathLike)) else None
+    if path is None:
         return TrainingWeights()
     record = json.loads(path.read_text(encoding="utf-8"))
     if "hardness_strength" not in record or "temperature" not in record:

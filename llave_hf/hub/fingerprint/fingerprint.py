@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import RemoteEntryNotFoundError
 from transformers import AutoModel, AutoProcessor, PreTrainedModel
 
 from llave_hf.errors import UserError
 from llave_hf.runtime.opening import cast
+from llave_hf.runtime.places import find_file
 from llave_hf.runtime.progress import forward_bar
 from llave_hf.runtime.version import __version__
 
@@ -160,18 +159,12 @@ def read_fingerprint(model: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _find(model: str | os.PathLike[str]) -> Path:
-    missing = UserError(
-        f"{model} has no {FILE}, so there is nothing to compare with; write one where the model is known to be right: "
-        "llave_hf.hub.fingerprint.fingerprint.write_fingerprint(folder)."
-    )
-    if not Path(model).is_dir():
-        try:
-            return Path(hf_hub_download(os.fspath(model), FILE))
-        except RemoteEntryNotFoundError:
-            raise missing from None
-    path = Path(model) / FILE
-    if not path.is_file():
-        raise missing
+    path = find_file(model, FILE)
+    if path is None:
+        raise UserError(
+            f"{model} has no {FILE}, so there is nothing to compare with; write one where the model is known to be "
+            "right: llave_hf.hub.fingerprint.fingerprint.write_fingerprint(folder)."
+        )
     return path
 
 

@@ -9,6 +9,8 @@ from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 
+from .best_metric import aim_schedule, choose_metric, told_of_checkpoints
+from .trainer_settings import check_parsed_settings, check_trainer_settings
 from .tuning import PARTS, STACKS, check_tuning
 
 logger = logging.get_logger(__name__)
@@ -210,7 +212,13 @@ class LlaveTrainingArguments(TrainingArguments):
         for end in ("", "_kwargs"):
             if getattr(self, f"activation_checkpointing{end}", self) is None:
                 setattr(self, f"activation_checkpointing{end}", getattr(self, f"gradient_checkpointing{end}"))
+        check_trainer_settings(self)
+        choose_metric(self)
         super().__post_init__()
+        check_parsed_settings(self)
+        aim_schedule(self)
+        if told := told_of_checkpoints(self):
+            logger.warning(told)
         for name in ("remove_unused_columns", "dataloader_drop_last"):
             required = name == "dataloader_drop_last"
             if getattr(self, name) is not required:

@@ -17,6 +17,7 @@ import torch
 import yaml
 from helpers import picture, write_recipe, write_training_data
 from huggingface_hub import ModelCard
+from loopback_client import WRITE, Client
 from loopback_hub import LoopbackHub
 from loopback_store import Refused, Repository
 from safetensors.torch import load_file, save_file
@@ -24,29 +25,7 @@ from safetensors.torch import load_file, save_file
 from llave_hf.hub.fingerprint.fingerprint import write_fingerprint
 from llave_hf.hub.push.publication import is_published
 
-WRITE, READ, OTHER = "hf_write", "hf_read", "hf_other"
-
-
-class Client:
-    """Another process, in which HF_ENDPOINT is the loopback Hub."""
-
-    def __init__(self, hub: LoopbackHub, home: Path) -> None:
-        environment = hub.environment(home)
-        paths = [str(Path(__file__).parents[3]), environment.get("PYTHONPATH", "")]
-        command = [sys.executable, str(Path(__file__).parents[1] / "hub_client.py")]
-        self.process = subprocess.Popen(
-            command,
-            env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __call__(self, *argv: str, token: str | None = WRITE) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"argv": argv, "env": {"HF_TOKEN": token}}) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+READ, OTHER = "hf_read", "hf_other"
 
 
 @pytest.fixture(scope="module")
