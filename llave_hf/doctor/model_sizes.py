@@ -30,7 +30,8 @@ def config_of(recipe: Recipe) -> LlaveConfig:
     if isinstance(config, LlaveConfig):
         return config
     if isinstance(config, LlavaQwenConfig):
-        return to_llave_config(config, find_vision_tower(config.fields, arguments.model, {}), 0, 1)
+        hub = {} if arguments.model_revision is None else {"revision": arguments.model_revision}
+        return to_llave_config(config, find_vision_tower(config.fields, arguments.model, hub), 0, 1)
     backbone_of(config.model_type, arguments.model)
     return LlaveConfig(backbone_config=config)
 

@@ -153,6 +153,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
             adamw_lr=self.args.learning_rate,
             weight_decay=self.args.weight_decay,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
             adamw_groups=self.objective.parameter_groups(),
         )
         set_part_rates(made, self.model, self.args.learning_rates, learning_rate=self.args.learning_rate)

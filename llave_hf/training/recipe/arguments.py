@@ -24,6 +24,8 @@ _OPTIMIZERS_THAT_STEP_IN_BACKWARD = (
     OptimizerNames.APOLLO_ADAMW_LAYERWISE,
 )
 
+_ADAMW = (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED)
+
 
 @dataclass
 class LlaveTrainingArguments(TrainingArguments):
@@ -232,6 +234,7 @@ class LlaveTrainingArguments(TrainingArguments):
             raise ValueError(f"max_bad_samples is {self.max_bad_samples}; give 0 or more, or leave it out.")
         self._check_micro_batches()
         self._check_hardness()
+        self._check_optimizer()
         if self.gradient_accumulation_steps > 1:
             logger.warning(
                 f"gradient_accumulation_steps is {self.gradient_accumulation_steps}: it averages gradients and adds "
@@ -263,6 +266,17 @@ class LlaveTrainingArguments(TrainingArguments):
             raise ValueError("effective_negatives steers one alpha for all; leave out hardness_strength_by_task.")
         if self.learn_temperature and self.fp16:
             raise ValueError("learn_temperature does not go with fp16's scaled gradients; use bf16.")
+
+    def _check_optimizer(self) -> None:
+        if self.muon_learning_rate is None:
+            return
+        if self.optim not in _ADAMW:
+            raise ValueError(
+                f"optim is {self.optim.value}, and muon_learning_rate trains with Muon and AdamW: leave one of them out."
+            )
+        for name in ("optim_args", "optim_target_modules"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is for optim, and muon_learning_rate is given instead: leave it out.")
 
     def _check_micro_batches(self) -> None:
         for name in ("mini_batch_size", "mini_batch_num_tokens"):

@@ -45,9 +45,6 @@ REFUSED = {
     "local_rank": "torchrun and accelerate launch tell each process its rank",
 }
 _OF_ACCELERATES_LOADERS = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler", "non_blocking")
-# Schedulers that take neither a warm-up nor settings of their own, and those that take settings but no warm-up.
-_BARE = (SchedulerType.CONSTANT,)
-_BY_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 
 
 def check_trainer_settings(args: TrainingArguments) -> None:
@@ -88,10 +85,7 @@ def _default(field: Field[Any]) -> Any:
 
 def _of_schedule(args: TrainingArguments) -> Iterator[str]:
     kind = SchedulerType(args.lr_scheduler_type)
-    if args.warmup_steps and kind in (*_BARE, *_BY_METRIC):
-        hint = "choose constant_with_warmup, or leave it out" if kind in _BARE else "leave it out"
-        yield f"warmup_steps is {args.warmup_steps}, and lr_scheduler_type {kind.value} has no warm-up: {hint}."
-    if args.lr_scheduler_kwargs and kind in (*_BARE, SchedulerType.CONSTANT_WITH_WARMUP):
+    if args.lr_scheduler_kwargs and kind in (SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP):
         yield f"lr_scheduler_kwargs is given, and lr_scheduler_type {kind.value} takes none: leave it out."
 
 

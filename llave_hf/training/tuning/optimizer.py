@@ -28,7 +28,7 @@ class MuonWithAdamW(Optimizer):
         muon_lr: Learning rate of the matrices.
         adamw_lr: Learning rate of the rest.
         weight_decay: Of matrices; the rest is not decayed.
-        betas: AdamW's.
+        betas, eps: AdamW's.
         adamw_groups: What AdamW trains beside, with rates of its own.
     """
 
@@ -40,13 +40,16 @@ class MuonWithAdamW(Optimizer):
         adamw_lr: float,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
         adamw_groups: Sequence[dict[str, Any]] = (),
     ) -> None:
         trained = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
         matrices = [parameter for name, parameter in trained if parameter.ndim == 2 and "embed" not in name]
         rest = [parameter for name, parameter in trained if parameter.ndim != 2 or "embed" in name]
         self.muon = Muon(matrices, lr=muon_lr, weight_decay=weight_decay)
-        self.adamw = AdamW([{"params": rest}, *adamw_groups], lr=adamw_lr, betas=betas, weight_decay=0.0, foreach=True)
+        self.adamw = AdamW(
+            [{"params": rest}, *adamw_groups], lr=adamw_lr, betas=betas, eps=eps, weight_decay=0.0, foreach=True
+        )
         # The groups are the very dictionaries of the two: what a scheduler writes here is read there.
         super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
 
