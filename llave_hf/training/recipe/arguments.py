@@ -272,7 +272,8 @@ class LlaveTrainingArguments(TrainingArguments):
             return
         if self.optim not in _ADAMW:
             raise ValueError(
-                f"optim is {self.optim.value}, and muon_learning_rate trains with Muon and AdamW: leave one of them out."
+                f"optim is {self.optim.value}, and muon_learning_rate trains with Muon and AdamW: leave one of them "
+                "out."
             )
         for name in ("optim_args", "optim_target_modules"):
             if getattr(self, name) is not None:

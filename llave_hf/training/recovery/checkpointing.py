@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, sort_checkpoints
 
 from llave_hf import distributed
@@ -130,7 +130,15 @@ class CheckpointingTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """And what else there is: Trainer calls it for every resume, also of a run whose steps were all done."""
+        """And what else there is: Trainer calls it for every resume, also of a run whose steps were all done.
+
+        Trainer's own begins with a new optimizer and schedule, without a word, where there are none.
+        """
+        if checkpoint is not None and not self.is_deepspeed_enabled and not Path(checkpoint, SCHEDULER_NAME).exists():
+            raise UserError(
+                f"{checkpoint} holds no optimizer and no schedule (save_only_model), so the run cannot go on from it: "
+                "name another checkpoint, or give it as model and begin anew in another output_dir."
+            )
         with self._misfits_told(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
             for state in self.kept:
