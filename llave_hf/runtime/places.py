@@ -61,7 +61,7 @@ def find_file(model: str | os.PathLike[str], name: str, **hub: Any) -> Path | No
     """A file of a model, whether it is named by a folder or by a Hub id, from where it is downloaded.
 
     Args:
-        model: A folder or a Hub id that [`check_model`] has found.
+        model: A folder, or a Hub id that [`check_model`] has found.
         name: Of the file, within the model.
         **hub: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only`; others are not looked at.
 
@@ -72,6 +72,8 @@ def find_file(model: str | os.PathLike[str], name: str, **hub: Any) -> Path | No
     if os.path.isdir(model):
         path = Path(model, options.get("subfolder", ""), name)
         return path if path.is_file() else None
+    if not is_hub_id(os.fspath(model)):
+        return None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
