@@ -11,7 +11,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from llave_hf.errors import UserError
 
 if TYPE_CHECKING:
-    from llave_hf.evaluation import Benchmark
+    from llave_hf.evaluation.benchmark.benchmark import Benchmark
 
 DEFAULT_METRIC = "mean_overall"
 _BY_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)

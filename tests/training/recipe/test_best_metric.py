@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback
 from llave_hf.data.pairs import load_pairs
 from llave_hf.doctor import examine
 from llave_hf.errors import UserError
-from llave_hf.evaluation import load_benchmark
+from llave_hf.evaluation.benchmark.loading import load_benchmark
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.recipe.best_metric import check_metric, metric_names
 from llave_hf.training.recipe.recipe import load_recipe
