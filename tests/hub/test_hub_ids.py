@@ -23,7 +23,7 @@ from llave_hf.evaluation.mteb.model_meta import model_meta
 from llave_hf.evaluation.mteb.prompts import Prompts
 from llave_hf.evaluation.report.training_weights import training_weights
 from llave_hf.hub.fingerprint.fingerprint import read_fingerprint
-from llave_hf.search.prompts import default_prompts
+from llave_hf.encoding.prompts import default_prompts
 
 def look(model, **options):
     encoder = load_encoder(model, device="cpu", **options)
