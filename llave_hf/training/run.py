@@ -104,7 +104,7 @@ def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -
 
 def told_at_the_end(folder: Path, metrics: Mapping[str, float]) -> str:
     """Precision@1 by subset and mean, and where things are."""
-    by_name = {name.removeprefix("eval_"): value for name, value in metrics.items() if name != "epoch"}
+    by_name = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
     scores = [f"  {name:<34} {100 * value:5.1f}" for name, value in by_name.items()]
     heading = ["precision@1 in %", *scores] if scores else []
     report = f"\n  report     {folder / 'eval' / 'report.html'}" if scores else ""

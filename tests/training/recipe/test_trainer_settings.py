@@ -17,7 +17,7 @@ from llave_hf.errors import UserError
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.recipe.recipe import load_recipe
 from llave_hf.training.recipe.trainer_settings import REFUSED
-from llave_hf.training.run import train
+from llave_hf.training.run import told_at_the_end, train
 
 # Read by Trainer in what LlaveTrainer leaves to it, or by the code named here.
 WORKS = {
@@ -188,6 +188,12 @@ def test_input_tokens_are_counted(tmp_path: Path, which: str) -> None:
     wanted = sum(int(mask.sum()) if which == "non_padding" else mask.numel() for mask in masks)
     assert trainer.state.num_input_tokens_seen == wanted > 0
     assert trainer.state.log_history[0]["num_input_tokens_seen"] > 0
+
+
+def test_only_scores_are_told_as_scores(tmp_path: Path) -> None:
+    """What is logged beside them is none: the epoch, and tokens where they are counted."""
+    told = told_at_the_end(tmp_path, {"eval_mean_overall": 0.5, "epoch": 1.0, "num_input_tokens_seen": 4110})
+    assert told.splitlines()[:3] == ["precision@1 in %", f"  {'mean_overall':<34}  50.0", "Written"]
 
 
 def test_loaders_get_what_the_arguments_say(tmp_path: Path) -> None:
