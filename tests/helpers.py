@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,19 @@ def write_video(path: Path, levels: Iterable[int], *, size: tuple[int, int] = (3
         for packet in stream.encode():
             container.mux(packet)
     return path
+
+
+def hub_snapshot(root: Path, files: Mapping[str, bytes], repository: str = "datasets--me--pictures") -> Path:
+    """A data set as the Hub's cache holds it: a snapshot of links to blobs."""
+    snapshot = root / "hub" / repository / "snapshots" / ("01" * 20)
+    blobs = root / "hub" / repository / "blobs"
+    blobs.mkdir(parents=True)
+    for number, (name, content) in enumerate(files.items()):
+        (blobs / f"{number:040x}").write_bytes(content)
+        link = snapshot / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blobs / f"{number:040x}", link.parent))
+    return snapshot
 
 
 def write_training_data(root: Path, *, tasks: Sequence[str] = ("Caption", "Question"), rows: int = 24) -> Path:

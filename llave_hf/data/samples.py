@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llave_hf.model.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from llave_hf.model.media_pictures_llave import is_data_uri
 
 MARK_PATTERN = r"<\|(?:image|video)_\d+\|>"  # also valid for RE2, which Arrow uses
 _MARKS = re.compile(rf"{MARK_PATTERN}(?:\s*{MARK_PATTERN})*")
@@ -108,6 +109,8 @@ def strip_marks(text: str) -> str:
 
 
 def _is_video(path: str, root: str | None) -> bool:
+    if is_data_uri(path):
+        return path[5:11].lower() == "video/"
     suffix = os.path.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES:
         return False

@@ -8,7 +8,10 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+
+from llave_hf.model.media_pictures_llave import PILLOW_ERRORS, as_sequence, load_image, medium_of
 
 _DIGEST_BYTES = 16
 _READ_BYTES = 1 << 20
@@ -17,8 +20,9 @@ _READ_BYTES = 1 << 20
 class ContentKeys:
     """Gives inputs keys that are equal exactly where the inputs have the same content.
 
-    Texts are compared as they are, pictures and arrays by a digest of their pixels, files by their bytes: only files
-    of equal length are read. An instance remembers the files it has seen, so use one for one list of inputs.
+    Texts are compared as they are; pictures by a digest of their pixels, turned as they are shown; arrays, bytes and
+    file objects by a digest; files by their bytes, which hold the orientation: only files of equal length are read.
+    An instance remembers the files it has seen, so use one for one list of inputs.
     """
 
     def __init__(self) -> None:
@@ -32,21 +36,35 @@ class ContentKeys:
         Objects of a kind that is not known here are only equal to themselves.
         """
         if isinstance(entry, (str, os.PathLike)):
-            return "text", self._same_file(os.fspath(entry))
+            return "text", self._same_file(os.fsdecode(entry))
         if isinstance(entry, Mapping):
+            if entry.get("bytes") is not None and set(entry) <= {"bytes", "path"}:
+                return self.key(entry["bytes"])  # the path is a mere name
             return "mapping", frozenset((name, self.key(value)) for name, value in entry.items())
-        if isinstance(entry, (list, tuple)):
-            return "list", tuple(self.key(value) for value in entry)
-        if isinstance(entry, Image.Image):
-            palette = entry.getpalette() if entry.mode in ("P", "PA") else None
-            transparency = repr(entry.info.get("transparency"))
-            return "picture", entry.mode, entry.size, _digest(entry.tobytes()), str(palette), transparency
-        if isinstance(entry, np.ndarray) or hasattr(entry, "detach"):
-            pixels = entry if isinstance(entry, np.ndarray) else entry.detach().cpu().numpy()
-            return "array", pixels.dtype.str, pixels.shape, _digest(np.ascontiguousarray(pixels).data)
-        if entry is None or isinstance(entry, (bool, int, float, bytes)):
+        if entry is None or isinstance(entry, (bool, int, float)):
             return type(entry).__name__, entry
-        return "object", id(entry)
+        try:
+            return self._key_of_object(entry)
+        except (*PILLOW_ERRORS, RuntimeError):  # whoever opens it says better what is wrong
+            return "object", id(entry)
+
+    def _key_of_object(self, entry: Any) -> Hashable:
+        if isinstance(entry, Image.Image):
+            if getattr(entry, "is_animated", False):  # its other frames may differ
+                return "object", id(entry)
+            shown = load_image(entry)
+            palette = shown.getpalette() if shown.mode in ("P", "PA") else None
+            transparency = repr(shown.info.get("transparency"))
+            return "picture", shown.mode, shown.size, _digest(shown.tobytes()), str(palette), transparency
+        if (several := as_sequence(entry)) is not None:
+            return "list", tuple(self.key(value) for value in several), tuple(getattr(entry, "seconds", None) or ())
+        if isinstance(entry, torch.Tensor):
+            values = entry.detach().cpu().contiguous()
+            return "array", str(values.dtype), tuple(values.shape), _digest(values.view(torch.uint8).numpy())
+        if isinstance(entry, np.ndarray):
+            return "array", entry.dtype.str, entry.shape, _digest(np.ascontiguousarray(entry).view(np.uint8))
+        medium = medium_of(entry)
+        return ("object", id(entry)) if medium is None else ("bytes", _digest(medium.content))
 
     def _same_file(self, text: str) -> str:
         """The name under which a file with these bytes was first seen; whatever names no file stays as it is."""

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from llave_hf.model.media_pictures_llave import as_sequence
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 
+from .bare_inputs import is_clip, is_medium
 from .engine import EncodingEngine, EncodingOptions
+from .failures import Failures, check_on_error, with_gaps
 from .rows import Features
 
 INPUT_KEYS = frozenset({"text", "image", "video"})
@@ -46,30 +49,44 @@ class LlaveEncoder:
         *,
         batch_size: int = 32,
         show_progress_bar: bool = False,
+        on_error: str = "raise",
+        reasons: dict[int, str] | None = None,
         **_: Any,
-    ) -> np.ndarray:
+    ) -> Any:
         """Embeds n inputs; each distinct one once, alike lengths together (see [`EncodingEngine`]).
 
         Args:
-            inputs: Strings, pictures, or mappings with the keys `text`, `image` (one or several) and `video`.
+            inputs: Strings, pictures in any form of [`load_image`], or mappings with the keys `text`, `image` (one or
+                several) and `video`; in a list or any other sequence.
             batch_size: Inputs a forward pass at most.
+            on_error: What to do about inputs that cannot be used: `"raise"` a ValueError that names the first one's
+                place, or `"none"`: encode the others.
+            reasons: With `"none"`, is given the place of each such input and what is wrong with it; without, a warning
+                says so.
 
         Returns:
-            `(n, D)` float32, in the order of `inputs`.
+            `(n, D)` float32, in the order of `inputs`; with `on_error="none"` a list of n vectors `(D,)`, None for an
+            input that cannot be used.
         """
-        samples = [as_mapping(entry, index) for index, entry in enumerate(inputs)]
+        check_on_error(on_error)
+        entries = as_sequence(inputs)
+        if entries is None and getattr(inputs, "ndim", 0) != 4:
+            raise ValueError(f"encode got {type(inputs).__name__}; give a list of inputs, also for one: [input].")
+        entries = list(inputs) if entries is None else entries
+        failures: Failures | None = {} if on_error == "none" else None
         options = EncodingOptions(max_rows=batch_size, show_progress_bar=show_progress_bar)
         was_training = self.model.training
         self.model.eval()
         try:
-            vectors = self._engine.encode(samples, options)
+            vectors = self._engine.encode(entries, options, failures)
         finally:
             self.model.train(was_training)
-        if not vectors:
-            return np.empty((0, self.model.config.hidden_size), dtype=np.float32)
-        return torch.stack(vectors).numpy()
+        size = self.model.config.hidden_size
+        made = torch.stack(vectors).numpy() if vectors else np.empty((0, size), dtype=np.float32)
+        return made if failures is None else with_gaps(made, len(entries), failures, reasons)
 
-    def _preprocess(self, samples: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    def _preprocess(self, entries: list[Any]) -> Mapping[str, Any]:
+        samples = [as_mapping(entry) for entry in entries]
         return self.processor(
             text=[sample.get("text") or "" for sample in samples],
             images=[sample.get("image") for sample in samples],
@@ -82,20 +99,21 @@ class LlaveEncoder:
         return self.model(**moved).embeddings.float().cpu()
 
 
-def as_mapping(entry: Any, index: int) -> Mapping[str, Any]:
-    """One input of `encode` as a mapping; raises ValueError that names the input's place where it cannot be one."""
+def as_mapping(entry: Any) -> Mapping[str, Any]:
+    """One input of `encode` as a mapping; raises ValueError where it cannot be one."""
     if isinstance(entry, str):
-        return {"text": entry}
-    if isinstance(entry, Mapping):
+        return {"image" if entry.startswith("data:image/") else "text": entry}  # as sentence-transformers
+    if isinstance(entry, Mapping) and not is_medium(entry):
         unknown = set(entry) - INPUT_KEYS
         if unknown or not entry:
             raise ValueError(
-                f"input {index} has the keys {sorted(entry)}; an input is a string, a picture, or a mapping with some "
+                f"it has the keys {sorted(map(str, entry))}; an input is a string, a picture, or a mapping with some "
                 f"of {', '.join(sorted(INPUT_KEYS))}."
             )
         return entry
-    return {"image": entry}
+    return {"video" if is_clip(entry) else "image": entry}
 
 
-def _is_text(sample: Mapping[str, Any]) -> bool:
+def _is_text(entry: Any) -> bool:
+    sample = as_mapping(entry)
     return sample.get("image") is None and sample.get("video") is None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 from llave_hf.model.media_llave import MediaError
 
 from .content_keys import ContentKeys
+from .failures import Failures
 from .lean_decoding import LeanDecoding
 from .plan import TokenBudget, estimate_tokens
 from .prefetch import prefetch
@@ -29,7 +31,11 @@ GPU_MAX_TOKENS = 16384
 MAX_WORKERS = 8
 ROWS_AHEAD = 4  # prepared pictures or videos that wait, a thread
 UNLIMITED_ROWS = 1 << 30
-_INPUT_ERRORS = (ValueError, TypeError, OSError)
+# What an input that cannot be used makes libraries raise, PyTorch's own errors (RuntimeError) apart.
+_INPUT_ERRORS = (
+    *(ValueError, TypeError, OSError, AttributeError, LookupError, ArithmeticError),
+    *(AssertionError, EOFError, SyntaxError, struct.error),
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,16 @@ class EncodingEngine:
     leaves_out: bool = True
 
     @torch.inference_mode()
-    def encode(self, inputs: Sequence[Any], options: EncodingOptions) -> list[torch.Tensor]:
+    def encode(
+        self, inputs: Sequence[Any], options: EncodingOptions, failures: Failures | None = None
+    ) -> list[torch.Tensor]:
         """One vector `(D,)` an input, in order.
+
+        Args:
+            inputs: As `preprocess` takes them.
+            options: How.
+            failures: Is given the inputs that cannot be used, each place with its reason; they have no vector in what
+                is returned. None: the first one is raised.
 
         Raises:
             ValueError: An input cannot be used; the message begins with its place in the list. [`MediaError`], which
@@ -80,13 +94,15 @@ class EncodingEngine:
         max_tokens = self._default_tokens() if options.max_tokens is None else options.max_tokens
         budget: TokenBudget[Row] = TokenBudget(max_tokens, options.max_rows)
         places = distinct_places(inputs)
-        vectors: list[torch.Tensor] = [torch.empty(0)] * len(inputs)
+        bad: Failures | None = None if failures is None else {}  # by first place
+        vectors: dict[int, torch.Tensor] = {}
         bar = tqdm(total=len(inputs), desc="Encoding", unit="input", disable=not options.show_progress_bar)
         leaving_out = LeanDecoding(self.model, self.forward, self._pad_token_id) if self.leaves_out else None
         with bar, leaving_out or contextlib.nullcontext() as lean:
-            texts = self._text_rows(inputs, self._texts(inputs, places))
-            lengths = self._lengths(inputs, places, texts)
-            rows = self._all_rows(inputs, lengths, texts, options.num_workers)
+            texts = self._text_rows(inputs, self._texts(inputs, places, bad), bad)
+            usable = [index for index in places if index not in (bad or ())]
+            lengths = self._lengths(inputs, usable, texts)
+            rows = self._all_rows(inputs, lengths, texts, options.num_workers, bad)
             with contextlib.closing(rows):
                 for number, batch in enumerate(budget.batches((len(row), row) for row in rows)):
                     if number == 0 and lean is not None:
@@ -97,7 +113,11 @@ class EncodingEngine:
                         for place in places[row.index]:
                             vectors[place] = vector
                     bar.update(sum(len(places[row.index]) for row in batch))
-        return vectors
+            bar.update(sum(len(places[index]) for index in bad or ()))
+        for index, error in (bad or {}).items():
+            for place in places[index]:
+                failures[place] = _naming(error, place)  # type: ignore[index]
+        return [vectors[place] for place in sorted(vectors)]
 
     def _plain(self, rows: Sequence[Row]) -> torch.Tensor:
         return self.forward(join_rows(rows, self._pad_token_id))
@@ -110,40 +130,47 @@ class EncodingEngine:
         }
 
     def _all_rows(
-        self, inputs: Sequence[Any], lengths: Mapping[int, int], texts: Mapping[int, Row], num_workers: int | None
+        self,
+        inputs: Sequence[Any],
+        lengths: Mapping[int, int],
+        texts: Mapping[int, Row],
+        num_workers: int | None,
+        bad: Failures | None,
     ) -> Generator[Row, None, None]:
         """The rows of all distinct inputs, the longest first; pictures and videos are prepared ahead."""
         order = sorted(lengths, key=lambda index: -lengths[index])
         workers = default_workers() if num_workers is None else num_workers
         media = (index for index in order if index not in texts)
         prepared = prefetch(
-            lambda index: self._prepare(inputs, [index])[0], media, num_workers=workers, window=ROWS_AHEAD * workers
+            lambda index: self._prepare(inputs, [index], bad), media, num_workers=workers, window=ROWS_AHEAD * workers
         )
         with contextlib.closing(prepared):
             for index in order:
-                yield texts[index] if index in texts else next(prepared)
+                yield from [texts[index]] if index in texts else next(prepared)
 
-    def _text_rows(self, inputs: Sequence[Any], indices: list[int]) -> dict[int, Row]:
+    def _text_rows(self, inputs: Sequence[Any], indices: list[int], bad: Failures | None) -> dict[int, Row]:
         starts = range(0, len(indices), TEXTS_PER_CALL)
-        chunks = (self._prepare(inputs, indices[start : start + TEXTS_PER_CALL]) for start in starts)
+        chunks = (self._prepare(inputs, indices[start : start + TEXTS_PER_CALL], bad) for start in starts)
         return {row.index: row for chunk in chunks for row in chunk}
 
-    def _prepare(self, inputs: Sequence[Any], indices: list[int]) -> list[Row]:
+    def _prepare(self, inputs: Sequence[Any], indices: list[int], bad: Failures | None) -> list[Row]:
+        """The rows of those that can be used."""
         try:
             return split_rows(self.preprocess([inputs[index] for index in indices]), indices)
         except _INPUT_ERRORS as error:
             if len(indices) > 1:  # which one is it?
-                return [row for index in indices for row in self._prepare(inputs, [index])]
-            raise _naming(error, indices[0]) from error
+                return [row for index in indices for row in self._prepare(inputs, [index], bad)]
+            _note(error, indices[0], bad)
+            return []
 
-    def _texts(self, inputs: Sequence[Any], indices: Iterable[int]) -> list[int]:
+    def _texts(self, inputs: Sequence[Any], indices: Iterable[int], bad: Failures | None) -> list[int]:
         texts = []
         for index in indices:
             try:
                 if self.is_text(inputs[index]):
                     texts.append(index)
             except _INPUT_ERRORS as error:
-                raise _naming(error, index) from error
+                _note(error, index, bad)
         return texts
 
     def _default_tokens(self) -> int:
@@ -164,8 +191,21 @@ def distinct_places(inputs: Sequence[Any]) -> dict[int, list[int]]:
     return places
 
 
+def _note(error: Exception, index: int, bad: Failures | None) -> None:
+    """Keeps what is wrong with an input, or raises it."""
+    if bad is None:
+        raise _naming(error, index) from error
+    bad[index] = error if isinstance(error, ValueError) else ValueError(_reason(error))
+
+
 def _naming(error: Exception, index: int) -> ValueError:
-    return (MediaError if isinstance(error, MediaError) else ValueError)(f"input {index}: {error}")
+    return (MediaError if isinstance(error, MediaError) else ValueError)(f"input {index}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """In one line; what is no ValueError says little without its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {text}"
 
 
 def default_workers() -> int:

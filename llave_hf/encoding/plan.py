@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from PIL import Image
-
 from llave_hf.model.geometry_llave import num_image_tokens, num_video_tokens, select_grid
-from llave_hf.model.media_llave import IMAGE_FORMATS
+from llave_hf.model.media_pictures_llave import as_sequence, is_data_uri, picture_size
 
 PROMPT_TOKENS = 22  # around a sample, with a Qwen tokenizer
 CHARACTERS_PER_TOKEN = 4
@@ -61,33 +59,19 @@ def estimate_tokens(entry: Any, processor: Any) -> int:
 
 
 def _tokens(entry: Any, processor: Any, kind: str) -> int:
-    if isinstance(entry, Mapping):
+    if isinstance(entry, Mapping) and not {"bytes", "path"} & set(entry):
         if "type" in entry or "content" in entry:  # of a conversation
             kinds = {name: "video" if "video" in str(entry.get("type")) else "image" for name in entry}
             return sum(_tokens(value, processor, kinds[name]) for name, value in entry.items() if name != "role")
         return sum(_tokens(value, processor, name) for name, value in entry.items())
-    if isinstance(entry, (str, os.PathLike)) and (kind == "text" or not os.path.exists(entry)):
-        return len(os.fspath(entry)) // CHARACTERS_PER_TOKEN
+    path = os.fsdecode(entry) if isinstance(entry, (str, os.PathLike)) else None
+    if path is not None and (kind == "text" or not (is_data_uri(path) or os.path.exists(path))):
+        return len(path) // CHARACTERS_PER_TOKEN
     if kind == "video" or getattr(entry, "ndim", 0) >= 4:
         return _video_tokens(entry, processor)
-    if isinstance(entry, (list, tuple)):
-        return sum(_tokens(value, processor, kind) for value in entry)
-    return _image_tokens(_image_size(entry), processor)
-
-
-def _image_size(source: Any) -> tuple[int, int]:
-    """Width and height without decoding."""
-    if isinstance(source, Image.Image):
-        return source.size
-    shape: Sequence[int] | None = getattr(source, "shape", None)
-    if shape is not None and len(shape) in (2, 3):
-        channels_first = len(shape) == 3 and shape[0] in (1, 3, 4)
-        return (shape[2], shape[1]) if channels_first else (shape[1], shape[0])
-    try:
-        with Image.open(source, formats=IMAGE_FORMATS) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError, TypeError, AttributeError, Image.DecompressionBombError):
-        return UNKNOWN_SIZE
+    if (several := as_sequence(entry)) is not None:
+        return sum(_tokens(value, processor, kind) for value in several)
+    return _image_tokens(picture_size(entry) or UNKNOWN_SIZE, processor)
 
 
 def _image_tokens(size: tuple[int, int], processor: Any) -> int:

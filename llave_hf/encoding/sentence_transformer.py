@@ -13,16 +13,24 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from transformers import PreTrainedConfig
 
 from llave_hf.model.configuration_llave import LlaveConfig
+from llave_hf.model.media_pictures_llave import as_sequence
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.runtime.opening import suit_processor, without_advice
 from llave_hf.runtime.places import check_model, find_file
 
+from .bare_inputs import for_sentence_transformers
 from .encoder import LlaveEncoder
 from .engine import UNLIMITED_ROWS, EncodingEngine, EncodingOptions
+from .failures import Failures, check_on_error, with_gaps
 from .rows import Features
 
 STOCK_BATCH_SIZE = 32
+# sentence-transformers' arguments of `encode` behind those that this file names, in their order.
+_OTHER_ARGUMENTS = (
+    *("output_value", "precision", "convert_to_numpy", "convert_to_tensor", "device", "normalize_embeddings"),
+    *("truncate_dim", "pool", "chunk_size"),
+)
 
 
 class LlaveSentenceTransformer(SentenceTransformer):
@@ -34,9 +42,15 @@ class LlaveSentenceTransformer(SentenceTransformer):
 
     - `batch_size`: inputs a forward pass at most; by default only the token budget decides;
     - `max_tokens`: tokens a forward pass at most, padding included;
-    - `num_workers`: threads that prepare pictures and videos, 0 for none.
+    - `num_workers`: threads that prepare pictures and videos, 0 for none;
+    - `on_error`: `"raise"` a ValueError that names the place of the first input that cannot be used, or `"none"`:
+      encode the others. Then a list is returned, whatever `convert_to_tensor` says: for each input its vector (a
+      numpy array, or a tensor where tensors are asked for), or None; a single input gives its vector or None;
+    - `reasons`: a dictionary that `"none"` gives the places of such inputs and what is wrong with each; without it a
+      warning says so.
 
-    An input that cannot be used raises a ValueError that names its place in the list.
+    Beside sentence-transformers' inputs, a picture may be given in every form of [`load_image`] (bytes, a `Path`, a
+    file object, the Hub's `{"bytes", "path"}`), and the inputs in any sequence.
 
     Raises:
         ValueError: The folder holds no LLaVE model.
@@ -67,10 +81,33 @@ class LlaveSentenceTransformer(SentenceTransformer):
         batch_size: int = UNLIMITED_ROWS,
         show_progress_bar: bool | None = None,
         *args: Any,
+        on_error: str = "raise",
+        reasons: dict[int, str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """See the class, and `SentenceTransformer.encode` for the arguments and what is returned."""
-        return super().encode(inputs, prompt_name, prompt, batch_size, show_progress_bar, *args, **kwargs)
+        check_on_error(on_error)
+        given = (prompt_name, prompt, batch_size, show_progress_bar, *args)
+        if on_error == "raise":
+            return super().encode(inputs, *given, **kwargs)
+        self._check_one_process({**dict(zip(_OTHER_ARGUMENTS, args, strict=False)), **kwargs})
+        single = self.is_singular_input(inputs)
+        entries = [inputs] if single else list(inputs)
+        failures: Failures = {}
+        made = super().encode(entries, *given, failures=failures, **kwargs)
+        vectors = with_gaps(made, len(entries), failures, reasons)
+        return vectors[0] if single else vectors
+
+    def is_singular_input(self, inputs: Any) -> bool:
+        """Whether it is one input; any sequence is several, but for a conversation."""
+        return super().is_singular_input(inputs) if isinstance(inputs, list) else as_sequence(inputs) is None
+
+    def _check_one_process(self, arguments: dict[str, Any]) -> None:
+        several = arguments.get("pool") is not None or isinstance(arguments.get("device"), list)
+        if several or getattr(self, "_distributed_inference", None) is not None:
+            raise ValueError("on_error='none' works in one process; leave out pool, or the list of devices.")
+        if arguments.get("output_value", "sentence_embedding") != "sentence_embedding":
+            raise ValueError("on_error='none' gives sentence embeddings only; leave output_value out.")
 
     def encode_query(
         self,
@@ -97,7 +134,7 @@ class LlaveSentenceTransformer(SentenceTransformer):
         return super().encode_document(inputs, prompt_name, prompt, batch_size, *args, **kwargs)
 
     def get_model_kwargs(self) -> list[str]:
-        return [*super().get_model_kwargs(), "max_tokens", "num_workers"]
+        return [*super().get_model_kwargs(), "max_tokens", "num_workers", "failures"]
 
     @torch.inference_mode()
     def _inference(
@@ -114,9 +151,11 @@ class LlaveSentenceTransformer(SentenceTransformer):
         device: str | torch.device | None = None,
         max_tokens: int | None = None,
         num_workers: int | None = None,
+        failures: Failures | None = None,
         **kwargs: Any,
     ) -> Any:
         """Called by `encode`, and by each process of a pool."""
+        inputs = [for_sentence_transformers(entry) for entry in inputs]
         if output_value != "sentence_embedding":
             return super()._inference(
                 inputs,
@@ -148,7 +187,8 @@ class LlaveSentenceTransformer(SentenceTransformer):
             forward=forward,
             is_text=lambda entry: infer_modality(entry, self.modalities) == "text",
         )
-        vectors = engine.encode(inputs, EncodingOptions(max_tokens, batch_size, num_workers, show_progress_bar))
+        options = EncodingOptions(max_tokens, batch_size, num_workers, show_progress_bar)
+        vectors = engine.encode(inputs, options, failures)
         return torch.stack(vectors) if vectors else torch.tensor([], device=target)
 
 

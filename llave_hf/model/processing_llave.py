@@ -6,7 +6,7 @@ Self-contained: the file travels with a model to the Hub.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,8 +27,16 @@ from .backbones_llave import backbone_of
 from .configuration_llave import opens_as_llave
 from .hub_arguments_llave import split_hub_arguments
 from .length_llave import DEFAULT_MAX_LENGTH, LengthLimit, chosen_length, saved_length
-from .media_llave import MAX_FRAMES, SAMPLING_FPS, Clip, load_clip, load_image, to_rgb
-from .prompt_llave import ChatSample, PromptBuilder, sample_from_messages
+from .media_llave import (
+    MAX_FRAMES,
+    SAMPLING_FPS,
+    Clip,
+    MediaError,
+    load_clip,
+    load_image,
+    to_rgb,
+)
+from .prompt_llave import ChatSample, PromptBuilder, aligned_samples, sample_from_messages
 
 logger = logging.get_logger(__name__)
 
@@ -170,9 +178,9 @@ class LlaveProcessor(LengthLimit, ProcessorMixin):
         """Model inputs for B samples.
 
         Args:
-            text: B texts, or None for samples without text.
-            images: B entries, each an image (PIL, path or array), a list of images, or None.
-            videos: B entries, each a video (path, folder, list of frames or array), or None.
+            text: B texts, or None for samples without text. Any sequence will do: a list, tuple, column, series, ...
+            images: B entries, each an image in a form of [`load_image`], a sequence of images, or None.
+            videos: B entries, each a video in a form of [`load_clip`], or None.
             return_tensors: `"pt"`, the only kind.
             placeholder: Where this string stands in a text (`"<image>"`, say), one of the sample's pictures stands,
                 and nothing is put between them. None has all pictures before the text, joined by newlines.
@@ -204,10 +212,9 @@ class LlaveProcessor(LengthLimit, ProcessorMixin):
         _refuse_unknown(set(text_options) - _TEXT_KWARGS, "text_kwargs")
         _refuse_unknown(set(video_options) - _VIDEO_KWARGS, "videos_kwargs")
         _refuse_unknown(set(images_kwargs or {}), "images_kwargs")
-        texts, image_lists, clips = _aligned(text, images, videos)
+        texts, image_lists, clips = aligned_samples(text, images, videos)
         data: dict[str, Any] = {}
-        images_of = [[to_rgb(load_image(image)) for image in row] for row in image_lists]
-        image_marks = self._visual.add_images(data, images_of)
+        image_marks = self._visual.add_images(data, _each(image_lists, _pictures))
         video_marks = self._visual.add_videos(data, self._clips(clips, video_options))
         self._visual.normalise(data)
         marks = [[*of_images, *of_video] for of_images, of_video in zip(image_marks, video_marks, strict=True)]
@@ -230,12 +237,12 @@ class LlaveProcessor(LengthLimit, ProcessorMixin):
             text, images, videos: As in a call.
             as_bytes: Leaves LLaVA-OneVision's pixels as uint8, a quarter of the memory; [`normalised`] finishes them.
         """
-        texts, image_lists, clips = _aligned(text, images, videos)
+        texts, image_lists, clips = aligned_samples(text, images, videos)
         samples: list[dict[str, Any]] = []
         marks: list[list[list[int]]] = []
         for row, clip in zip(image_lists, self._clips(clips, {}), strict=True):
             data: dict[str, Any] = {}
-            (of_images,) = self._visual.add_images(data, [[to_rgb(load_image(image)) for image in row]])
+            (of_images,) = self._visual.add_images(data, [_pictures(row)])
             (of_video,) = self._visual.add_videos(data, [clip])
             if not as_bytes:
                 self._visual.normalise(data)
@@ -292,7 +299,7 @@ class LlaveProcessor(LengthLimit, ProcessorMixin):
         num_frames = options.get("num_frames", self.num_frames)
         max_frames = options.get("max_frames", self.max_frames)
         fps = options.get("sampling_fps", self.sampling_fps)
-        return [None if video is None else load_clip(video, num_frames, max_frames, fps) for video in videos]
+        return _each(videos, lambda video: None if video is None else load_clip(video, num_frames, max_frames, fps))
 
     def _token_rows(
         self, texts: list[str], marks: list[list[list[int]]], options: dict[str, Any], placeholder: str | None
@@ -361,40 +368,19 @@ def _refuse_default_modules(processor_kwargs: dict[str, Any]) -> None:
         )
 
 
-def _aligned(
-    text: str | Sequence[str] | None, images: Sequence[Any] | None, videos: Sequence[Any] | None
-) -> tuple[list[str], list[list[Any]], list[Any]]:
-    """B texts, B lists of images and B videos or None, from whatever was left out."""
-    if isinstance(text, str):
-        text = [text]
-    for name, entries in (("text", text), ("images", images), ("videos", videos)):
-        if entries is not None and not isinstance(entries, (list, tuple)):
-            raise ValueError(
-                f"{name} is {type(entries).__name__}; give a list with one entry a sample: {name}=[...], also for one."
-            )
-    counts = {
-        name: len(entries)
-        for name, entries in (("text", text), ("images", images), ("videos", videos))
-        if entries is not None
-    }
-    if not counts or 0 in counts.values():
-        raise ValueError("LlaveProcessor got nothing to embed; pass text=, images= or videos=, one entry a sample.")
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise ValueError(f"LlaveProcessor got {found}; give each one entry a sample, None where a sample has none.")
-    size = next(iter(counts.values()))
-    texts = list(text) if text is not None else [""] * size
-    for index, entry in enumerate(texts):
-        if not isinstance(entry, str):
-            raise ValueError(f"text of row {index} is {type(entry).__name__}, not a string; pass '' for no text.")
-    image_lists = [_as_list(entry) for entry in images] if images is not None else [[] for _ in range(size)]
-    return texts, image_lists, list(videos) if videos is not None else [None] * size
+def _pictures(row: Sequence[Any]) -> list[Any]:
+    return [to_rgb(load_image(image)) for image in row]
 
 
-def _as_list(entry: Any) -> list[Any]:
-    if entry is None:
-        return []
-    return list(entry) if isinstance(entry, (list, tuple)) else [entry]
+def _each(rows: Sequence[Any], open_row: Callable[[Any], Any]) -> list[Any]:
+    """Every row opened; what cannot be is named by its row, where there are several."""
+    opened = []
+    for index, row in enumerate(rows):
+        try:
+            opened.append(open_row(row))
+        except MediaError as error:
+            raise MediaError(f"row {index} of the batch: {error}" if len(rows) > 1 else str(error)) from error
+    return opened
 
 
 __all__ = ["LlaveProcessor"]

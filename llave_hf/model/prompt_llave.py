@@ -14,6 +14,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from .media_pictures_llave import as_sequence
+
 
 @dataclass(frozen=True)
 class PromptStyle:
@@ -267,14 +269,16 @@ def _add_part(sample: ChatSample, part: Any, index: int) -> None:
             sample.file_names.append(text)
     elif kind in ("image", "video"):
         source = next((part[key] for key in (kind, "path", "url") if part.get(key) is not None), None)
+        if source is None and isinstance(part.get("base64"), str):  # as transformers' chat messages have it
+            source = f"data:;base64,{part['base64'].rpartition('base64,')[2]}"
         if source is None:
             raise ValueError(
-                f"message {index} has a part of type {kind!r} without {kind!r}, 'path' or 'url'; add one."
+                f"message {index} has a part of type {kind!r} without {kind!r}, 'path', 'url' or 'base64'; add one."
             )
         if kind == "video":
             sample.videos.append(source)
         else:  # a list is several images: sentence-transformers 6.0 passes them so
-            sample.images.extend(source if isinstance(source, (list, tuple)) else [source])
+            sample.images.extend(_as_list(source))
     elif kind == "image_url":
         address = part["image_url"]
         sample.images.append(address["url"] if isinstance(address, Mapping) else address)
@@ -283,3 +287,35 @@ def _add_part(sample: ChatSample, part: Any, index: int) -> None:
     else:
         hint = " (a bare array of two dimensions is taken for sound: pass {'image': array})" if kind == "audio" else ""
         raise ValueError(f"message {index} has a part of type {kind!r}; use 'text', 'image' or 'video'{hint}.")
+
+
+def aligned_samples(text: Any, images: Any, videos: Any) -> tuple[list[str], list[list[Any]], list[Any]]:
+    """B texts, B lists of images and B videos or None, from whatever was left out.
+
+    Raises:
+        ValueError: Something is no sequence, counts differ, there is nothing to embed, or a text is no string.
+    """
+    given = {"text": [text] if isinstance(text, str) else text, "images": images, "videos": videos}
+    lists = {name: as_sequence(entries) for name, entries in given.items() if entries is not None}
+    for name, entries in lists.items():
+        if entries is None:
+            kind = type(given[name]).__name__
+            raise ValueError(f"{name} is {kind}; give a list with one entry a sample: {name}=[...], also for one.")
+    counts = {name: len(entries or ()) for name, entries in lists.items()}
+    if not counts or 0 in counts.values():
+        raise ValueError("LlaveProcessor got nothing to embed; pass text=, images= or videos=, one entry a sample.")
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(f"LlaveProcessor got {found}; give each one entry a sample, None where a sample has none.")
+    size = next(iter(counts.values()))
+    texts = lists.get("text") or [""] * size
+    for index, entry in enumerate(texts):
+        if not isinstance(entry, str):
+            raise ValueError(f"text of row {index} is {type(entry).__name__}, not a string; pass '' for no text.")
+    image_lists = [_as_list(entry) for entry in lists.get("images") or [None] * size]
+    return texts, image_lists, lists.get("videos") or [None] * size
+
+
+def _as_list(entry: Any) -> list[Any]:
+    several = as_sequence(entry)
+    return several if several is not None else [] if entry is None else [entry]

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
+from llave_hf.data.media import is_inside
 from llave_hf.encoding.content_keys import file_digest
 from llave_hf.errors import UserError
 from llave_hf.model.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from llave_hf.model.media_pictures_llave import PILLOW_ERRORS, MediaError, Medium, open_picture
 
+ANIMATED_SUFFIXES = frozenset({".gif", ".webp", ".png"})
+ANIMATED_FORMATS = ("GIF", "WEBP", "PNG")
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 KINDS = ("text", "image", "video")
 
@@ -45,8 +47,10 @@ class Listing:
 def list_files(root: Path, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Listing:
     """All texts, pictures and videos below a folder, in the order of their paths.
 
-    Hidden files and folders (`.name`) and links that lead out of the folder are left out. A glob stands for a path
-    relative to the folder, for a name, or for a folder with all that is in it.
+    Hidden files and folders (`.name`) are left out. A linked folder is entered where it stays inside, but not twice
+    and not from within itself; other linked folders and links that lead out are counted. In a snapshot of the Hub's
+    cache, links to its own repository's blobs stay inside. A glob stands for a path relative to the folder, for a
+    name, or for a folder with all that is in it.
 
     Args:
         root: The folder.
@@ -59,10 +63,10 @@ def list_files(root: Path, include: Sequence[str] = (), exclude: Sequence[str] =
     if not root.is_dir():
         raise UserError(f"{root} is no folder; name one that holds texts, pictures or videos.")
     listing, home = Listing(), root.resolve()
-    for path in _walk(root, listing.left_out):
+    for path in _Walk(home, listing.left_out).files(root):
         relative = path.relative_to(root).as_posix()
         reason = _reason(relative, include, exclude)
-        if reason is None and path.is_symlink() and not path.resolve().is_relative_to(home):
+        if reason is None and path.is_symlink() and not is_inside(path.resolve(), home):
             reason = "links that lead out of the folder"
         if reason is not None:
             listing.left_out[reason] += 1
@@ -76,14 +80,42 @@ def list_files(root: Path, include: Sequence[str] = (), exclude: Sequence[str] =
     return listing
 
 
-def _walk(root: Path, left_out: Counter[str]) -> Iterator[Path]:
-    def unreadable(error: OSError) -> None:
-        left_out[f"folders that cannot be read ({error.filename})"] += 1
+class _Walk:
+    """Goes through a folder, by name, and counts the folders that it does not enter.
 
-    for folder, folders, names in os.walk(root, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            yield Path(folder, name)
+    Args:
+        home: The folder without links.
+        left_out: Is given the counts.
+    """
+
+    def __init__(self, home: Path, left_out: Counter[str]) -> None:
+        self._home, self._left_out = home, left_out
+        self._linked: set[Path] = set()  # folders that were entered by a link
+
+    def files(self, folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+        """The files in a folder, then those of the folders in it; `above` are those on the way, without links."""
+        above |= {folder.resolve()}
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((entry.name, entry.is_symlink(), os.path.isdir(entry)) for entry in entries)
+        except OSError as error:
+            self._left_out[f"folders that cannot be read ({error.filename})"] += 1
+            return
+        yield from (Path(folder, name) for name, _, is_folder in found if not is_folder)
+        for name, is_link, is_folder in found:
+            path = Path(folder, name)
+            if is_folder and not name.startswith(".") and self._enters(path.resolve(), above, is_link):
+                yield from self.files(path, above)
+
+    def _enters(self, folder: Path, above: frozenset[Path], is_link: bool) -> bool:
+        if not folder.is_relative_to(self._home):
+            self._left_out["linked folders that lead out of the folder"] += 1
+        elif folder in above or (is_link and folder in self._linked):
+            self._left_out["linked folders that were entered already"] += 1
+        else:
+            self._linked |= {folder} if is_link else set()
+            return True
+        return False
 
 
 def _reason(path: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:
@@ -104,17 +136,20 @@ def _matches(path: PurePosixPath, globs: Sequence[str]) -> bool:
 
 
 def kind_of(path: Path) -> str:
-    """`text`, `image` or `video`; a `.gif` is a video where it has several frames.
+    """`text`, `image` or `video`; a `.gif`, `.webp` or `.png` is a video where it moves.
 
-    Raises:
-        OSError: A `.gif` cannot be opened.
+    What cannot be opened is taken for a picture, and said to be broken by whoever opens it.
     """
     suffix = path.suffix.lower()
     if suffix in TEXT_SUFFIXES:
         return "text"
-    if suffix == ".gif":
-        with Image.open(path, formats=["GIF"]) as picture:
-            return "video" if getattr(picture, "is_animated", False) else "image"
+    if suffix in ANIMATED_SUFFIXES:
+        try:
+            with open_picture(Medium(str(path), path=str(path))) as picture:
+                moves = picture.format in ANIMATED_FORMATS and getattr(picture, "is_animated", False)
+        except (MediaError, *PILLOW_ERRORS):
+            return "image"
+        return "video" if moves else "image"
     return "image" if suffix in IMAGE_SUFFIXES else "video"
 
 

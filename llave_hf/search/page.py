@@ -8,7 +8,7 @@ from html import escape
 from pathlib import PurePosixPath
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from llave_hf.model.media_llave import MediaError, load_frames, load_image, to_rgb
 
@@ -66,9 +66,10 @@ def _shown(hit: Hit, cache: str) -> Image.Image | str | None:
             picture = load_frames(hit.path, num_frames=1)[0]
     except (MediaError, OSError):
         return None
-    upright = ImageOps.exif_transpose(picture)
-    upright.thumbnail((SIDE, SIDE))
-    return upright if upright.mode in ("RGB", "RGBA") else to_rgb(upright)
+    if picture.mode not in ("RGB", "RGBA"):
+        picture = to_rgb(picture)
+    picture.thumbnail((SIDE, SIDE))
+    return picture
 
 
 def _caption(hit: Hit) -> str:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from llave_hf.model import media_llave
+from llave_hf.model import media_pictures_llave
 from llave_hf.model.media_llave import MediaError, load_frames, load_image, sample_frames, to_rgb
 
 
@@ -71,18 +71,21 @@ def test_arrays_and_tensors_are_pictures_in_either_layout() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        np.zeros((4, 4, 3)),
+        np.zeros((4, 4, 3), np.int64),
         np.zeros((6, 6, 5), np.uint8),
         np.zeros(4, np.uint8),
         np.zeros((2, 4, 4, 3), np.uint8),
-        7,
-        None,
-        {"image": 1},
     ],
-    ids=["float", "five channels", "one dimension", "four dimensions", "number", "None", "mapping"],
+    ids=["whole numbers", "five channels", "one dimension", "four dimensions"],
 )
-def test_what_is_no_picture_is_refused(source: Any) -> None:
+def test_arrays_that_are_no_picture_are_refused(source: Any) -> None:
     with pytest.raises(MediaError, match="a picture is an array of uint8"):
+        load_image(source)
+
+
+@pytest.mark.parametrize("source", [7, None, {"image": 1}, {}, [[1, 2]]])
+def test_what_is_no_picture_is_refused(source: Any) -> None:
+    with pytest.raises(MediaError, match=f"a picture is given as {type(source).__name__}; give a path, bytes, "):
         load_image(source)
 
 
@@ -107,7 +110,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["http://x.org/a.png", "https://x.org/a.mp4", "s3://bucket/a.png", "file:///etc/a.png", "data:image/png"],
+    ["http://x.org/a.png", "https://x.org/a.mp4", "s3://bucket/a.png", "file:///etc/a.png"],
 )
 def test_addresses_are_refused(address: str) -> None:
     for load in (load_image, load_frames):
@@ -137,7 +140,9 @@ def test_a_file_that_breaks_behind_its_header_is_refused(tmp_path: Path) -> None
 
 def test_every_format_is_one_that_pillow_opens() -> None:
     Image.init()
-    assert set(media_llave.IMAGE_FORMATS) <= set(Image.OPEN)  # another name would break the refusal of bad files
+    assert set(media_pictures_llave.IMAGE_FORMATS) <= set(
+        Image.OPEN
+    )  # another name would break the refusal of bad files
 
 
 @pytest.mark.parametrize(
@@ -287,7 +292,7 @@ def test_a_playlist_that_names_another_file_is_refused(tmp_path: Path, playlist:
 
 def test_a_video_of_too_many_pixels_a_frame_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "clip.mp4", levels=range(4))
-    monkeypatch.setattr(media_llave, "MAX_PIXELS", 100)
+    monkeypatch.setattr(media_pictures_llave, "MAX_PIXELS", 100)
     with pytest.raises(MediaError, match="over the limit of 100"):
         load_frames(path)
 

@@ -130,7 +130,10 @@ def test_messages_give_texts_pictures_and_videos_in_order() -> None:
     [
         ({"role": "assistant", "content": "yes"}, "message 0 has the role 'assistant'"),
         ({"role": "user", "content": [{"type": "audio", "audio": 1}]}, "part of type 'audio'; use 'text'"),
-        ({"role": "user", "content": [{"type": "image"}]}, "part of type 'image' without 'image', 'path' or 'url'"),
+        (
+            {"role": "user", "content": [{"type": "image"}]},
+            "part of type 'image' without 'image', 'path', 'url' or 'base64'",
+        ),
     ],
 )
 def test_other_messages_are_refused(message: dict[str, object], error: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers import pictures
+from helpers import hub_snapshot, pictures
 from search_helpers import flat, write_folder
 
 from llave_hf.errors import UserError
@@ -48,7 +48,30 @@ def test_links_do_not_lead_out(tmp_path: Path) -> None:
     (root / "nothing.png").symlink_to(root / "absent.png")
     listing = list_files(root)
     assert [file.path for file in listing.files] == ["in.png", "own.png"]
-    assert sum(listing.left_out.values()) == 2
+    assert dict(listing.left_out) == {
+        "links that lead out of the folder": 1,
+        "linked folders that lead out of the folder": 1,
+        "gone while looking, or links to nothing": 1,
+    }
+
+
+def test_linked_folders_are_entered_where_they_stay_inside_and_not_twice(tmp_path: Path) -> None:
+    flat(tmp_path / "2024/may/a.png", "red")
+    (tmp_path / "2024/may/back").symlink_to(tmp_path / "2024")  # a loop
+    (tmp_path / "best").symlink_to("2024/may")
+    (tmp_path / "best of all").symlink_to("best")
+    (tmp_path / "itself").symlink_to("itself")
+    listing = list_files(tmp_path)
+    assert [file.path for file in listing.files] == ["2024/may/a.png", "best/a.png"]
+    assert dict(listing.left_out) == {"linked folders that were entered already": 3, "files without a suffix": 1}
+
+
+def test_a_snapshot_of_the_hubs_cache_is_a_folder_like_others(tmp_path: Path) -> None:
+    snapshot = hub_snapshot(tmp_path, {"images/a.png": flat(tmp_path / "red.png", "red").read_bytes()})
+    (snapshot / "out.png").symlink_to(tmp_path / "red.png")
+    listing = list_files(snapshot)
+    assert [file.path for file in listing.files] == ["images/a.png"]
+    assert dict(listing.left_out) == {"links that lead out of the folder": 1}
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -61,6 +84,17 @@ def test_a_gif_is_a_video_where_it_moves(tmp_path: Path) -> None:
     first.save(tmp_path / "still.gif")
     first.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
     assert [kind_of(tmp_path / name) for name in ("still.gif", "moving.gif")] == ["image", "video"]
+    for suffix in ("webp", "png"):
+        first.save(tmp_path / f"still.{suffix}")
+        first.save(tmp_path / f"moving.{suffix}", save_all=True, append_images=[second])
+        kinds = [kind_of(tmp_path / f"{name}.{suffix}") for name in ("still", "moving")]
+        assert kinds == ["image", "video"], suffix
+
+
+def test_what_cannot_be_opened_is_left_to_whoever_opens_it(tmp_path: Path) -> None:
+    for name in ("words.gif", "words.png"):
+        (tmp_path / name).write_text("words")
+        assert kind_of(tmp_path / name) == "image"
 
 
 def test_a_digest_tells_content_and_how_it_is_opened(tmp_path: Path) -> None:

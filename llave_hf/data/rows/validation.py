@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from llave_hf.data.media import refusal, resolve_media_path
 from llave_hf.data.sources.specs import suggest
 from llave_hf.model.media_llave import MediaError
+from llave_hf.model.media_pictures_llave import is_data_uri
 
 from .columns import SideColumns
 from .labels import JUDGEMENTS
@@ -79,6 +80,7 @@ def check_media(
     """
     columns = [(*side.paths(), locate) for side, locate in sides]
     unique = pc.unique(pa.concat_arrays([paths for paths, _, _ in columns])).to_pylist()
+    unique = [path for path in unique if not is_data_uri(path)]  # that is the picture, opened when it is needed
     if not unique:
         return
     if media_root is None:

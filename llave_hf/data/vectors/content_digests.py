@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llave_hf.data.media import resolve_media_path
+from llave_hf.data.media import locate
 from llave_hf.data.samples import Sample
 from llave_hf.encoding.content_keys import file_digest
+from llave_hf.model.media_llave import frame_files
 
 from .store import Keys
 
@@ -40,13 +41,15 @@ class ContentDigests:
         text = sample.text.encode("utf-8", "surrogatepass")
         digest.update(b"%d:%s" % (len(text), text))
         for path in sample.images:
-            digest.update(b"image" + self._media(path, sample.media_root))
+            digest.update(b"upright image" + self._media(path, sample.media_root))
         if sample.video is not None:
             digest.update(b"video" + self._reading + self._media(sample.video, sample.media_root))
         return digest.digest()
 
     def _media(self, path: str, media_root: str | None) -> bytes:
-        resolved = resolve_media_path(path, media_root)
+        resolved = locate(path, media_root)
+        if not isinstance(resolved, Path):  # a data URI
+            return hashlib.blake2b(resolved.encode(), digest_size=16).digest()
         if resolved not in self._files:
             self._files[resolved] = _folder_digest(resolved) if resolved.is_dir() else file_digest(resolved)
         return self._files[resolved]
@@ -55,7 +58,7 @@ class ContentDigests:
 def _folder_digest(folder: Path) -> bytes:
     """Of a video's frames: their names say their order."""
     digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+    for file in sorted(frame_files(folder)):
         name = file.name.encode("utf-8", "surrogateescape")
         digest.update(b"%d:%s" % (len(name), name) + file_digest(file))
     return digest.digest()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from llave_hf.data.media import resolve_media_path
+from llave_hf.data.media import locate
 from llave_hf.data.samples import Sample
 from llave_hf.encoding.model_identity import ModelIdentity, path_revision
 from llave_hf.errors import UserError
@@ -113,10 +113,10 @@ def as_input(sample: Sample) -> str | dict[str, Any]:
         return sample.text
     entry: dict[str, Any] = {"text": sample.text} if sample.text else {}
     if sample.images:
-        paths = [str(resolve_media_path(path, sample.media_root)) for path in sample.images]
+        paths = [str(locate(path, sample.media_root)) for path in sample.images]
         entry["image"] = paths[0] if len(paths) == 1 else paths
     if sample.video is not None:
-        entry["video"] = str(resolve_media_path(sample.video, sample.media_root))
+        entry["video"] = str(locate(sample.video, sample.media_root))
     return entry
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from llave_hf.data.media import MediaError, load_sample, resolve_media_path
+from llave_hf.data.media import MediaError, load_sample, locate
 from llave_hf.data.samples import Sample, sample_from
 from llave_hf.data.vectors.content_digests import ContentDigests
 from llave_hf.data.vectors.store import Keys
 from llave_hf.evaluation.scoring.metrics import IntArray
-from llave_hf.model.media_llave import IMAGE_SUFFIXES, MAX_FRAMES
+from llave_hf.model.media_llave import MAX_FRAMES, frame_files
+from llave_hf.model.media_pictures_llave import is_data_uri
 
 from .fields import BenchmarkError
 from .pictures import picture_folder
@@ -134,10 +135,9 @@ class DistinctInputs:
                 "takes: correct it."
             ) from error
         root = picture_folder() if raw.stored else self.media_root
-        if (raw.images or raw.video) and root is None:
-            raise BenchmarkError(
-                f"{place} needs {(raw.video, *raw.images)[-1]}: say with --data DIR where the pictures lie."
-            )
+        files = [path for path in (raw.video, *raw.images) if path and not is_data_uri(path)]
+        if files and root is None:
+            raise BenchmarkError(f"{place} needs {files[-1]}: say with --data DIR where the pictures lie.")
         try:
             sample = sample_from(raw.text, raw.images, raw.video or None, media_root=root)
         except ValueError as error:
@@ -152,8 +152,8 @@ class DistinctInputs:
 def _problem(path: str, root: str | None) -> str | None:
     """Why a picture, video or folder of frames cannot be used, as far as can be seen without opening it."""
     try:
-        resolved = resolve_media_path(path, root)
-        if resolved.is_dir() and not any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in resolved.iterdir()):
+        resolved = locate(path, root)
+        if isinstance(resolved, Path) and resolved.is_dir() and not frame_files(resolved):
             return f"{resolved} holds no frame; fill or remove the folder."
     except (MediaError, OSError) as error:
         return str(error)

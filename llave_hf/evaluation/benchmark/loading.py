@@ -60,7 +60,7 @@ def load_benchmark(name_or_path: str | Path, data: str | Path | None = None) -> 
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
             raise BenchmarkError(f"There is no benchmark file {path}: check the path.")
-        file, where, folder = path, str(path), path.resolve().parent
+        file, where, folder = path, str(path), path.absolute().parent  # beside a link, not its target
     else:
         names = bundled_benchmarks()
         if str(name_or_path) not in names:

@@ -15,7 +15,16 @@ from typing import Any
 
 from huggingface_hub import constants
 
-SIGNATURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+SIGNATURES = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"RIFF": ".webp",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    **{b"P%d" % number: ".ppm" for number in range(1, 7)},
+}
 
 
 class PictureError(ValueError):
@@ -29,10 +38,12 @@ def picture_folder() -> Path:
 
 def is_picture(value: Any) -> bool:
     """Whether a table's value is a picture: bytes, or the Hub's structure of `bytes` and `path`."""
-    return isinstance(value, bytes) or (isinstance(value, Mapping) and set(value) == {"bytes", "path"})
+    if isinstance(value, Mapping):
+        return bool(value) and set(value) <= {"bytes", "path"}
+    return isinstance(value, (bytes, bytearray, memoryview))
 
 
-def store_picture(value: bytes | Mapping[str, Any]) -> tuple[str, bool]:
+def store_picture(value: Any) -> tuple[str, bool]:
     """Keep the bytes as a file.
 
     Returns:
@@ -41,14 +52,15 @@ def store_picture(value: bytes | Mapping[str, Any]) -> tuple[str, bool]:
     Raises:
         PictureError: there are neither bytes nor path, or the bytes are no picture.
     """
-    content = value if isinstance(value, bytes) else value["bytes"]
-    if content is None and not isinstance(value, bytes) and value["path"]:
-        return str(value["path"]), False
+    content, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
+    if content is None and path:
+        return str(path), False
+    content = bytes(content or b"")
     if not content:
         raise PictureError("the picture has neither bytes nor a path: complete the data.")
     suffix = next((suffix for start, suffix in SIGNATURES.items() if content.startswith(start)), None)
     if suffix is None:
-        raise PictureError(f"the bytes begin with {content[:8]!r}: give PNG, JPEG, WebP, GIF or BMP.")
+        raise PictureError(f"the bytes begin with {content[:8]!r}: give PNG, JPEG, WebP, GIF, BMP, TIFF or PPM.")
     name = hashlib.sha256(content).hexdigest() + suffix
     path = picture_folder() / name[:2] / name
     if not path.is_file():

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from llave_hf.model.media_pictures_llave import is_data_uri
+
 
 class RawInput(NamedTuple):
     """One side of a row as it is written: text with its image mark, paths relative to the media folder.
@@ -27,8 +29,11 @@ class RawInput(NamedTuple):
         """The same with its paths in a folder of the media folder."""
         if self.stored or not (self.images or self.video):
             return self
-        images = tuple(f"{folder}/{path}" for path in self.images)
-        return self._replace(images=images, video=self.video and f"{folder}/{self.video}")
+
+        def inside(path: str) -> str:
+            return path if not path or is_data_uri(path) else f"{folder}/{path}"
+
+        return self._replace(images=tuple(map(inside, self.images)), video=inside(self.video))
 
 
 @dataclass(frozen=True, slots=True)

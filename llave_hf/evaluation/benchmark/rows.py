@@ -149,7 +149,7 @@ def _row_files(folder: Path, config: str | None, split: str) -> list[Path]:
             filter(Path.is_file, [inside / f"{split}.{suffix}"]),
             filter(Path.is_file, [inside.with_name(f"{inside.name}.{suffix}")]),
         ):
-            if files := sorted(found):
+            if files := sorted(file for file in found if not file.name.startswith(".")):
                 return files
     return []
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from datasets import Video
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from llave_hf.model.media_llave import MediaError, load_frames, load_image
+from llave_hf.model.media_llave import MediaError, as_sequence, load_clip, load_image
 
 MODALITIES = ("text", "image", "video")
 
@@ -67,7 +65,7 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     if row.get("image") is not None:
         entry["image"] = _pictures(row["image"])
     if row.get("video") is not None:
-        entry["video"] = _frames(row["video"])
+        entry["video"] = load_clip(row["video"])
     if row.get("text") is not None and (row["text"] or not entry):
         if not isinstance(row["text"], str):
             raise MediaError(f"a text is given as {type(row['text']).__name__}; give a string.")
@@ -78,20 +76,5 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pictures(value: Any) -> Image.Image | list[Image.Image]:
-    if isinstance(value, (list, tuple)):
-        return [load_image(picture) for picture in value]
-    return load_image(value)
-
-
-def _frames(value: Any) -> list[Image.Image]:
-    if not isinstance(value, Mapping):
-        return load_frames(value)
-    if value.get("bytes") is None:
-        return load_frames(value["path"])
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "video"
-        file.write_bytes(value["bytes"])
-        try:
-            return load_frames(file)
-        except MediaError as error:
-            raise MediaError(str(error).replace(str(file), value.get("path") or "a video")) from error
+    several = as_sequence(value)
+    return load_image(value) if several is None else [load_image(picture) for picture in several]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -252,6 +253,6 @@ def as_array(vectors: Any) -> Embeddings:
     """A float32 array from an array, a tensor of any device and precision, or a list of either."""
     if isinstance(vectors, list):
         return np.stack([as_array(vector) for vector in vectors])
-    if hasattr(vectors, "detach"):
+    if isinstance(vectors, torch.Tensor):
         vectors = vectors.detach().float().cpu().numpy()
     return np.asarray(vectors, dtype=np.float32)

@@ -100,4 +100,4 @@ def _walk(folder: Path, wanted_folders: Collection[str] = ()) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         yield from (Path(parent, name) for name in sorted(folders) if name in wanted_folders)
         folders[:] = sorted(name for name in folders if name not in wanted_folders and not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files))
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from llave_hf.data.media import resolve_media_path
 from llave_hf.model.media_llave import (
-    IMAGE_SUFFIXES,
+    Clip,
     MediaError,
+    Timeline,
     broken_video,
     decode_frames,
+    frame_files,
+    is_animated_format,
     load_image,
-    natural_key,
     open_container,
 )
+from llave_hf.model.media_pictures_llave import Medium
 
-# (frames of the video, frames a second or None) -> samples, each the numbers of its frames
-Choose = Callable[[int, float | None], Sequence[Sequence[int]]]
+# When the frames of a video are shown -> samples, each the numbers of its frames
+Choose = Callable[[Timeline], Sequence[Sequence[int]]]
 
 
-def read_samples(video: Path, choose: Choose) -> list[list[Image.Image]]:
+def read_samples(video: Path, choose: Choose) -> list[Clip]:
     """The frames of each sample; a frame that several samples share is decoded once, and is one object.
 
     Only the chosen frames are kept: a file is gone through twice, as its length is known only at its end.
@@ -45,6 +46,9 @@ def check_video(video: Path) -> None:
     if video.is_dir():
         load_image(_frame_files(video)[0])
         return
+    if is_animated_format(Medium(str(video), path=str(video))):
+        load_image(video)
+        return
     import av
 
     try:
@@ -55,27 +59,27 @@ def check_video(video: Path) -> None:
         raise broken_video(video, error) from error
 
 
-def _read_file(video: Path, choose: Choose) -> list[list[Image.Image]]:
+def _read_file(video: Path, choose: Choose) -> list[Clip]:
     samples: list[Sequence[int]] = []
 
-    def wanted(total: int, fps: float | None) -> set[int]:
-        samples.extend(choose(total, fps))
+    def wanted(timeline: Timeline) -> set[int]:
+        samples.extend(choose(timeline))
         return set().union(*samples)
 
-    frames, _ = decode_frames(video, wanted)
-    return [[frames[number] for number in sample] for sample in samples]
+    frames, timeline = decode_frames(video, wanted)
+    return [Clip([frames[number] for number in sample], timeline.times_of(sample)) for sample in samples]
 
 
-def _read_folder(video: Path, choose: Choose) -> list[list[Image.Image]]:
+def _read_folder(video: Path, choose: Choose) -> list[Clip]:
     files = _frame_files(video)
-    samples = choose(len(files), None)
+    samples = choose(Timeline(len(files)))
     frames = {number: load_image(files[number]) for number in sorted(set().union(*samples))}
-    return [[frames[number] for number in sample] for sample in samples]
+    return [Clip(frames[number] for number in sample) for sample in samples]
 
 
 def _frame_files(folder: Path) -> list[Path]:
     """The pictures of a folder, none of which may be a link that leads out of it."""
-    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+    files = frame_files(folder)
     if not files:
         raise MediaError(f"{folder} holds no picture; give a video file or a folder of frames.")
     return [resolve_media_path(file.name, folder) for file in files]

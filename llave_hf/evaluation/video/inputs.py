@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -23,7 +22,7 @@ from llave_hf.evaluation.benchmark.fields import BenchmarkError
 from llave_hf.evaluation.benchmark.inputs import DistinctInputs
 from llave_hf.evaluation.benchmark.raw import RawInput
 from llave_hf.evaluation.scoring.metrics import FloatArray, IntArray
-from llave_hf.model.media_llave import MediaError
+from llave_hf.model.media_llave import Clip, MediaError, Timeline
 from llave_hf.model.processing_llave import LlaveProcessor
 
 from .data import VideoSet
@@ -66,7 +65,7 @@ class VideoInputs(DistinctInputs):
             self.keys += [key] * len(self.frames)
             self._places += [video.place] * len(self.frames)
         self._tokens = _VisualTokens(processor)
-        self._open: tuple[int, list[list[Image.Image]]] = -1, []
+        self._open: tuple[int, list[Clip]] = -1, []
         self._measured: dict[int, tuple[int, float]] = {}
 
     def load(self, number: int) -> str | dict[str, Any]:
@@ -91,7 +90,7 @@ class VideoInputs(DistinctInputs):
         """(n, 2) keys by texts, the bytes of videos, and which frames are taken of these."""
         keys = super().content_keys(numbers)
         # also of captions: `takes_all_frames` cuts them later than the model's own settings, by which others encode
-        sequence, decoder = f"{VIDEO_TOKENS} tokens", f"av {version('av')}"
+        sequence, decoder = f"{VIDEO_TOKENS} tokens", f"av {version('av')}, as players show it"
         for key, number in zip(keys, numbers.tolist(), strict=True):
             reading = sequence
             if number >= self._first_clip:
@@ -151,8 +150,8 @@ class VideoInputs(DistinctInputs):
         if len(new):
             store.add(keys[new], np.array([self._measured[n] for n in clips[new].tolist()], dtype=np.float32))
 
-    def _choose(self, total: int, fps: float | None) -> list[list[int]]:
-        return list(map(partial(self.protocol.indices, total, fps), self.frames))
+    def _choose(self, timeline: Timeline) -> list[list[int]]:
+        return [self.protocol.indices(timeline, count) for count in self.frames]
 
 
 class _VisualTokens:

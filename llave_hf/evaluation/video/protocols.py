@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llave_hf.model.media_llave import sample_frames
+from llave_hf.model.media_llave import Timeline, sample_frames
 
 DATASETS: Mapping[str, int] = {"msrvtt-1ka": 1000, "msvd": 670}  # with how many videos their tests have
 
@@ -40,17 +40,16 @@ class Protocol:
         """Those of a video's captions that are queries."""
         return captions if self.all_captions else captions[:1]
 
-    def indices(self, total: int, fps: float | None, frames: int) -> list[int]:
+    def indices(self, timeline: Timeline, frames: int) -> list[int]:
         """Which frames of a video are looked at, ascending; fewer than `frames` where the video has fewer.
 
         Args:
-            total: frames of the video.
-            fps: frames a second; None: a folder of frames, of which every one may be taken.
+            timeline: of the video; of a folder of frames, every one of which may be taken, their number alone.
         """
         if self.stored_frames is None:
-            return sample_frames(total, fps, max_frames=frames)
-        stored = min(total, self.stored_frames)
-        kept = [number * total // stored for number in range(stored)]
+            return sample_frames(timeline.total, timeline.fps, max_frames=frames, seconds=timeline.seconds)
+        stored = min(timeline.total, self.stored_frames)
+        kept = [number * timeline.total // stored for number in range(stored)]
         return [kept[place] for place in sample_frames(stored, None, num_frames=frames, max_frames=frames)]
 
 

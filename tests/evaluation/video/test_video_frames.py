@@ -12,7 +12,8 @@ from llave_hf.evaluation.video import frames as video_frames
 from llave_hf.evaluation.video.frames import check_video, read_samples
 from llave_hf.evaluation.video.protocols import PROTOCOLS
 from llave_hf.model import media_llave
-from llave_hf.model.media_llave import MediaError, load_clip
+from llave_hf.model.media_llave import MediaError, Timeline, load_clip
+from llave_hf.model.media_pictures_llave import Medium
 
 COUNTS = (1, 3, 4, 8, 32)
 
@@ -20,7 +21,7 @@ COUNTS = (1, 3, 4, 8, 32)
 def test_each_count_gets_the_frames_that_it_alone_would_get(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", range(0, 250, 5))  # 50 frames, 10 a second
     protocol = PROTOCOLS["clip4clip"]
-    samples = read_samples(video, lambda total, fps: [protocol.indices(total, fps, count) for count in COUNTS])
+    samples = read_samples(video, lambda timeline: [protocol.indices(timeline, count) for count in COUNTS])
     for count, frames in zip(COUNTS, samples, strict=True):
         alone = load_clip(video, max_frames=count).frames  # LLaVE's own sampling
         assert len(frames) == len(alone) == min(count, 17)
@@ -33,7 +34,7 @@ def test_each_count_gets_the_frames_that_it_alone_would_get(tmp_path: Path) -> N
 def test_mmeb_v2_samples_from_what_it_would_have_stored(total: int, count: int) -> None:
     stored = list(range(total)) if total <= 64 else [math.floor(i * total / 64) for i in range(64)]
     chosen = [stored[i] for i in np.linspace(0, len(stored) - 1, count, dtype=int)] if count <= len(stored) else stored
-    assert PROTOCOLS["mmeb-v2"].indices(total, 30.0, count) == chosen
+    assert PROTOCOLS["mmeb-v2"].indices(Timeline(total, 30.0), count) == chosen
 
 
 def test_file_is_gone_through_twice_whatever_the_number_of_samples(
@@ -42,13 +43,13 @@ def test_file_is_gone_through_twice_whatever_the_number_of_samples(
     video = write_video(tmp_path / "a.mp4", range(0, 200, 10))
     opened = []
 
-    def recording(path: Path, open_video: object = media_llave.open_container) -> object:
-        opened.append(path)
-        return open_video(path)  # type: ignore[operator]
+    def recording(medium: Medium, open_video: object = media_llave.open_container) -> object:
+        opened.append(medium.path)
+        return open_video(medium)  # type: ignore[operator]
 
     monkeypatch.setattr(media_llave, "open_container", recording)
-    read_samples(video, lambda total, _: [[0], [0, total - 1], list(range(total))])
-    assert opened == [video, video]
+    read_samples(video, lambda timeline: [[0], [0, timeline.total - 1], list(range(timeline.total))])
+    assert opened == [str(video), str(video)]
 
 
 def test_folder_of_frames_is_read_in_natural_order_and_each_once(
@@ -63,7 +64,9 @@ def test_folder_of_frames_is_read_in_natural_order_and_each_once(
         return load(path)  # type: ignore[operator]
 
     monkeypatch.setattr(video_frames, "load_image", recording)
-    one, two = read_samples(tmp_path, lambda total, fps: [[2, total - 1], [2, 10]] if fps is None else [])
+    one, two = read_samples(
+        tmp_path, lambda timeline: [[2, timeline.total - 1], [2, 10]] if timeline.fps is None else []
+    )
     assert opened == ["2.png", "10.png", "11.png"]
     assert np.array_equal(one[1], picture(8, 8, seed=11)) and one[0] is two[0]
 

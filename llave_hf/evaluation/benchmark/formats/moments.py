@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from llave_hf.data.media import MediaError, resolve_media_path
 from llave_hf.evaluation.benchmark.fields import BenchmarkError, Settings
@@ -61,6 +62,11 @@ def _folders(tables: Tables, folder: str, place: str) -> list[str]:
         raise BenchmarkError(f"{place}: folder: {folder} is needed: say with --data DIR where the frames lie.")
     try:
         resolved = resolve_media_path(folder, tables.media)
-        return sorted(f"{folder}/{entry.name}" for entry in resolved.iterdir() if entry.is_dir())
+        return sorted(f"{folder}/{entry.name}" for entry in resolved.iterdir() if _is_clip(entry))
     except (MediaError, OSError) as error:
         raise BenchmarkError(f"{place}: folder: {error}") from error
+
+
+def _is_clip(entry: Path) -> bool:
+    """A folder that is not hidden, nor what a Mac's archive leaves beside the others."""
+    return entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))
