@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from llave_hf.model.media_pictures_llave import PILLOW_ERRORS, as_sequence, load_image, medium_of
+from llave_hf.model.media_pictures_llave import PILLOW_ERRORS, as_sequence, load_image, medium_of, rewinds
 
 _DIGEST_BYTES = 16
 _READ_BYTES = 1 << 20
@@ -63,7 +63,7 @@ class ContentKeys:
             return "array", str(values.dtype), tuple(values.shape), _digest(values.view(torch.uint8).numpy())
         if isinstance(entry, np.ndarray):
             return "array", entry.dtype.str, entry.shape, _digest(np.ascontiguousarray(entry).view(np.uint8))
-        medium = medium_of(entry)
+        medium = medium_of(entry) if rewinds(entry) else None
         return ("object", id(entry)) if medium is None else ("bytes", _digest(medium.content))
 
     def _same_file(self, text: str) -> str:

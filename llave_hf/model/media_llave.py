@@ -127,7 +127,7 @@ def load_clip(
     if frames is None:
         medium = None if isinstance(source, Image.Image) else medium_of(source)
         if medium is None or not os.path.isdir(medium.path or ""):
-            chosen, timeline = decode_frames(source, choose)
+            chosen, timeline = decode_frames(medium or source, choose)
             return Clip(chosen.values(), timeline.times_of(chosen))
         name, frames = medium.name, frame_files(Path(medium.name))
     if len(frames) == 0:

@@ -1,8 +1,8 @@
 """Opens one picture in every form in which people hold one, as its viewer shows it. Self-contained: the file travels
 with a model to the Hub.
 
-Whoever accepts files from others should know the limits: no network, only common raster formats, at most
-`MAX_PIXELS` pixels, sides of at least `MIN_SIDE` pixels, no side more than `MAX_ASPECT_RATIO` times the other.
+The limits: no network, only common raster formats, at most `MAX_PIXELS` pixels, sides of at least `MIN_SIDE` pixels,
+no side more than `MAX_ASPECT_RATIO` times the other.
 """
 
 from __future__ import annotations
@@ -32,19 +32,10 @@ FORMS = (
     "a path, bytes, a binary file object, {'bytes': ..., 'path': ...}, a data URI, a PIL image, an array or a tensor"
 )
 
-# What Pillow is known to raise for broken files and closed pictures, beside OSError.
+# What Pillow is known to raise for broken files and closed pictures.
 PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    struct.error,
-    Image.DecompressionBombError,
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AssertionError),
+    *(AttributeError, struct.error, Image.DecompressionBombError),
 )
 _ORIENTATION = 0x0112  # of EXIF
 _METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow keeps an orientation
@@ -87,12 +78,14 @@ class Medium:
 
 
 def medium_of(source: Any) -> Medium | None:
-    """A path, bytes, file object, Hub structure or data URI as a [`Medium`]; None for anything else.
+    """A path, bytes, file object, Hub structure or data URI as a [`Medium`], which it may be; None for all else.
 
     Raises:
         MediaError: It is an address on a network, a file object that cannot be read, a broken data URI, or a structure
             with neither bytes nor a path.
     """
+    if isinstance(source, Medium):
+        return source
     if isinstance(source, Mapping):
         return _of_structure(source) if source and set(source) <= {"bytes", "path"} else None
     if isinstance(source, (str, os.PathLike)):
@@ -115,9 +108,8 @@ def _of_structure(source: Mapping[str, Any]) -> Medium | None:
     if content is None and not path:
         raise MediaError("a picture or video has neither bytes nor a path; complete the data.")
     medium = medium_of(path if content is None else content)
-    if content is None or medium is None or not path:
-        return medium
-    return Medium(os.fsdecode(path), content=medium.content)
+    named = content is not None and medium is not None and path
+    return Medium(os.fsdecode(path), content=medium.content) if named and medium else medium
 
 
 def _of_file(file: Any) -> Medium:
@@ -126,7 +118,7 @@ def _of_file(file: Any) -> Medium:
     name = own if isinstance(own, str) else f"an object of type {type(file).__name__}"
     try:
         with _reading:
-            place = file.tell() if getattr(file, "seekable", lambda: False)() else None
+            place = file.tell() if rewinds(file) else None
             if place is not None:
                 file.seek(0)
             content = file.read()
@@ -137,6 +129,11 @@ def _of_file(file: Any) -> Medium:
     if not isinstance(content, bytes):
         raise MediaError(f"{name} is open as text; open it in binary mode ('rb').")
     return Medium(name, content=content)
+
+
+def rewinds(source: Any) -> bool:
+    """Whether a source may be read more than once: all but file objects that cannot be sought."""
+    return not hasattr(source, "read") or bool(getattr(source, "seekable", lambda: False)())
 
 
 def is_data_uri(text: str) -> bool:
@@ -223,17 +220,17 @@ def picture_size(source: Any) -> tuple[int, int] | None:
         channels_first = len(shape) == 3 and shape[0] in _CHANNELS
         return (shape[2], shape[1]) if channels_first else (shape[1], shape[0])
     try:
-        medium = medium_of(source)
+        medium = medium_of(source) if rewinds(source) else None
         if medium is None:
             return None
         with open_picture(medium) as image:
             return image.size
-    except MediaError:
+    except ValueError:  # MediaError, or a closed file object
         return None
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
-    """Refuses a picture of (width, height) that is too thin or too large, with a [`MediaError`] that has its name."""
+    """Raises [`MediaError`] for a picture of (width, height) that is too thin or too large."""
     width, height = size
     if min(size) < MIN_SIDE or max(size) > MAX_ASPECT_RATIO * min(size):
         raise MediaError(
@@ -251,10 +248,9 @@ def missing(medium: Medium) -> MediaError:
 
 def undecodable(name: str, error: BaseException) -> MediaError:
     """What is said of a picture that Pillow cannot decode."""
-    reason = str(error) or "it is closed" * isinstance(error, AssertionError) or type(error).__name__
-    if "closed" in reason:
-        return MediaError(f"{name} cannot be decoded ({reason}); pass a picture that is open, or its path.")
-    return MediaError(f"{name} cannot be decoded ({reason}); the file is truncated or broken: replace it.")
+    reason = str(error) or ("it is closed" if isinstance(error, AssertionError) else type(error).__name__)
+    advice = "pass a picture that is open, or its path" if "closed" in reason else "the file is truncated or broken"
+    return MediaError(f"{name} cannot be decoded ({reason}); {advice}.")
 
 
 def _finished(image: Image.Image, name: str) -> Image.Image:
@@ -351,7 +347,7 @@ def _from_array(source: Any) -> Image.Image:
     else:
         raise MediaError(f"a picture is given as {type(source).__name__}; give {FORMS}.")
     form = f"{name} has dtype {pixels.dtype} and shape {pixels.shape}"
-    if pixels.ndim == 3 and pixels.shape[0] in _CHANNELS and pixels.shape[2] in _CHANNELS and pixels.shape[0] > 1:
+    if pixels.ndim == 3 and pixels.shape[0] == pixels.shape[2] in (3, 4):
         raise MediaError(f"{form}: (H, W, C) or (C, H, W)? Pass Image.fromarray(...) of (H, W, C) to say which.")
     if pixels.ndim == 3 and pixels.shape[0] in _CHANNELS and pixels.shape[2] not in _CHANNELS:
         pixels = pixels.transpose(1, 2, 0)
@@ -395,6 +391,7 @@ __all__ = [
     "missing",
     "open_picture",
     "picture_size",
+    "rewinds",
     "to_rgb",
     "undecodable",
 ]

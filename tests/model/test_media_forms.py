@@ -145,7 +145,7 @@ def test_what_cannot_be_opened_is_named_in_one_line(source: Any, message: str) -
 def test_a_closed_file_object_is_refused() -> None:
     stream = io.BytesIO(png())
     stream.close()
-    with pytest.raises(MediaError, match="an object of type BytesIO cannot be read .*pass it open"):
+    with pytest.raises(MediaError, match=r"an object of type BytesIO cannot be read .*pass it open"):
         load_image(stream)
 
 
@@ -188,7 +188,7 @@ def test_other_arrays_are_pictures() -> None:
 
 
 def test_an_array_that_may_lie_either_way_is_refused() -> None:
-    for shape in ((3, 40, 3), (4, 9, 3), (3, 9, 1)):
+    for shape in ((3, 40, 3), (4, 9, 4)):
         with pytest.raises(MediaError, match=r"\(H, W, C\) or \(C, H, W\)\?"):
             load_image(np.zeros(shape, np.uint8))
 

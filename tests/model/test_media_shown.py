@@ -126,21 +126,22 @@ def netpbm(levels: list[int]) -> bytes:
     return b"P5\n%d %d\n65535\n" % values.shape[::-1] + values.astype(">u2").tobytes()
 
 
-def tiff(rows: list[list[int]], bits: int, photometric: int = 1) -> bytes:
-    """An uncompressed grey TIFF, written by hand: Pillow writes neither 12 bits nor white as zero."""
+def tiff(rows: list[list[int]], bits: int, order: str = ">") -> bytes:
+    """An uncompressed grey TIFF, written by hand: Pillow writes no 12 bits, and no 16 in that order."""
     lines = ["".join(f"{value:0{bits}b}" for value in row) for row in rows]
     padded = [line + "0" * (-len(line) % 8) for line in lines]
     data = b"".join(int(line[i : i + 8], 2).to_bytes(1, "big") for line in padded for i in range(0, len(line), 8))
-    tags = [(256, len(rows[0])), (257, len(rows)), (258, bits), (259, 1), (262, photometric), (273, 0)]
+    tags = [(256, len(rows[0])), (257, len(rows)), (258, bits), (259, 1), (262, 1), (273, 0)]
     tags += [(277, 1), (278, len(rows)), (279, len(data))]
     offset = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(
-        struct.pack(">HHII", tag, 4, 1, offset if tag == 273 else value)
+        struct.pack(order + "HHII", tag, 4, 1, offset if tag == 273 else value)
         if tag in (273, 279)
-        else struct.pack(">HHIHH", tag, 3, 1, value, 0)
+        else struct.pack(order + "HHIHH", tag, 3, 1, value, 0)
         for tag, value in tags
     )
-    return b"MM\0*" + struct.pack(">IH", 8, len(tags)) + entries + struct.pack(">I", 0) + data
+    head = {">": b"MM\0*", "<": b"II*\0"}[order] + struct.pack(order + "IH", 8, len(tags))
+    return head + entries + bytes(4) + data
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_16_bits_of_grey_are_scaled(source: Any) -> None:
 
 
 def test_a_tiff_says_how_many_bits_and_which_end_is_white() -> None:
-    assert pixels(load_image(tiff([[0, 4095], [2048, 16]], 12)))[..., 0].tolist() == [[0, 255], [128, 1]]
+    assert pixels(load_image(tiff([[0, 4095], [2048, 16]], 12, "<")))[..., 0].tolist() == [[0, 255], [128, 1]]
     content = encoded(Image.fromarray(deep(LEVELS)), "TIFF", tiffinfo={262: 0})
     assert pixels(load_image(content))[0, :, 0].tolist() == [255 - level for level in SHOWN]
 
@@ -251,9 +252,8 @@ def corners(image: Image.Image) -> list[str]:
     width, height = image.size
     places = {"top left": (3, 3), "top right": (width - 4, 3), "low left": (3, height - 4)}
     grey = image.convert("L")
-    return [
-        name for name, place in (places | {"low right": (width - 4, height - 4)}).items() if grey.getpixel(place) > 128
-    ]
+    places["low right"] = width - 4, height - 4
+    return [name for name, place in places.items() if grey.getpixel(place) > 128]
 
 
 def marked_video(path: Path, matrix: list[int] | None = None, pixel_aspect: Fraction | None = None) -> Path:
@@ -373,7 +373,7 @@ def test_an_opened_animation_stands_where_it_stood(tmp_path: Path) -> None:
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
     opened = Image.open(tmp_path / "a.webp")
     opened.seek(1)
-    assert [frame.getpixel((3, 3))[0] for frame in load_clip(opened)] == [0, 200] or len(load_clip(opened)) > 0
+    assert [frame.getpixel((3, 3))[0] for frame in load_clip(opened, num_frames=3)] == [0, 100, 200]
     assert opened.tell() == 1 and load_image(opened).getpixel((3, 3))[0] == 100
 
 
@@ -390,9 +390,8 @@ def test_broken_animations_are_named(tmp_path: Path) -> None:
     first, *rest = pictures([(60, 40)] * 4)
     for kind in ("GIF", "WEBP", "PNG"):
         first.save(tmp_path / "whole", kind, save_all=True, append_images=rest)
-        (tmp_path / f"cut.{kind}").write_bytes(
-            (tmp_path / "whole").read_bytes()[: -(tmp_path / "whole").stat().st_size // 3]
-        )
+        content = (tmp_path / "whole").read_bytes()
+        (tmp_path / f"cut.{kind}").write_bytes(content[: 2 * len(content) // 3])
         with pytest.raises(MediaError, match=rf"cut\.{kind} (cannot be decoded|is no readable picture)"):
             load_clip(tmp_path / f"cut.{kind}")
 

@@ -132,7 +132,7 @@ def test_messages_give_texts_pictures_and_videos_in_order() -> None:
         ({"role": "user", "content": [{"type": "audio", "audio": 1}]}, "part of type 'audio'; use 'text'"),
         (
             {"role": "user", "content": [{"type": "image"}]},
-            "part of type 'image' without 'image', 'path', 'url' or 'base64'",
+            "without 'image', 'path', 'url' or 'base64'",
         ),
     ],
 )

@@ -64,9 +64,7 @@ def test_folder_of_frames_is_read_in_natural_order_and_each_once(
         return load(path)  # type: ignore[operator]
 
     monkeypatch.setattr(video_frames, "load_image", recording)
-    one, two = read_samples(
-        tmp_path, lambda timeline: [[2, timeline.total - 1], [2, 10]] if timeline.fps is None else []
-    )
+    one, two = read_samples(tmp_path, lambda frames: [[2, frames.total - 1], [2, 10]] if frames.fps is None else [])
     assert opened == ["2.png", "10.png", "11.png"]
     assert np.array_equal(one[1], picture(8, 8, seed=11)) and one[0] is two[0]
 
