@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,5 +63,7 @@ def for_sentence_transformers(entry: Any) -> Any:
 def _value(kind: str, value: Any) -> Any:
     if kind == "video" and isinstance(value, Clip) and value.seconds is not None:
         return _Whole(value)
+    if kind == "video" and isinstance(value, dict) and is_medium(value):
+        return MappingProxyType(value)  # a plain dictionary would have to hold an array of frames
     several = as_sequence(value) if kind in ("image", "video") else None
     return value if several is None else several

@@ -110,7 +110,11 @@ def as_mapping(entry: Any) -> Mapping[str, Any]:
                 f"it has the keys {sorted(map(str, entry))}; an input is a string, a picture, or a mapping with some "
                 f"of {', '.join(sorted(INPUT_KEYS))}."
             )
+        if all(value is None for value in entry.values()):
+            raise ValueError(f"it has nothing but None under {', '.join(sorted(entry))}; give it a text or a picture.")
         return entry
+    if entry is None:
+        raise ValueError("it is None; an input is a string, a picture, or a mapping.")
     return {"video" if is_clip(entry) else "image": entry}
 
 

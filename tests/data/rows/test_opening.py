@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import io
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -7,9 +10,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from helpers import hub_snapshot, picture
 from PIL import Image
 
-from llave_hf.data.media import MediaError, load_sample, open_image, open_video, resolve_media_path
+from llave_hf.data import load_pairs
+from llave_hf.data.media import MediaError, load_sample, locate, open_image, open_video, resolve_media_path
 from llave_hf.data.samples import Sample
 
 
@@ -137,3 +142,100 @@ def test_loads_what_a_sample_has(root: Path) -> None:
     assert [image.size for image in loaded["images"]] == [(12, 10)] * 2
     assert len(loaded["video"]) == 2
     assert load_sample(Sample("t")) == {"text": "t"}
+
+
+# ---------------------------------------------------------------------------------------------------------- other forms
+
+
+def _png() -> bytes:
+    stream = io.BytesIO()
+    picture().save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _data_uri() -> str:
+    return "data:image/png;base64," + base64.b64encode(_png()).decode()
+
+
+def test_what_holds_a_picture_itself_needs_no_root(root: Path) -> None:
+    structure = {"bytes": _png(), "path": "../../name.png"}  # a name alone
+    for source in (_png(), memoryview(_png()), structure, _data_uri(), picture()):
+        for media_root in (root, None):
+            assert np.array_equal(np.asarray(open_image(source, media_root)), np.asarray(picture()))
+    for path in ({"bytes": None, "path": "images/red.png"}, {"path": "images/red.png"}, Path("images/red.png")):
+        assert open_image(path, root).size == (12, 10)
+    for path in ("../secret.png", "https://x.org/a.png", "/etc/passwd"):
+        with pytest.raises(MediaError):
+            open_image({"bytes": None, "path": path}, root)
+    assert open_video({"bytes": None, "path": "video/clip"}, root, num_frames=2)
+    assert locate(_data_uri(), root) == _data_uri()
+
+
+def test_a_row_may_hold_its_picture(root: Path) -> None:
+    rows = [
+        {"qry": "<|image_1|>\nwhat", "qry_image_path": _data_uri(), "pos_text": "p"},
+        {"qry": "<|image_1|>\nwhat", "qry_image_path": "images/red.png", "pos_text": "p"},
+    ]
+    (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = load_pairs(str(root / "train.jsonl"), media_root=str(root))
+    opened = [load_sample(pair.query)["images"][0].size for pair in pairs]
+    assert opened == [(40, 30), (12, 10)]
+    (root / "train.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    assert load_sample(load_pairs(str(root / "train.jsonl"))[0].query)["images"][0].size == (40, 30)
+
+
+def test_a_photo_is_upright(root: Path) -> None:
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    picture().save(root / "phone.jpg", exif=tag)
+    assert open_image("phone.jpg", root).size == (30, 40)
+    assert load_sample(Sample("", ("phone.jpg",), None, str(root)))["images"][0].size == (30, 40)
+
+
+def test_frames_keep_their_times(root: Path) -> None:
+    frames = [Image.new("RGB", (16, 12), (level,) * 3) for level in (0, 60, 120)]
+    frames[0].save(root / "a.gif", save_all=True, append_images=frames[1:], duration=[2000, 5000, 100])
+    assert load_sample(Sample("", (), "a.gif", str(root)))["video"].seconds == pytest.approx([0, 2, 7])
+    assert load_sample(Sample("", (), "video/clip", str(root)))["video"].seconds is None
+
+
+# ------------------------------------------------------------------------------------------------- the Hub's own cache
+
+
+def test_a_snapshot_of_the_hubs_cache_holds_its_files(tmp_path: Path) -> None:
+    rows = [{"qry": "<|image_1|>", "qry_image_path": "images/a.png", "pos_text": "p"}]
+    files = {"images/a.png": _png(), "clip/1.png": _png(), "clip/2.png": _png()}
+    snapshot = hub_snapshot(tmp_path, {**files, "train.jsonl": json.dumps(rows[0]).encode()})
+    link = tmp_path / "data"
+    link.symlink_to(snapshot)
+    for root in (snapshot, link):
+        (pair,) = load_pairs(str(root / "train.jsonl"), media_root=str(root))
+        assert load_sample(pair.query)["images"][0].size == (40, 30)
+        assert load_pairs(str(root))[0].query.images == ("images/a.png",)
+        assert open_image("a.png", root / "images").size == (40, 30)
+        assert len(open_video("clip", root)) == 2
+        assert resolve_media_path("images/a.png", root).name == "a.png"  # and not a blob's digest
+    with pytest.raises(MediaError, match=r"images/b\.png.* cannot be decoded"):
+        blob = (snapshot / "images/a.png").resolve()
+        (blob.parent / "b").write_bytes(_png()[:900])
+        (snapshot / "images/b.png").symlink_to("../../../blobs/b")
+        open_image("images/b.png", snapshot)
+
+
+def test_a_snapshot_leads_nowhere_else(tmp_path: Path) -> None:
+    snapshot = hub_snapshot(tmp_path, {"a.png": _png()})
+    other = hub_snapshot(tmp_path, {"b.png": _png()}, "datasets--me--other")
+    (tmp_path / "secret.png").write_bytes(_png())
+    (snapshot / "other.png").symlink_to((other / "b.png").resolve())
+    (snapshot / "secret.png").symlink_to(tmp_path / "secret.png")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main.png").write_bytes(_png())
+    (snapshot / "refs.png").symlink_to("../../refs/main.png")
+    plain = tmp_path / "snapshots" / "one"  # no folder of the Hub's cache
+    plain.mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "c").write_bytes(_png())
+    (plain / "c.png").symlink_to("../../blobs/c")
+    for name, root in (("other.png", snapshot), ("secret.png", snapshot), ("refs.png", snapshot), ("c.png", plain)):
+        with pytest.raises(MediaError, match="is a link that leads out"):
+            open_image(name, root)

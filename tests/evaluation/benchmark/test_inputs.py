@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import base64
+import io
 import logging
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
+from datasets import Image as HubImage
 from evaluation_helpers import make_row, write_benchmark, write_jsonl
+from helpers import hub_snapshot, picture
+from huggingface_hub import constants
 from PIL import Image
 
 from llave_hf.evaluation.benchmark.collection import TaskInputs, collect_inputs
 from llave_hf.evaluation.benchmark.fields import BenchmarkError
 from llave_hf.evaluation.benchmark.inputs import DistinctInputs
 from llave_hf.evaluation.benchmark.loading import load_benchmark
+from llave_hf.evaluation.benchmark.raw import RawInput
 from llave_hf.evaluation.benchmark.rows import RowReader
 
 MARK = "<|image_1|>\nRepresent the given image.\n"
@@ -163,3 +170,86 @@ def test_half_a_character_is_named_with_its_row(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "eval" / "A.jsonl", [make_row("q", ["a"]), make_row("q", ["a", "\ud83d x"])])
     with pytest.raises(BenchmarkError, match=r"A, row 1: .*half a character"):
         collect(path)
+
+
+# ------------------------------------------------------------------------------------------------- forms of a picture
+
+
+def encoded(kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    picture().save(stream, kind)
+    return stream.getvalue()
+
+
+def data_uri() -> str:
+    return "data:image/png;base64," + base64.b64encode(encoded()).decode()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_rows_may_hold_their_pictures(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hub"))
+    content = encoded(kind)
+    for value in (content, {"bytes": content, "path": "name.png"}, {"bytes": content, "path": None}):
+        candidates = [value, {"bytes": encoded("PNG"), "path": None} if isinstance(value, dict) else encoded("PNG")]
+        row = make_row(MARK, [MARK, MARK], image=value, target_images=candidates)
+        inputs, (task,) = collect(write_benchmark(tmp_path, {"A": [row]}))
+        assert inputs.load(int(task.queries[0]))["image"].size == (40, 30)
+        assert len(inputs) == (1 if kind == "PNG" else 2)
+
+
+def test_what_datasets_writes_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hub"))
+    path = write_benchmark(tmp_path, {"A": [make_row(MARK, ["a", "b"], image="x")]})
+    rows = Dataset.from_list([{**make_row(MARK, ["a", "b"]), "qry_img_path": picture()}])
+    assert isinstance(rows.features["qry_img_path"], HubImage)
+    rows.to_parquet(tmp_path / "eval" / "A" / "test-00000-of-00001.parquet")
+    inputs, (task,) = collect(path)
+    assert inputs.load(int(task.queries[0]))["image"].size == (40, 30)
+
+
+def test_data_uris_need_no_folder(tmp_path: Path) -> None:
+    path = write_benchmark(
+        tmp_path, {"A": [make_row(MARK, ["a", MARK], image=data_uri(), target_images=["", data_uri()])]}
+    )
+    inputs, (task,) = collect(path)
+    assert inputs.load(int(task.queries[0]))["image"].size == (40, 30)
+    assert inputs.content_keys(task.queries).shape == (1, 2)
+    alone = DistinctInputs(None)
+    alone.add(RawInput("q", (data_uri(),), "").within("folder"), "A, row 0")
+    alone.check_media()
+    assert alone.load(0)["image"].size == (40, 30)
+
+
+def test_pictures_that_cannot_be_kept_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hub"))
+    for value, message in ((b"words", "the bytes begin with b'words'"), ({"bytes": None, "path": None}, "neither")):
+        with pytest.raises(BenchmarkError, match=f"A, row 0: qry_img_path: .*{message}"):
+            collect(write_benchmark(tmp_path, {"A": [make_row(MARK, ["a", "b"], image=value)]}))
+
+
+def test_hidden_files_are_neither_rows_nor_frames(tmp_path: Path) -> None:
+    for name in ("clip", "empty"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "._0.png").write_bytes(b"\x00\x05\x16\x07")
+    picture().save(tmp_path / "clip" / "0.png")
+    path = write_benchmark(tmp_path, {"A": [make_row(MARK, ["a", "b"], image="clip")]})
+    folder = tmp_path / "eval" / "A" / "test"
+    folder.mkdir()
+    (tmp_path / "eval" / "A" / "test-00000-of-00001.parquet").rename(folder / "0.parquet")
+    (folder / "._0.parquet").write_bytes(b"\x00\x05\x16\x07")
+    inputs, (task,) = collect(path)
+    assert len(inputs.load(int(task.queries[0]))["video"]) == 1
+    with pytest.raises(BenchmarkError, match="empty holds no frame"):
+        collect(write_benchmark(tmp_path, {"B": [make_row(MARK, ["a", "b"], image="empty")]}))
+
+
+def test_a_benchmark_in_the_hubs_cache(tmp_path: Path) -> None:
+    path = write_benchmark(tmp_path / "own", {"A": [make_row(MARK, ["a", "b"], image="images/p.png")]})
+    names = ["benchmark.yaml", "eval/A/test-00000-of-00001.parquet"]
+    files = {name: (path.parent / name).read_bytes() for name in names} | {"images/p.png": encoded()}
+    snapshot = hub_snapshot(tmp_path, files)
+    inputs, (task,) = collect(snapshot / "benchmark.yaml")
+    assert inputs.load(int(task.queries[0]))["image"].size == (40, 30)
+    (tmp_path / "linked.yaml").symlink_to(path)  # what a file names lies beside the link
+    with pytest.raises(BenchmarkError, match="source 'eval' is neither an existing folder"):
+        collect(tmp_path / "linked.yaml")

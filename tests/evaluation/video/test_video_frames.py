@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import picture, write_video
+from helpers import hub_snapshot, picture, write_video
 
 from llave_hf.evaluation.video import frames as video_frames
 from llave_hf.evaluation.video.frames import check_video, read_samples
@@ -85,3 +85,25 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
     for name in ("empty", "text.mp4", "cut.mp4"):
         with pytest.raises(MediaError, match=name):
             check_video(tmp_path / name)
+
+
+def test_hidden_files_are_no_frames_and_a_snapshots_links_are(tmp_path: Path) -> None:
+    picture(8, 8).save(tmp_path / "frame.png")
+    content = (tmp_path / "frame.png").read_bytes()
+    files = {f"clip/{number}.png": content for number in range(3)}
+    snapshot = hub_snapshot(tmp_path, {**files, "clip/._1.png": b"\x00\x05\x16\x07", "clip/.DS_Store": b"x"})
+    check_video(snapshot / "clip")
+    (frames,) = read_samples(snapshot / "clip", lambda timeline: [range(timeline.total)])
+    assert len(frames) == 3 and frames.seconds is None
+
+
+def test_samples_have_the_frames_own_times(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", range(0, 250, 5))
+    one, two = read_samples(video, lambda timeline: [[0, 10], [5]])
+    assert one.seconds == pytest.approx([0, 1]) and two.seconds == pytest.approx([0.5])
+    frames = [picture(16, 12, seed=seed) for seed in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[500, 4000, 100])
+    check_video(tmp_path / "a.gif")
+    protocol = PROTOCOLS["clip4clip"]
+    (clip,) = read_samples(tmp_path / "a.gif", lambda timeline: [protocol.indices(timeline, 8)])
+    assert clip.seconds == pytest.approx([0, 0.5, 4.5])

@@ -1,7 +1,8 @@
 """`format: mmeb`, the default: `qry_text, qry_img_path, tgt_text[], tgt_img_path[]`, prompts included.
 
-The answer is candidate 0. Extensions: a picture path may be a list (several pictures), and the optional columns
-`qry_video_path` and `tgt_video_path[]` name videos. No other file knows the words qry and tgt of these rows.
+The answer is candidate 0. Extensions: a picture path may be a list (several pictures), a data URI, or the picture
+itself (bytes, or the Hub's structure of `bytes` and `path`); the optional columns `qry_video_path` and
+`tgt_video_path[]` name videos. No other file knows the words qry and tgt of these rows.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llave_hf.evaluation.benchmark.fields import BenchmarkError, Settings
+from llave_hf.evaluation.benchmark.pictures import PictureError, is_picture, store_picture
 from llave_hf.evaluation.benchmark.raw import EvalRow, RawInput, TaskRows
 
 from .base import Format, Tables
@@ -53,19 +55,8 @@ def parse_row(row: Mapping[str, Any], where: str) -> EvalRow:
         raise BenchmarkError(f"{where}: tgt_text is empty: a query needs candidates, the answer first.")
     images = _side_list(row, "tgt_img_path", len(texts), where)
     videos = _side_list(row, "tgt_video_path", len(texts), where)
-    query = RawInput(
-        _text(row["qry_text"], f"{where}: qry_text"),
-        _paths(row["qry_img_path"], f"{where}: qry_img_path"),
-        _text(row.get("qry_video_path"), f"{where}: qry_video_path"),
-    )
-    candidates = [
-        RawInput(
-            _text(text, f"{where}: tgt_text"),
-            _paths(image, f"{where}: tgt_img_path"),
-            _text(video, f"{where}: tgt_video_path"),
-        )
-        for text, image, video in zip(texts, images, videos, strict=True)
-    ]
+    query = _side(row["qry_text"], row["qry_img_path"], row.get("qry_video_path"), "qry", where)
+    candidates = [_side(*parts, "tgt", where) for parts in zip(texts, images, videos, strict=True)]
     for side, name in ((query, "query"), (candidates[0], "answer (candidate 0)")):
         if side.empty:
             raise BenchmarkError(f"{where}: the {name} has no text, picture or video: remove the row or fill it.")
@@ -101,8 +92,24 @@ def _text(value: Any, where: str) -> str:
     raise BenchmarkError(f"{where} must be text, not {value!r:.80}.")
 
 
-def _paths(value: Any, where: str) -> tuple[str, ...]:
-    if isinstance(value, list):
-        return tuple(path for item in value if (path := _text(item, where)))
-    path = _text(value, where)
-    return (path,) if path else ()
+def _side(text: Any, images: Any, video: Any, side: str, where: str) -> RawInput:
+    paths, stored = _pictures(images, f"{where}: {side}_img_path")
+    return RawInput(
+        _text(text, f"{where}: {side}_text"), paths, _text(video, f"{where}: {side}_video_path"), stored=stored
+    )
+
+
+def _pictures(value: Any, where: str) -> tuple[tuple[str, ...], bool]:
+    """Paths, and whether they lie in the picture store: where the row has the pictures themselves."""
+    paths, kept = [], set()
+    for entry in value if isinstance(value, list) else [value]:
+        try:
+            path, stored = store_picture(entry) if is_picture(entry) else (_text(entry, where), False)
+        except PictureError as error:
+            raise BenchmarkError(f"{where}: {error}") from error
+        if path:
+            paths.append(path)
+            kept.add(stored)
+    if len(kept) > 1:
+        raise BenchmarkError(f"{where} has pictures and paths of pictures: give one kind in a list.")
+    return tuple(paths), kept == {True}
