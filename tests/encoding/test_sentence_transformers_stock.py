@@ -328,14 +328,14 @@ def test_two_processes(own: SentenceTransformer, plain: Plain) -> None:
         ({"image": picture(), "caption": "x"}, r"unrecognized modality keys: \['caption'\]"),
         ({"audio": "a.wav"}, "[Mm]odality 'audio'|type 'audio'"),
         (np.zeros((20, 20), dtype=np.uint8), "[Mm]odality 'audio'|type 'audio'"),  # two dimensions mean sound
-        (np.zeros((20, 20, 3), dtype=np.float32), "dtype float32 .*a picture is an array of uint8"),
-        (torch.zeros(3, 20, 20), "dtype float32 .*a picture is an array of uint8"),
-        ({"image": b"GIF89a"}, "a picture is an array of uint8"),
+        (np.full((20, 20, 3), 2, dtype=np.float32), "dtype float32 .*floats go from 0 to 1"),
+        (torch.zeros(3, 20, 20, dtype=torch.long), "dtype int64 .*a picture is an array of uint8"),
+        ({"image": b"GIF89a"}, "what 6 bytes hold is no readable picture"),
         ({"image": None}, "a part of type 'image' without 'image'"),
         ({"image": "missing.png"}, r"missing\.png does not exist"),
         ({"video": "missing.mp4"}, r"missing\.mp4 does not exist"),
         ({"video": ["missing.png", "missing.png"]}, "2 videos; a sample takes one"),
-        ("data:image/png;base64,xx", "only local files are opened"),
+        ("data:image/png;base64,xx", "base64,xx is no readable picture"),
     ],
 )
 def test_what_cannot_be_embedded_is_named(stock: SentenceTransformer, entry: Any, message: str) -> None:

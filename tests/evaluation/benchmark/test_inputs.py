@@ -208,9 +208,8 @@ def test_what_datasets_writes_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_data_uris_need_no_folder(tmp_path: Path) -> None:
-    path = write_benchmark(
-        tmp_path, {"A": [make_row(MARK, ["a", MARK], image=data_uri(), target_images=["", data_uri()])]}
-    )
+    row = make_row(MARK, ["a", MARK], image=data_uri(), target_images=["", data_uri()])
+    path = write_benchmark(tmp_path, {"A": [row]})
     inputs, (task,) = collect(path)
     assert inputs.load(int(task.queries[0]))["image"].size == (40, 30)
     assert inputs.content_keys(task.queries).shape == (1, 2)
