@@ -108,8 +108,9 @@ def _of_structure(source: Mapping[str, Any]) -> Medium | None:
     if content is None and not path:
         raise MediaError("a picture or video has neither bytes nor a path; complete the data.")
     medium = medium_of(path if content is None else content)
-    named = content is not None and medium is not None and path
-    return Medium(os.fsdecode(path), content=medium.content) if named and medium else medium
+    if content is None or medium is None or not path:
+        return medium
+    return Medium(os.fsdecode(path), content=medium.content)
 
 
 def _of_file(file: Any) -> Medium:
