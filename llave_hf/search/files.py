@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from llave_hf.data.folders import FolderWalk
 from llave_hf.data.media import is_inside
 from llave_hf.encoding.content_keys import file_digest
 from llave_hf.errors import UserError
@@ -63,7 +63,7 @@ def list_files(root: Path, include: Sequence[str] = (), exclude: Sequence[str] =
     if not root.is_dir():
         raise UserError(f"{root} is no folder; name one that holds texts, pictures or videos.")
     listing, home = Listing(), root.resolve()
-    for path in _Walk(home, listing.left_out).files(root):
+    for path in FolderWalk(root, listing.left_out):
         relative = path.relative_to(root).as_posix()
         reason = _reason(relative, include, exclude)
         if reason is None and path.is_symlink() and not is_inside(path.resolve(), home):
@@ -78,44 +78,6 @@ def list_files(root: Path, include: Sequence[str] = (), exclude: Sequence[str] =
             continue
         listing.files.append(File(relative, state.st_size, state.st_mtime_ns))
     return listing
-
-
-class _Walk:
-    """Goes through a folder, by name, and counts the folders that it does not enter.
-
-    Args:
-        home: The folder without links.
-        left_out: Is given the counts.
-    """
-
-    def __init__(self, home: Path, left_out: Counter[str]) -> None:
-        self._home, self._left_out = home, left_out
-        self._linked: set[Path] = set()  # folders that were entered by a link
-
-    def files(self, folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-        """The files in a folder, then those of the folders in it; `above` are those on the way, without links."""
-        above |= {folder.resolve()}
-        try:
-            with os.scandir(folder) as entries:
-                found = sorted((entry.name, entry.is_symlink(), os.path.isdir(entry)) for entry in entries)
-        except OSError as error:
-            self._left_out[f"folders that cannot be read ({error.filename})"] += 1
-            return
-        yield from (Path(folder, name) for name, _, is_folder in found if not is_folder)
-        for name, is_link, is_folder in found:
-            path = Path(folder, name)
-            if is_folder and not name.startswith(".") and self._enters(path.resolve(), above, is_link):
-                yield from self.files(path, above)
-
-    def _enters(self, folder: Path, above: frozenset[Path], is_link: bool) -> bool:
-        if not folder.is_relative_to(self._home):
-            self._left_out["linked folders that lead out of the folder"] += 1
-        elif folder in above or (is_link and folder in self._linked):
-            self._left_out["linked folders that were entered already"] += 1
-        else:
-            self._linked |= {folder} if is_link else set()
-            return True
-        return False
 
 
 def _reason(path: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from llave_hf.data.folders import FolderWalk
 from llave_hf.data.media import resolve_media_path
 from llave_hf.evaluation.benchmark.fields import BenchmarkError
 from llave_hf.evaluation.benchmark.inputs import ROWS_NAMED
@@ -34,7 +35,9 @@ def find_caption_files(dataset: str, folder: Path) -> list[Path]:
     """
     pattern = re.compile(CAPTION_FILES[dataset])
     found: dict[str, list[Path]] = {}
-    for path in _walk(folder):
+    for path in FolderWalk(folder, Counter()):
+        if path.name.startswith("."):
+            continue
         place = path.relative_to(folder).as_posix()
         if pattern.fullmatch(place):
             found.setdefault(SHARD.sub("", place), []).append(path)
@@ -59,7 +62,8 @@ def find_videos(places: Mapping[str, str], folder: Path) -> dict[str, Path]:
     Raises:
         BenchmarkError: videos are missing, broken or there twice; it counts them and names the first ones.
     """
-    found = _index(places.keys(), folder)
+    left_out: Counter[str] = Counter()
+    found = _index(places.keys(), folder, left_out)
     problems = []
     for name, place in places.items():
         paths = found.get(name, [])
@@ -70,6 +74,7 @@ def find_videos(places: Mapping[str, str], folder: Path) -> dict[str, Path]:
         raise BenchmarkError(
             f"{len(problems)} of {len(places)} video(s) cannot be used (the first are named):\n  {named}\n"
             f"Videos are looked for below {folder}: complete it, or say with --videos where they lie."
+            + "".join(f" Not looked into: {count} {reason}." for reason, count in left_out.items())
         )
     return {name: path for name, (path,) in found.items()}
 
@@ -86,18 +91,12 @@ def _problem(name: str, paths: list[Path], folder: Path) -> str | None:
     return None
 
 
-def _index(names: Collection[str], folder: Path) -> dict[str, list[Path]]:
+def _index(names: Collection[str], folder: Path, left_out: Counter[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for path in _walk(folder, names):
+    for path in FolderWalk(folder, left_out, whole=names):
         name = path.name if path.is_dir() else path.stem
         if name in names and (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
-            found.setdefault(name, []).append(path)
+            known = found.setdefault(name, [])
+            if path.resolve() not in {other.resolve() for other in known}:  # by a link and without it
+                known.append(path)
     return found
-
-
-def _walk(folder: Path, wanted_folders: Collection[str] = ()) -> Iterator[Path]:
-    """Files below a folder in order, but for hidden folders; a folder of a wanted name itself, not what it holds."""
-    for parent, folders, files in os.walk(folder):
-        yield from (Path(parent, name) for name in sorted(folders) if name in wanted_folders)
-        folders[:] = sorted(name for name in folders if name not in wanted_folders and not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
