@@ -51,6 +51,7 @@ class ContentKeys:
     def _key_of_object(self, entry: Any) -> Hashable:
         if isinstance(entry, Image.Image):
             if getattr(entry, "is_animated", False):  # its other frames may differ
+                entry.load()  # here, as threads may share it
                 return "object", id(entry)
             shown = load_image(entry)
             palette = shown.getpalette() if shown.mode in ("P", "PA") else None

@@ -1,5 +1,4 @@
-"""Opens pictures and videos safely, as viewers and players show them. Self-contained: the file travels with a model to
-the Hub.
+"""Opens pictures and videos safely, as players show them. Self-contained: the file travels with a model to the Hub.
 
 Pictures and the forms of media are `media_pictures_llave`'s; this file adds videos. What a player does before it shows
 a frame is done here once: turning, and stretching of pixels that are not square.
@@ -10,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ MAX_FRAMES = 32  # LLaVE's `frames_upbound`
 _ANIMATED_STARTS = re.compile(rb"GIF8|\x89PNG|RIFF....WEBP", re.DOTALL)
 _SHORTEST_SHOWN = 10.0  # milliseconds: browsers show a frame of an animated picture that says less, or nothing, ...
 _SHOWN_INSTEAD = 100.0  # ... for so many
+_seeking = threading.Lock()  # threads that share an opened picture move one position
 # The signs of a display matrix (a, b, c, d), which takes a pixel (x, y) to (ax + cy, bx + dy), y downwards.
 _TURNS = {
     (0, 1, -1, 0): Image.Transpose.ROTATE_270,
@@ -247,11 +248,12 @@ def _decode_opened(
     name = getattr(picture, "filename", "") or "a PIL image"
     if not getattr(picture, "is_animated", False):
         raise MediaError(f"a video is given as one still picture ({name}); give a clip, or a list of pictures.")
-    place = picture.tell()
-    try:
-        return _decode_animated(picture, name, choose)
-    finally:
-        picture.seek(place)
+    with _seeking:
+        place = picture.tell()
+        try:
+            return _decode_animated(picture, name, choose)
+        finally:
+            picture.seek(place)
 
 
 def _decode_animated(

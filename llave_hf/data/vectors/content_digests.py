@@ -43,7 +43,7 @@ class ContentDigests:
         for path in sample.images:
             digest.update(b"upright image" + self._media(path, sample.media_root))
         if sample.video is not None:
-            digest.update(b"video" + self._reading + self._media(sample.video, sample.media_root))
+            digest.update(b"played video" + self._reading + self._media(sample.video, sample.media_root))
         return digest.digest()
 
     def _media(self, path: str, media_root: str | None) -> bytes:
