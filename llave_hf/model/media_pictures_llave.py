@@ -13,6 +13,7 @@ import io
 import os
 import re
 import struct
+import sys
 import threading
 import urllib.parse
 from collections.abc import Collection, Mapping, Set
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -91,7 +91,8 @@ def medium_of(source: Any) -> Medium | None:
     if isinstance(source, (str, os.PathLike)):
         name = os.fsdecode(source)
         if is_data_uri(name):
-            return Medium(_shortened(name), content=_decoded_uri(name))
+            shown = name if len(name) <= 48 else f"{name[:45]}..."
+            return Medium(shown, content=_decoded_uri(name, shown))
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", name):
             raise MediaError(f"{name[:100]} is an address; only local files are opened: download it first.")
         return Medium(name, path=name)
@@ -142,14 +143,10 @@ def is_data_uri(text: str) -> bool:
     return text[:5].lower() == "data:"
 
 
-def _shortened(uri: str) -> str:
-    return uri if len(uri) <= 48 else f"{uri[:45]}..."
-
-
-def _decoded_uri(uri: str) -> bytes:
+def _decoded_uri(uri: str, name: str) -> bytes:
     head, comma, data = uri.partition(",")
     if not comma:
-        raise MediaError(f"{_shortened(uri)} is no data URI; write data:image/png;base64, and the data.")
+        raise MediaError(f"{name} is no data URI; write data:image/png;base64, and the data.")
     content = urllib.parse.unquote_to_bytes(data)
     if not head.lower().rstrip().endswith(";base64"):
         return content
@@ -157,7 +154,7 @@ def _decoded_uri(uri: str) -> bytes:
     try:
         return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except binascii.Error as error:
-        raise MediaError(f"{_shortened(uri)} is no base64 ({error}); the data URI is truncated or broken.") from error
+        raise MediaError(f"{name} is no base64 ({error}); the data URI is truncated or broken.") from error
 
 
 def as_sequence(value: Any) -> list[Any] | None:
@@ -166,10 +163,15 @@ def as_sequence(value: Any) -> list[Any] | None:
         return list(value)
     if isinstance(value, np.ndarray):
         return list(value) if value.dtype.kind in "OUS" and value.ndim else None
-    single = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Set, Image.Image, torch.Tensor)
-    if isinstance(value, single) or not isinstance(value, Collection) or not hasattr(value, "__getitem__"):
+    single = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Set, Image.Image)
+    if isinstance(value, single) or _is_tensor(value) or not hasattr(value, "__getitem__"):
         return None
-    return list(value)
+    return list(value) if isinstance(value, Collection) else None
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")  # where nobody has imported it, nothing is a tensor
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def load_image(source: Any) -> Image.Image:
@@ -255,15 +257,12 @@ def undecodable(name: str, error: BaseException) -> MediaError:
 
 
 def _finished(image: Image.Image, name: str) -> Image.Image:
+    check_size(image.size, name)
     try:
-        check_size(image.size, name)
         image.load()
-        turn = _turn(image)
-        shown = _eight_bits(image, name)
-    except MediaError:
-        raise
     except PILLOW_ERRORS as error:
         raise undecodable(name, error) from error
+    turn, shown = _turn(image), _eight_bits(image, name)
     if turn is None:
         return shown
     turned = shown.transpose(turn)
@@ -340,9 +339,9 @@ def _of_32_bits(levels: np.ndarray, image: Image.Image, name: str) -> np.ndarray
 
 def _from_array(source: Any) -> Image.Image:
     name = f"an array of type {type(source).__name__}"
-    if isinstance(source, torch.Tensor):
+    if _is_tensor(source):
         tensor = source.detach().cpu()
-        pixels = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        pixels = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     elif hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
         pixels = np.asarray(source)
     else:
