@@ -16,6 +16,7 @@ from PIL import Image
 from llave_hf.model.media_llave import MAX_FRAMES, MediaError, load_frames, load_image
 
 from .samples import Sample
+from .stored.pictures import StoredPicture
 
 ADDRESS_PATTERN = r"^(?:[a-zA-Z][a-zA-Z0-9+.-]*://|data:|file:)"
 
@@ -83,12 +84,18 @@ def is_address(path: str) -> bool:
     return re.match(ADDRESS_PATTERN, path) is not None
 
 
-def open_image(path: str, media_root: str | os.PathLike[str] | None) -> Image.Image:
-    """The picture at a path, decoded, in its own mode (transparency is the processor's business).
+def open_image(path: str | StoredPicture, media_root: str | os.PathLike[str] | None) -> Image.Image:
+    """The picture at a path or in a file of rows, decoded, in its own mode (transparency is the processor's business).
 
     Raises:
         MediaError: See `resolve_media_path` and `media_llave.load_image`.
     """
+    if isinstance(path, StoredPicture):
+        content = path.read()
+        try:
+            return load_image(content)
+        except MediaError as error:
+            raise MediaError(f"{path}: {error}") from error
     return load_image(resolve_media_path(path, media_root))
 
 

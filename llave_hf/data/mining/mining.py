@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from llave_hf.data.described.names import NEGATIVE_HARDNESS
 from llave_hf.data.pairs import TaskRows
-from llave_hf.data.rows.labels import NEGATIVE_HARDNESS
 from llave_hf.data.samples import Pair, Sample
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache
 
