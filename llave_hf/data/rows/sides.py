@@ -33,7 +33,8 @@ def check_fields(fields: pa.Schema, spec: SourceSpec, where: str) -> None:
         check_columns(fields, where, spec.ignore)
     else:
         _check_described(fields.names, description, where)
-    tell_unread(fields.names, spec.columns(), where, spec.ignore)
+    own = [field.name for field in fields if not field.metadata]
+    tell_unread(own, spec.columns(), spec.path, spec.ignore)
 
 
 def _check_described(names: list[str], description: Description, where: str) -> None:

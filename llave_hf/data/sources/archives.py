@@ -11,18 +11,18 @@ import os
 import tarfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
 from llave_hf.data.stored.columns import PLACES
 from llave_hf.data.stored.pictures import StoredPicture, content_digest
-from llave_hf.data.stored.reading import read_range
 
 from .texts import first_fault, no_half_characters
 
 KEY = "__key__"
 IMAGE = "image"
+ALIAS = "alias"  # marks a field whose content is read under another name
 JSON = ("json", "jsn")
 PICTURES = frozenset({"png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm"})
 Span = tuple[int, int]  # first byte, number of bytes
@@ -129,22 +129,34 @@ def read_archive(
         ValueError: See [`samples_of`]; or a field cannot be decoded.
     """
     columns: dict[str, list[Any]] = {KEY: []}
-    fields: dict[str, pa.DataType] = {}
-    for number, sample in enumerate(samples_of(file, start)):
-        if number == rows:
-            break
-        row: dict[str, Any] = {KEY: sample.key, **_pictures(file, sample, first_row + number, wanted, with_digests)}
-        for suffix in sample.spans:
-            if suffix.lower() in JSON or suffix in wanted:
-                row |= _fields(file, sample, suffix, row)
-            fields.setdefault(suffix, PLACES if suffix.lower() in PICTURES else pa.large_string())
-        fields |= {name: pa.large_string() for name in row if name not in fields}
-        for name in (row.keys() & set(wanted)) - columns.keys():
-            columns[name] = [None] * number
-        for name, values in columns.items():
-            values.append(row.get(name))
+    fields: dict[str, pa.Field] = {}
+    with open(file, "rb") as contents:
+        for number, sample in enumerate(samples_of(file, start)):
+            if number == rows:
+                break
+            row: dict[str, Any] = {
+                KEY: sample.key,
+                **_pictures(file, sample, first_row + number, wanted, with_digests),
+            }
+            for suffix in sample.spans:
+                if suffix.lower() in JSON or (suffix in wanted and suffix.lower() not in PICTURES):
+                    row |= _fields(contents, file, sample, suffix, row)
+            for name in (*row, *sample.spans):
+                if name not in fields:
+                    fields[name] = _field(name, wanted)
+            for name in (row.keys() & set(wanted)) - columns.keys():
+                columns[name] = [None] * number
+            for name, values in columns.items():
+                values.append(row.get(name))
     made = {name: _array(file, name, values, first_row) for name, values in columns.items()}
-    return pa.table(made), pa.schema(fields)
+    return pa.table(made), pa.schema(list(fields.values()))
+
+
+def _field(name: str, wanted: Collection[str]) -> pa.Field:
+    """What a column is; those whose content is read under another name are no column of their own."""
+    picture = name.lower() in PICTURES or name == IMAGE
+    other = name in (KEY, IMAGE) or name.lower() in JSON or (picture and IMAGE in wanted)
+    return pa.field(name, PLACES if picture else pa.large_string(), metadata={ALIAS: ""} if other else None)
 
 
 def _pictures(
@@ -163,10 +175,12 @@ def _pictures(
     return row
 
 
-def _fields(file: str, sample: Member, suffix: str, row: dict[str, Any]) -> dict[str, Any]:
+def _fields(contents: IO[bytes], file: str, sample: Member, suffix: str, row: dict[str, Any]) -> dict[str, Any]:
     from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
-    content = read_range(file, *sample.spans[suffix])
+    first, size = sample.spans[suffix]
+    contents.seek(first)
+    content = contents.read(size)
     try:
         value = WebDataset.DECODERS[suffix.lower()](content)
     except KeyError as error:
