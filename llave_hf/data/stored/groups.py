@@ -78,7 +78,7 @@ def _group(file: str, stamp: str, group: int, column: str) -> pa.ChunkedArray:
     try:
         return _kept_group(file, stamp, group, column)
     except OSError as error:  # no room on the disk, or a folder that may not be written to
-        _tell_of_no_room(f"{kept_groups()}: {error}")
+        _tell_of_no_room(f"{kept_groups()} ({error.strerror})")
         return _small_group(file, stamp, group, column)
 
 
@@ -129,4 +129,6 @@ def _stamp(file: str) -> str:
 
 @functools.cache
 def _tell_of_no_room(reason: str) -> None:
-    logger.warning("Row groups cannot be kept in %s. Pictures are read more slowly; set HF_HOME elsewhere.", reason)
+    logger.warning(
+        "Row groups cannot be kept in %s: pictures are read more slowly. Make room, or set HF_HOME.", reason
+    )
