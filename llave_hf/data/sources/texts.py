@@ -118,7 +118,7 @@ def check_texts(table: pa.Table, file: str, first_row: int = 0) -> pa.Table:
             try:
                 chunk.validate(full=True)
             except pa.ArrowInvalid as error:
-                row = next((row for row in range(len(chunk)) if not _is_valid(chunk.slice(row, 1))), 0)
+                row = next((row for row in range(len(chunk)) if not _is_valid(chunk.take(pa.array([row])))), 0)
                 raise ValueError(
                     f"{file}, row {start + row}, column {name!r} has half a character (a lone surrogate) or another "
                     f"encoding than UTF-8 ({error}); correct it."
