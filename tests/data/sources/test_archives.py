@@ -157,7 +157,7 @@ def test_broken_archives_are_named(tmp_path: Path, load: Callable[..., Any]) -> 
     with pytest.raises(ValueError, match=r"cut.tar is broken behind 'sub.dir/0000.txt'"):
         opened(cut, load)
     cut.write_bytes(b"no archive at all" * 100)
-    with pytest.raises(ValueError, match="cut.tar is no tar archive"):
+    with pytest.raises(ValueError, match=r"cut.tar is no tar archive"):
         opened(cut, load)
     with gzip.open(tmp_path / "c.tar.gz", "wb") as packed:
         packed.write(content)
