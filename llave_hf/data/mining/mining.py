@@ -237,5 +237,14 @@ def mined_columns(
     return columns
 
 
+def known_columns(task: TaskRows, index: int) -> dict[str, Any]:
+    """A row's query and positive in MMEB's columns."""
+    row: dict[str, Any] = {}
+    for side, role, text in ((task.query, "qry", "qry"), (task.positive, "pos", "pos_text")):
+        written, images, video = _raw(side, index)
+        row |= {text: written, f"{role}_image_path": images, f"{role}_video_path": video}
+    return row
+
+
 def _raw(side: Any, number: int) -> tuple[str, list[str], str]:
     return side.text[number].as_py(), side.images[number].as_py(), side.video[number].as_py()
