@@ -49,10 +49,10 @@ def test_a_recipe_and_the_command_line_describe_columns(entries: str, tmp_path: 
 
 def test_the_doctor_reads_descriptions(entries: str, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, per_device_train_batch_size=2)
-    found = [str(one.text) for one in examine(load_recipe(recipe, ["--train_data", entries]), fast=True)]
+    found = [str(one.text) for one in examine(str(recipe), ["--train_data", entries], fast=True, tflops=100.0)]
     assert any("pages: 8 samples with pictures or videos opened" in text for text in found)
     wrong = entries.replace("{caption}", "{captoin}")
-    found = [str(one.text) for one in examine(load_recipe(recipe, ["--train_data", wrong]), fast=True)]
+    found = [str(one.text) for one in examine(str(recipe), ["--train_data", wrong], fast=True, tflops=100.0)]
     assert any("query: text: there is no column 'captoin'" in text and "'caption'" in text for text in found)
 
 
@@ -63,5 +63,5 @@ def test_the_doctor_names_half_a_character_in_a_stream(tmp_path: Path) -> None:
     recipe = write_recipe(
         tmp_path, train_data=str(tmp_path / "t.jsonl"), streaming=True, per_device_train_batch_size=2
     )
-    found = [str(one.text) for one in examine(load_recipe(recipe), fast=True)]
+    found = [str(one.text) for one in examine(str(recipe), fast=True, tflops=100.0)]
     assert any("t.jsonl, row 5, column 'qry'" in text and "half a character" in text for text in found)
