@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from datasets.table import embed_table_storage
 from PIL import Image
 
 from llave_hf.data import load_pairs, load_sample, stream_pairs
@@ -44,6 +45,11 @@ class Colours:
         return np.stack([np.cos(levels), np.sin(levels)], axis=1).astype(np.float32)
 
 
+def as_pushed(rows: datasets.Dataset) -> datasets.Dataset:
+    """The rows as `push_to_hub` writes them: with the files' bytes."""
+    return rows.with_format("arrow").map(embed_table_storage, batched=True).with_format(None)
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
@@ -53,13 +59,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.new("RGB", (8, 8), (level * 20, 0, 0)).save(paths[-1])
     captions = [f"picture {level}" for level in range(4)]
     rows = datasets.Dataset.from_dict({"caption": captions, "picture": paths})
-    rows = rows.cast_column("picture", datasets.Image())
+    rows = as_pushed(rows.cast_column("picture", datasets.Image()))
     for name in ("train.parquet", "eval/Described/test.parquet"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         rows.to_parquet(tmp_path / name)
     questions = {"qry_text": [""] * 4, "qry_img_path": paths}
     questions |= {"tgt_text": [[captions[level], "9"] for level in range(4)], "tgt_img_path": [["", ""]] * 4}
-    mmeb = datasets.Dataset.from_dict(questions).cast_column("qry_img_path", datasets.Image())
+    mmeb = as_pushed(datasets.Dataset.from_dict(questions).cast_column("qry_img_path", datasets.Image()))
     (tmp_path / "eval/Mmeb").mkdir()
     mmeb.to_parquet(tmp_path / "eval/Mmeb/test.parquet")
     for path in paths:
