@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from llave_hf.data.described import fields
+from llave_hf.data.described.fields import nearest as nearest
 from llave_hf.errors import UserError
 
 
