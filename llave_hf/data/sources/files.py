@@ -21,8 +21,8 @@ from llave_hf.data.stored.columns import fields_of, parquet_places, pictures_of,
 from .archives import read_archive
 from .texts import check_texts, first_fault, no_half_characters, read_csv, utf8_lines, utf8_text
 
-TABLE_SUFFIXES = (".parquet", ".jsonl", ".csv")
-DATA_SUFFIXES = (*TABLE_SUFFIXES, ".json", ".tar")
+DATA_SUFFIXES = (".parquet", ".jsonl", ".tar", ".csv", ".json")
+_BESIDE = (".csv", ".json")  # beside files of the others, they describe the data
 _SHARD = re.compile(r"[-_.]?\d+-of-\d+.*$")  # train-00000-of-00002-1a2b.parquet is a file of the split "train"
 _NUMBER = re.compile(r"[-_.]?\d+$")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -33,12 +33,13 @@ _TRAINING_SPLITS = ("original", "train")  # MMEB's paper split, and everybody's 
 def data_files(folder: Path) -> dict[str, list[Path]]:
     """The files of rows in a folder, sorted, by split: the name up to the shard's number.
 
-    Beside other tables and archives, a .json file is taken for a description of the data and left out.
+    Beside other files of rows, a .csv or .json file is taken for a description of the data and left out.
     """
     splits: dict[str, list[Path]] = {}
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if e.name.endswith(DATA_SUFFIXES) and not e.name.startswith("."))
-    tables = [name for name in names if not name.endswith(".json")]
+    tables = [name for name in names if not name.endswith(_BESIDE)]
+    tables = tables or [name for name in names if not name.endswith(".json")]
     for name in tables or names:
         if name not in _NOT_ROWS:
             splits.setdefault(_split(name), []).append(folder / name)
