@@ -20,6 +20,7 @@ from llave_hf.data.samples import Sample
 from llave_hf.data.stored import groups
 from llave_hf.data.stored.pictures import StoredPicture
 from llave_hf.data.vectors.content_digests import ContentDigests
+from llave_hf.training.recovery.bad_samples import TracedCollator
 
 ENTRY = {"query": "{caption}", "positive": {"image": "picture"}}
 COUNT = 7
@@ -227,3 +228,17 @@ def test_equal_bytes_in_two_rows_are_one_sample(tmp_path: Path, tiny: tuple[Llav
     assert first == second != third
     assert batch["document_index"][0] == batch["document_index"][1] != batch["document_index"][2]
     assert sum(len(one["input_ids"]) for one in batch["micro_batches"]) == 5
+
+
+def test_a_run_that_passes_over_bad_pictures_names_their_places(
+    tmp_path: Path, tiny: tuple[LlaveModel, LlaveProcessor]
+) -> None:
+    rows = {"caption": ["a", "b"], "picture": [stored(0), {"bytes": b"no picture", "path": None}]}
+    hub_rows(rows, ["picture"]).to_parquet(tmp_path / "t.parquet")
+    pairs = load_pairs([{"path": str(tmp_path / "t.parquet"), **ENTRY}])
+    collator = TracedCollator(LlaveCollator(tiny[1]), pairs, skip=True, unusable={1: "another sample"})
+    batch = collator([pairs[0], pairs[1]])
+    (report,) = json.loads(json.dumps(batch["bad_samples"]))
+    assert (report["row"], report["role"]) == (1, "positive")
+    assert report["files"] == [f"{tmp_path}/t.parquet, row 1, column 'picture'"]
+    assert batch["document_ids"][0] == batch["document_ids"][1]
