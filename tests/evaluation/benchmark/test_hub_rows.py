@@ -84,4 +84,4 @@ def test_it_trains(root: Path) -> None:
 def test_it_evaluates(root: Path) -> None:
     (root / "b.yaml").write_text(BENCHMARK)
     results = evaluate_benchmark(Colours(), str(root / "b.yaml"), model_revision="1")
-    assert {name: task["score"] for name, task in results["tasks"].items()} == {"Described": 100.0, "Mmeb": 100.0}
+    assert {one.task.name: one.to_dict()["precision_at_1"] for one in results.tasks} == {"Described": 1.0, "Mmeb": 1.0}
