@@ -18,6 +18,7 @@ from llave_hf.model.media_llave import MAX_FRAMES, Clip, MediaError, frame_files
 from llave_hf.model.media_pictures_llave import is_data_uri
 
 from .samples import Sample
+from .stored.pictures import StoredPicture
 
 ADDRESS_PATTERN = r"^(?:[a-zA-Z][a-zA-Z0-9+.-]*://|file:)"
 _HUB_REPOSITORY = re.compile(r"(?:models|datasets|spaces)--.+")  # a folder of the Hub's cache
@@ -133,6 +134,12 @@ def open_image(source: Any, media_root: str | os.PathLike[str] | None) -> Image.
     Raises:
         MediaError: See `resolve_media_path` and `media_llave.load_image`.
     """
+    if isinstance(source, StoredPicture):
+        content = source.read()
+        try:
+            return load_image(content)
+        except MediaError as error:
+            raise MediaError(f"{source}: {error}") from error
     return load_image(locate(source, media_root))
 
 

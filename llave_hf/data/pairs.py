@@ -1,8 +1,10 @@
-"""Training rows in MMEB's schema, from the Hub or from disk, as pairs.
+"""Training rows from the Hub or from disk, as pairs.
 
-A row has `qry, qry_image_path, pos_text, pos_image_path` and, if it likes, `neg_text, neg_image_path` and a
-`*_video_path` for each role. A picture's path may be a list of paths; `<|image_1|>` in the text marks each picture.
-`label`, `pos_hardness` and `neg_hardness` are read where they are, see `judgements.py`.
+A recipe says what their columns mean, or they are in MMEB's schema: a row has `qry, qry_image_path, pos_text,
+pos_image_path` and, if it likes, `neg_text, neg_image_path` and a `*_video_path` for each role. A picture's path may
+be a list of paths; `<|image_1|>` in the text marks each picture. Pictures that lie in the table itself, as the Hub has
+them, stand in the same columns or in `qry_image` and so on. `label`, `pos_hardness` and `neg_hardness` are read where
+they are, see `labels.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from llave_hf.data.rows.columns import ColumnError, negative_columns, side_columns
+from llave_hf.data.rows.columns import ColumnError
+from llave_hf.data.rows.known import check_unread
 from llave_hf.data.rows.labels import read_judgements
+from llave_hf.data.rows.sides import check_fields, training_sides
 from llave_hf.data.rows.tasks import PairDataset, SourceSlice, TaskRows
-from llave_hf.data.rows.validation import NEGATIVES, check_columns, check_media, check_side
+from llave_hf.data.rows.validation import check_media, check_side
 from llave_hf.data.sources.indexed import Subset, SubsetFiles, open_source
 from llave_hf.data.sources.specs import SourceSpec, TrainData, parse_specs
 
@@ -38,13 +42,14 @@ def load_pairs(
 
     Args:
         train_data: One source or several: a Hub id, a folder in MMEB's layout, a folder saved by datasets, a
-            .parquet, .jsonl or .json file; or a mapping with the keys of `SourceSpec`, which win over these arguments.
+            .parquet, .jsonl, .json, .csv or .tar file, or several by one pattern; or a mapping with the keys of
+            `SourceSpec`, which win over these arguments.
         media_root: What paths of pictures are relative to. None: the folder of each source.
         subsets: Names of the subsets to read; None reads all.
         split: None reads `original` (MMEB's), else `train`, else the only one there is.
         max_samples_per_source: At most so many rows of each subset (the paper: 50,000), drawn at random from `seed`
             and the subset's name, so that another source beside it changes nothing.
-        use_negatives: Whether to read the columns `neg_*`.
+        use_negatives: Whether to read the columns `neg_*`, or what is described as `negatives`.
         check_files: Whether to look for every picture now (existence only; one listing a folder).
         seed: Of the choice of rows.
 
@@ -72,7 +77,7 @@ def open_tasks(
 
 def _task_rows(subset: Subset, name: str, use_negatives: bool, check_files: bool, seed: int) -> TaskRows:
     kept = capped_rows(subset, len(subset.table), seed)
-    check_columns(subset.table.column_names, subset.where())
+    check_fields(subset.fields, subset.spec, subset.where())
     table = subset.table if kept is None else subset.table.take(pa.array(kept))
     rows = np.arange(len(table)) if kept is None else kept
     return checked_rows(subset, table, rows, name, use_negatives=use_negatives, check_files=check_files)
@@ -105,11 +110,11 @@ def checked_rows(
         return subset.locate(int(rows[index]))
 
     try:
-        query = side_columns(table, "qry", "qry_image_path", "qry_video_path")
-        positive = side_columns(table, "pos_text", "pos_image_path", "pos_video_path")
-        negatives, offsets = None, np.zeros(len(rows) + 1, dtype=np.int64)
-        if use_negatives and not set(NEGATIVES).isdisjoint(table.column_names):
-            negatives, offsets = negative_columns(table, *NEGATIVES)
+        if subset.spec.description() is None:
+            check_unread(table, subset.where(), subset.spec.ignore)
+        query, positive, negatives, offsets = training_sides(
+            table, subset.spec, subset.where(), use_negatives=use_negatives
+        )
         judgements = read_judgements(table, name, offsets if negatives is not None else None)
     except ColumnError as error:
         where = subset.where(int(rows[0])) if error.row is None else locate(error.row)

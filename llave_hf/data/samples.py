@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from llave_hf.model.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from llave_hf.model.media_pictures_llave import is_data_uri
 
+from .stored.pictures import StoredPicture
+
 MARK_PATTERN = r"<\|(?:image|video)_\d+\|>"  # also valid for RE2, which Arrow uses
 _MARKS = re.compile(rf"{MARK_PATTERN}(?:\s*{MARK_PATTERN})*")
 
@@ -21,21 +23,29 @@ class Sample:
 
     Attributes:
         text: The user's text, without marks of pictures; the white space around a mark is kept.
-        images: Paths as written in the row, in order.
+        images: Paths as written in the row, in order, or where pictures stand in a file of rows.
         video: A video file or a folder of frames, or None.
         media_root: The folder that the paths are relative to and may not leave. None: the caller vouches for them.
     """
 
     text: str = ""
-    images: tuple[str, ...] = ()
+    images: tuple[str | StoredPicture, ...] = ()
     video: str | None = None
     media_root: str | None = None
 
     def key(self) -> int:
-        """A hash of the content as a signed 64-bit number, the same in every process and on every machine."""
+        """A hash of the content as a signed 64-bit number, the same in every process and on every machine.
+
+        Pictures that stand in a file of rows count by their bytes, which are read for it.
+
+        Raises:
+            MediaError: They cannot be read.
+        """
         digest = hashlib.blake2b(digest_size=8)
-        root = self.media_root if self.images or self.video else None  # a text is the same wherever it stands
-        for field in (self.text, self.video, root, *self.images):
+        media = [image.content() if isinstance(image, StoredPicture) else image for image in self.images]
+        # A text, or a picture of a table, is the same wherever it stands.
+        root = self.media_root if self.video or any(isinstance(image, str) for image in self.images) else None
+        for field in (self.text, self.video, root, *media):
             # The length in front keeps ("ab", "c") and ("a", "bc") apart; None is not "".
             encoded = b"" if field is None else field.encode("utf-8", "surrogatepass")
             digest.update(b"-" if field is None else b"%d:" % len(encoded))
@@ -67,7 +77,7 @@ class Pair:
 
 def sample_from(
     text: str | None,
-    images: str | Iterable[str | None] | None = None,
+    images: str | Iterable[str | StoredPicture | None] | None = None,
     video: str | None = None,
     media_root: str | os.PathLike[str] | None = None,
 ) -> Sample:
@@ -89,11 +99,14 @@ def sample_from(
         ValueError: There is more than one video.
     """
     root = None if media_root is None else os.path.normpath(media_root)
-    paths = [images] if isinstance(images, str) else list(images or ())
-    pictures: list[str] = []
+    paths: list[str | StoredPicture | None] = [images] if isinstance(images, str) else list(images or ())
+    pictures: list[str | StoredPicture] = []
     videos = [video] if video else []
-    for path in filter(None, paths):
-        (videos if _is_video(path, root) else pictures).append(path)
+    for path in paths:
+        if isinstance(path, str) and path and _is_video(path, root):
+            videos.append(path)
+        elif path:
+            pictures.append(path)
     if len(videos) > 1:
         raise ValueError(f"one sample has {len(videos)} videos ({', '.join(videos)}); give one at most.")
     return Sample(strip_marks(text or ""), tuple(pictures), videos[0] if videos else None, root)

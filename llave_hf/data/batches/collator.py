@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +13,7 @@ from transformers.utils import logging
 from llave_hf.data.media import load_sample
 from llave_hf.data.rows.labels import hardness_of
 from llave_hf.data.samples import Pair, Sample
+from llave_hf.data.stored.pictures import StoredPicture
 from llave_hf.encoding.rows import Row, join_rows
 from llave_hf.model.media_llave import MediaError
 
@@ -76,6 +79,7 @@ class LlaveCollator:
             MediaError: A file cannot be used; the message names the source and the row.
             ValueError: A sample cannot be prepared, likewise.
         """
+        pairs = one_sample_a_content(pairs)
         return self.join(pairs, self.prepare(pairs))
 
     def join(self, pairs: Sequence[Pair], prepared: dict[Sample, Row]) -> dict[str, Any]:
@@ -174,6 +178,25 @@ def naming_row(error: Exception, pair: Pair) -> ValueError:
     """The error of a sample of a pair, with its source and row."""
     kind = MediaError if isinstance(error, MediaError) else ValueError
     return kind(f"{pair.source}, row {pair.row}: {error}")
+
+
+def one_sample_a_content(pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """The pairs, where a picture that stands in several rows of a file is one sample, by its bytes."""
+    stored = [s for s in owners_of(pairs) if any(isinstance(image, StoredPicture) for image in s.images)]
+    first: dict[int, Sample] = {}
+    same: dict[Sample, Sample] = {}
+    for sample in stored:
+        with contextlib.suppress(MediaError):  # it is named where it is opened
+            same[sample] = first.setdefault(sample.key(), sample)
+    if len(first) == len(same):
+        return pairs
+
+    def one(sample: Sample) -> Sample:
+        return same.get(sample, sample)
+
+    return [
+        replace(p, query=one(p.query), positive=one(p.positive), negatives=tuple(map(one, p.negatives))) for p in pairs
+    ]
 
 
 def owners_of(pairs: Sequence[Pair]) -> dict[Sample, Pair]:

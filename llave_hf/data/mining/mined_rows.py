@@ -15,7 +15,7 @@ from llave_hf.data.sources.specs import TrainData, parse_specs
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache, model_identity
 from llave_hf.runtime.places import check_model, check_output_folder
 
-from .mining import MinedTask, MiningOptions, mine_task, mined_columns
+from .mining import MinedTask, MiningOptions, known_columns, mine_task, mined_columns
 
 ROWS_FILE = "original.jsonl"
 REPORT_FILE = "mining.json"
@@ -64,6 +64,7 @@ def mine(
     identity = model_identity(model) + (f" {dtype}" if dtype else "")
     tasks = open_tasks(parse_specs(train_data, media_root=media_root, subsets=subsets, split=split))
     _refuse_own_folder(root, tasks)
+    _refuse_pictures_in_tables(tasks)
     cache: EmbeddingCache | None = None
     for subset, task in tasks:
         mark = _mark(subset, task, identity, chosen)
@@ -85,6 +86,16 @@ def _refuse_own_folder(root: Path, tasks: Sequence[tuple[Subset, TaskRows]]) -> 
         for name, _ in subset.files:
             if Path(name).exists() and {Path(name).resolve(), Path(name).resolve().parent} & own:
                 raise ValueError(f"{name} would be replaced by its mined rows; name another --output than {root}.")
+
+
+def _refuse_pictures_in_tables(tasks: Sequence[tuple[Subset, TaskRows]]) -> None:
+    for subset, task in tasks:
+        for side in (task.query, task.positive, task.negatives):
+            if side is not None and len(side.files()[0]) < len(side.paths()[0]):
+                raise ValueError(
+                    f"{subset.where()} holds its pictures itself, and mined rows are lines of JSON, which hold none; "
+                    "write the pictures to files, and their paths in the column."
+                )
 
 
 def _mark(subset: Subset, task: TaskRows, identity: str, options: MiningOptions) -> str:
@@ -118,10 +129,12 @@ def _is_finished(folder: Path, mark: str) -> bool:
 def _write(folder: Path, subset: Subset, task: TaskRows, mined: MinedTask, mark: str, options: MiningOptions) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     originals = subset.table.take(task.rows)
+    described = subset.spec.description() is not None  # mined rows have MMEB's names, whatever theirs were
     unfinished = folder / f"{ROWS_FILE}.tmp"
     with unfinished.open("w", encoding="utf-8") as file:
         for index, columns in enumerate(mined_columns(task, mined.negatives, mined.scores)):
-            row = {**originals.slice(index, 1).to_pylist()[0], **columns}
+            own = known_columns(task, index) if described else originals.slice(index, 1).to_pylist()[0]
+            row = {**own, **columns}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     unfinished.rename(folder / ROWS_FILE)
     summary = {

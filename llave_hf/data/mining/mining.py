@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from llave_hf.data.described.names import NEGATIVE_HARDNESS
 from llave_hf.data.pairs import TaskRows
-from llave_hf.data.rows.labels import NEGATIVE_HARDNESS
 from llave_hf.data.samples import Pair, Sample
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache
 
@@ -235,6 +235,15 @@ def mined_columns(
     if not any(video for row in columns for video in row["neg_video_path"]):
         columns = [{key: value for key, value in row.items() if key != "neg_video_path"} for row in columns]
     return columns
+
+
+def known_columns(task: TaskRows, index: int) -> dict[str, Any]:
+    """A row's query and positive in MMEB's columns."""
+    row: dict[str, Any] = {}
+    for side, role, text in ((task.query, "qry", "qry"), (task.positive, "pos", "pos_text")):
+        written, images, video = _raw(side, index)
+        row |= {text: written, f"{role}_image_path": images, f"{role}_video_path": video}
+    return row
 
 
 def _raw(side: Any, number: int) -> tuple[str, list[str], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llave_hf.data.samples import MARK_PATTERN, Sample, sample_from
+from llave_hf.data.stored.columns import PLACES, is_list
+from llave_hf.data.stored.pictures import MARK, decoded
 
 _STRINGS = pa.large_string()
 
@@ -31,7 +34,8 @@ class SideColumns:
 
     Attributes:
         text: large_string, no nulls.
-        images: large_list<large_string>, no nulls and no empty strings.
+        images: large_list<large_string>, no nulls and no empty strings: paths, and places of pictures that lie in a
+            file of rows, as `StoredPicture` writes them.
         video: large_string, no nulls; empty where there is none.
     """
 
@@ -44,13 +48,19 @@ class SideColumns:
 
     def sample(self, index: int, media_root: str | None) -> Sample:
         """Entry `index` as a sample."""
-        images = self.images[index].as_py()
+        images = map(decoded, self.images[index].as_py())
         return sample_from(self.text[index].as_py(), images, self.video[index].as_py() or None, media_root)
 
     def take(self, indices: np.ndarray) -> SideColumns:
         """The entries at `indices`, copied."""
         chosen = pa.array(indices)
         return SideColumns(self.text.take(chosen), self.images.take(chosen), self.video.take(chosen))
+
+    @staticmethod
+    def concatenated(sides: Sequence[SideColumns]) -> SideColumns:
+        """The entries of several, one after the other."""
+        parts = ([getattr(side, part) for side in sides] for part in ("text", "images", "video"))
+        return SideColumns(*map(pa.concat_arrays, parts))
 
     def empty(self) -> np.ndarray:
         """Which entries have neither text nor media: bool `(n,)`."""
@@ -83,6 +93,12 @@ class SideColumns:
         parents = pc.list_parent_indices(self.images).to_numpy(zero_copy_only=False)
         return paths, np.concatenate([parents, np.flatnonzero(has_video)]).astype(np.int64)
 
+    def files(self) -> tuple[pa.Array, np.ndarray]:
+        """[`paths`], without pictures that lie in a file of rows."""
+        paths, parents = self.paths()
+        plain = pc.invert(pc.starts_with(paths, MARK))
+        return paths.filter(plain), parents[plain.to_numpy(zero_copy_only=False)]
+
     def _num_images(self) -> np.ndarray:
         return pc.list_value_length(self.images).to_numpy(zero_copy_only=False)
 
@@ -97,6 +113,20 @@ def side_columns(table: pa.Table, text: str, image: str, video: str) -> SideColu
         ColumnError: A column has another type.
     """
     return SideColumns(_strings(table, text), _path_lists(table, image), _strings(table, video))
+
+
+def with_marks(side: SideColumns) -> SideColumns:
+    """The side with a mark for each picture before texts that have none."""
+    count = pc.list_value_length(side.images).to_numpy(zero_copy_only=False)
+    unmarked = ~pc.match_substring_regex(side.text, MARK_PATTERN).to_numpy(zero_copy_only=False) & (count > 0)
+    if not unmarked.any():
+        return side
+    most = int(count[unmarked].max())
+    marks = ["".join(f"<|image_{number}|>" for number in range(1, many + 1)) for many in range(most + 1)]
+    prefix = pa.array(marks, _STRINGS).take(pa.array(np.where(unmarked, count, 0)))
+    return SideColumns(
+        pc.binary_join_element_wise(prefix, side.text, pa.scalar("", _STRINGS)), side.images, side.video
+    )
 
 
 def negative_columns(table: pa.Table, text: str, image: str, video: str) -> tuple[SideColumns, np.ndarray]:
@@ -126,12 +156,13 @@ def _aligned_negatives(table: pa.Table, text: str, image: str, video: str) -> tu
     flat: dict[str, pa.Array] = {text: pc.fill_null(pc.list_flatten(texts), "")}
     for name in (image, video):
         if name not in table.column_names or not _is_list(table, name):
-            if name in table.column_names and pc.any(pc.not_equal(_strings(table, name), "")).as_py():
+            if name in table.column_names and _any_given(table, name):
                 raise ColumnError(f"{name!r} holds single paths where {text!r} holds lists; give lists in both.")
             flat[name] = pa.nulls(len(parents), _STRINGS)
             continue
         inner = table.schema.field(name).type.value_type
-        lists = _lists(table, name, pa.large_list(_STRINGS) if _is_list_type(inner) else _STRINGS)
+        leaf = PLACES if holds_places(table, name) else _STRINGS
+        lists = _lists(table, name, pa.large_list(leaf) if is_list(inner) else leaf)
         own = _lengths(lists)
         wrong = np.flatnonzero((own != 0) & (own != lengths))
         if len(wrong):
@@ -148,6 +179,11 @@ def _aligned_negatives(table: pa.Table, text: str, image: str, video: str) -> tu
     return side_columns(pa.table(flat), text, image, video), parents
 
 
+def _any_given(table: pa.Table, name: str) -> bool:
+    values = _one_array(table, name, PLACES) if holds_places(table, name) else _strings(table, name)
+    return bool(pc.any(pc.greater(pc.fill_null(pc.binary_length(values), 0), 0)).as_py())
+
+
 def _strings(table: pa.Table, name: str) -> pa.Array:
     if name not in table.column_names:
         return pa.array([""] * len(table), _STRINGS)
@@ -158,36 +194,51 @@ def _strings(table: pa.Table, name: str) -> pa.Array:
 
 
 def _path_lists(table: pa.Table, name: str) -> pa.Array:
+    places = name in table.column_names and holds_places(table, name)
     if name in table.column_names and _is_list(table, name):
-        lists = _lists(table, name, _STRINGS)
-        parents, values = pc.list_parent_indices(lists), pc.fill_null(pc.list_flatten(lists), "")
+        lists = _lists(table, name, PLACES if places else _STRINGS)
+        parents, values = pc.list_parent_indices(lists), pc.list_flatten(lists)
     else:
-        values = _strings(table, name)
+        values = _one_array(table, name, PLACES) if places else _strings(table, name)
         parents = pa.array(np.arange(len(table)))
+    if not places:
+        _refuse_places(values, parents, name)
+    values = pc.fill_null(values.cast(_STRINGS), "")
     given = pc.not_equal(values, "")
     counts = np.bincount(parents.filter(given).to_numpy(zero_copy_only=False), minlength=len(table))
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
     return pa.LargeListArray.from_arrays(offsets, values.filter(given))
 
 
+def holds_places(table: pa.Table, name: str) -> bool:
+    """Whether a column says where pictures stand in files of rows."""
+    kind = table.schema.field(name).type
+    while is_list(kind):
+        kind = kind.value_type
+    return bool(kind == PLACES)
+
+
+def _refuse_places(paths: pa.Array, parents: pa.Array, name: str) -> None:
+    """A path as a row has it must not read as the place of a picture."""
+    wrong = pc.index(pc.match_substring(paths, MARK), True).as_py()
+    if wrong >= 0:
+        raise ColumnError(f"{name!r} holds a zero byte; write the name of a file", parents[wrong].as_py())
+
+
 def _is_list(table: pa.Table, name: str) -> bool:
-    return name in table.column_names and _is_list_type(table.schema.field(name).type)
+    return name in table.column_names and is_list(table.schema.field(name).type)
 
 
 def _is_string_type(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
 
 
-def _is_list_type(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
 def _lists(table: pa.Table, name: str, item: pa.DataType) -> pa.Array:
     leaf = kind = table.schema.field(name).type
-    while _is_list_type(leaf):
+    while is_list(leaf):
         leaf = leaf.value_type
     try:
-        if not _is_string_type(leaf):
+        if not _is_string_type(leaf) and leaf != PLACES:
             raise pa.ArrowTypeError(f"its entries are {leaf}")
         return _one_array(table, name, pa.large_list(item))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:

@@ -11,14 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from llave_hf.data.described.names import HARDNESS, LABEL, NEGATIVE_HARDNESS
 from llave_hf.data.samples import Pair
 
 from .columns import ColumnError
-
-LABEL = "label"
-HARDNESS = "pos_hardness"
-NEGATIVE_HARDNESS = "neg_hardness"
-JUDGEMENTS = (LABEL, HARDNESS, NEGATIVE_HARDNESS)
 
 
 @dataclass(frozen=True)

@@ -11,34 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llave_hf.data.media import refusal, resolve_media_path
-from llave_hf.data.sources.specs import suggest
 from llave_hf.model.media_llave import MediaError
 from llave_hf.model.media_pictures_llave import is_data_uri
 
 from .columns import SideColumns
-from .labels import JUDGEMENTS
 
-REQUIRED = ("qry", "pos_text")
-OPTIONAL = ("qry_image_path", "qry_video_path", "pos_image_path", "pos_video_path")
-NEGATIVES = ("neg_text", "neg_image_path", "neg_video_path")
-KNOWN = frozenset(REQUIRED + OPTIONAL + NEGATIVES + JUDGEMENTS)
 _SHOWN = 3  # findings that a message spells out; the rest is counted
 _FEW = 16  # so many files of one folder are looked up one by one; for more the folder is listed once
-
-
-def check_columns(names: Sequence[str], where: str) -> None:
-    """Looks for the columns that a training row needs.
-
-    Raises:
-        ValueError: One is not there; the message lists what is, and names the nearest.
-    """
-    for name in REQUIRED:
-        if name not in names:
-            near = suggest(name, [other for other in names if other not in REQUIRED + OPTIONAL + NEGATIVES])
-            raise ValueError(
-                f"{where} has no column {name!r}{near}; there are {', '.join(names)}. A training row has "
-                f"{', '.join(REQUIRED)} and, if it likes, {', '.join(OPTIONAL + NEGATIVES + JUDGEMENTS)}."
-            )
 
 
 def check_side(side: SideColumns, role: str, locate: Callable[[int], str]) -> None:
@@ -78,7 +57,7 @@ def check_media(
     Raises:
         MediaError: Some do not; the message names the first few with their rows, and counts them.
     """
-    columns = [(*side.paths(), locate) for side, locate in sides]
+    columns = [(*side.files(), locate) for side, locate in sides]
     unique = pc.unique(pa.concat_arrays([paths for paths, _, _ in columns])).to_pylist()
     unique = [path for path in unique if not is_data_uri(path)]  # that is the picture, opened when it is needed
     if not unique:

@@ -11,9 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from .files import DATA_SUFFIXES, data_files, pick_split, read_rows
-from .specs import SourceSpec, suggest
+from llave_hf.data.stored.columns import fields_of, pictures_of, with_places
+from llave_hf.data.stored.reading import arrow_table
 
+from .files import DATA_SUFFIXES, data_files, expand, pattern_name, pick_split, read_rows
+from .specs import SourceSpec, suggest
+from .texts import check_texts
+
+_EVALUATIONS = {"tiger-lab/mmeb-v2": "mmeb-v2", "tiger-lab/mmeb-eval": "mmeb"}  # the benchmarks that they are for
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -47,9 +52,15 @@ class SubsetFiles:
 
 @dataclass(frozen=True)
 class Subset(SubsetFiles):
-    """The rows of one subset as its files have them."""
+    """The rows of one subset as its files have them.
+
+    Attributes:
+        table: The rows; of described sources, the columns that are needed.
+        fields: All columns that there are.
+    """
 
     table: pa.Table
+    fields: pa.Schema
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ def open_source(spec: SourceSpec) -> list[Subset]:
     if is_saved(spec):
         name, saved = open_saved(spec)
         files = ((spec.path, len(saved)),)
-        return [Subset(name, files, with_media_root(spec, spec.path), _arrow(saved))]
+        return [Subset(name, files, with_media_root(spec, spec.path), *_arrow(saved, spec))]
     found = find_files(spec)
     return _open_hub(spec) if found is None else [_read_files(spec, subset) for subset in found]
 
@@ -87,9 +98,16 @@ def find_files(spec: SourceSpec) -> list[FoundFiles] | None:
         ValueError: It does not exist, or a subset or the split is not there.
     """
     path = Path(spec.path)
+    _refuse_evaluation(spec)
+    several = expand(spec.path)
+    if several is not None:
+        for file in several:
+            _check_suffix(spec, file)
+        name = pattern_name(spec.path)
+        _choose_subsets(spec, [name])
+        return [FoundFiles(name, tuple(several), several[0].parent)]
     if path.is_file():
-        if path.suffix not in DATA_SUFFIXES:
-            raise ValueError(f"train_data {spec.path!r} is no {', '.join(DATA_SUFFIXES)} file; convert it.")
+        _check_suffix(spec, path)
         _choose_subsets(spec, [path.stem])
         return [FoundFiles(path.stem, (path,), path.parent)]
     if path.is_dir():
@@ -97,6 +115,21 @@ def find_files(spec: SourceSpec) -> list[FoundFiles] | None:
     if path.suffix in DATA_SUFFIXES or not _HUB_ID.fullmatch(spec.path):
         raise ValueError(f"train_data {spec.path!r} does not exist; give a Hub id, a folder or a file.")
     return None
+
+
+def _check_suffix(spec: SourceSpec, file: Path) -> None:
+    if file.suffix not in DATA_SUFFIXES:
+        how = "unpack it" if file.suffixes[-2:-1] == [".tar"] or file.suffix == ".tgz" else "convert it"
+        raise ValueError(f"train_data {str(file)!r} is no {', '.join(DATA_SUFFIXES)} file; {how}.")
+
+
+def _refuse_evaluation(spec: SourceSpec) -> None:
+    benchmark = _EVALUATIONS.get(spec.path.rstrip("/").lower())
+    if benchmark is not None:
+        raise ValueError(
+            f"train_data {spec.path!r} is a repository of evaluation data, not of training rows; evaluate on it with "
+            f"`eval_benchmark: {benchmark}`, and train on TIGER-Lab/MMEB-train, for example."
+        )
 
 
 def open_saved(spec: SourceSpec) -> tuple[str, Any]:
@@ -156,9 +189,9 @@ def _choose_subsets(spec: SourceSpec, available: Sequence[str]) -> list[str]:
 
 
 def _read_files(spec: SourceSpec, found: FoundFiles) -> Subset:
-    table, rows = read_rows(found.files)
-    files = tuple(zip(map(str, found.files), rows, strict=True))
-    return Subset(found.name, files, with_media_root(spec, found.root), table)
+    rows = read_rows(found.files, wanted_columns(spec))
+    files = tuple(zip(map(str, found.files), rows.counts, strict=True))
+    return Subset(found.name, files, with_media_root(spec, found.root), rows.table, rows.fields)
 
 
 def _find_in_folder(spec: SourceSpec, path: Path) -> list[FoundFiles]:
@@ -191,9 +224,50 @@ def _open_hub(spec: SourceSpec) -> list[Subset]:
     with hub_errors(spec):
         for name, split in hub_splits(spec):
             rows = datasets.load_dataset(spec.path, name, split=split, revision=spec.revision)
-            subsets.append(Subset(name, ((f"{spec.path}/{name}, {split}", len(rows)),), spec, _arrow(rows)))
+            files = ((f"{spec.path}/{name}, {split}", len(rows)),)
+            subsets.append(Subset(name, files, spec, *_arrow(rows, spec)))
     return subsets
 
 
-def _arrow(rows: Any) -> pa.Table:
-    return rows.with_format("arrow")[:]
+def _arrow(rows: Any, spec: SourceSpec) -> tuple[pa.Table, pa.Schema]:
+    """The rows of a data set of `datasets`, and all the fields that they have."""
+    schema = rows.features.arrow_schema
+    wanted = wanted_columns(spec)
+    pictures = [name for name in pictures_of(schema) if wanted is None or name in wanted]
+    others = [name for name in schema.names if name not in pictures_of(schema) and (wanted is None or name in wanted)]
+    table = check_texts(rows.select_columns(others).with_format("arrow")[:], spec.path) if others else None
+    if pictures:
+        places = picture_places(rows if rows._indices is None else rows.flatten_indices(), pictures)
+        table = places if table is None else pa.table({**_columns(table), **_columns(places)})
+    return pa.table({}) if table is None else table.replace_schema_metadata(), fields_of(schema)
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def picture_places(
+    rows: Any, columns: Sequence[str], start: int = 0, stop: int | None = None, *, with_digests: bool = False
+) -> pa.Table:
+    """Where the pictures of a data set of `datasets` stand in its files, which are mapped into memory.
+
+    Args:
+        rows: The data set, without indices of its own.
+        columns: Those of pictures.
+        start, stop: Which rows; None: to the end.
+        with_digests: Whether to read the pictures' bytes for digests of them.
+    """
+    tables, first = [], 0
+    for file in (one["filename"] for one in rows.cache_files):
+        table = arrow_table(file).select(list(columns))
+        own = slice(max(start - first, 0), len(table) if stop is None else min(stop - first, len(table)))
+        if own.start < own.stop:
+            part = table.slice(own.start, own.stop - own.start)
+            tables.append(with_places(part, file, own.start, with_digests=with_digests))
+        first += len(table)
+    return pa.concat_tables(tables)
+
+
+def wanted_columns(spec: SourceSpec) -> frozenset[str] | None:
+    """The columns to read; None: all, which a run over rows of known names may write again."""
+    return None if spec.description() is None else spec.columns()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
+from llave_hf.data.described.names import JUDGEMENTS, KNOWN
+from llave_hf.data.described.sides import Description, description_from
 from llave_hf.runtime.places import check_folder
 
 TrainData: TypeAlias = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
@@ -19,13 +21,18 @@ class SourceSpec:
 
     Attributes:
         path: A Hub id; a folder with one subfolder a subset, or with the files of one subset; a folder written by
-            `Dataset.save_to_disk`; a .parquet, .jsonl or .json file.
+            `Dataset.save_to_disk`; a .parquet, .jsonl, .json, .csv or .tar file, or several as
+            `shards/{00000..00099}.tar` or `shards/*.parquet`.
         subsets: Names of the subsets to read; None reads all.
         split: None reads `original` (MMEB's), else `train`, else the only one there is.
         weight: How often a row of this source is drawn, beside a row of another.
         max_samples: At most so many rows of each subset.
         media_root: What paths of pictures are relative to; None is the folder of the source itself.
         revision: Of a Hub data set.
+        query, positive: What the columns mean, as templates: a text, `"Find: {caption}"`, or a mapping of `text`,
+            `image` and `video`. None: the columns have MMEB's names.
+        negatives: The same of negatives, whose columns may hold lists; or a list of such.
+        ignore: Columns that are there for something else.
     """
 
     path: str
@@ -35,12 +42,34 @@ class SourceSpec:
     max_samples: int | None = None
     media_root: str | None = None
     revision: str | None = None
+    query: Any = None
+    positive: Any = None
+    negatives: Any = None
+    ignore: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
             raise ValueError(f"weight of {self.path!r} is {self.weight}; it must be above 0: leave the source out.")
         if self.max_samples is not None and self.max_samples < 1:
             raise ValueError(f"max_samples of {self.path!r} is {self.max_samples}; it must be at least 1, or absent.")
+        if isinstance(self.ignore, str) or not all(isinstance(name, str) for name in self.ignore):
+            raise ValueError(f"ignore of {self.path!r} is {self.ignore!r}; give a list of columns.")
+        self.description()
+
+    def description(self) -> Description | None:
+        """What the columns mean; None: what their names say.
+
+        Raises:
+            FieldError: It cannot be used; the message names the field.
+        """
+        if self.query is None and self.positive is None and self.negatives is None:
+            return None
+        return description_from(self.query, self.positive, self.negatives, f"train_data {self.path!r}")
+
+    def columns(self) -> frozenset[str]:
+        """The columns that are read where they are there."""
+        described = self.description()
+        return KNOWN if described is None else frozenset((*described.columns(), *JUDGEMENTS))
 
 
 def parse_specs(train_data: TrainData, **defaults: Any) -> list[SourceSpec]:

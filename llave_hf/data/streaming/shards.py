@@ -1,22 +1,30 @@
-"""Parts of data that are read one at a time: row groups of parquet, blocks of lines, slices of a saved folder."""
+"""Parts of data that are read one at a time: row groups of parquet, blocks of lines, samples that are neighbours in an
+archive, slices of a saved folder."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llave_hf.data.rows.validation import KNOWN, check_columns
+from llave_hf.data.rows.known import check_unread, suspects
+from llave_hf.data.rows.sides import check_fields
+from llave_hf.data.sources.archives import read_archive, samples_of
 from llave_hf.data.sources.files import json_records, parquet_errors, table_of_records
+from llave_hf.data.sources.indexed import picture_places
+from llave_hf.data.sources.specs import SourceSpec
+from llave_hf.data.sources.texts import check_texts, refuse_other_marks
+from llave_hf.data.stored.columns import fields_of, pictures_of, with_places
+from llave_hf.data.stored.groups import open_parquet
 
 SHARD_ROWS = 4096  # rows that are checked, and of a shard without row groups of its own read, at a time
+PICTURE_ROWS = 64  # whose pictures' bytes are in memory together
+_FIRST_ROWS = 100  # that are looked at before training
 
 
 @dataclass(frozen=True)
@@ -34,94 +42,143 @@ class Shard:
     read: Callable[[], Iterator[pa.Table]]
 
 
-def shards_of(file: str) -> list[Shard]:
-    """The shards of a parquet or JSONL file; it is not read, but the lines of JSONL are counted.
+def shards_of(file: str, spec: SourceSpec) -> list[Shard]:
+    """The shards of a parquet, JSONL or tar file; it is not read, but lines and headers of members are counted.
 
     Raises:
         ValueError: It cannot be streamed or read, or has not the columns that a row needs.
     """
     if file.endswith(".parquet"):
-        return _parquet_shards(file)
+        return _parquet_shards(file, spec)
     if file.endswith(".jsonl") and "://" not in file:
-        return _json_line_shards(file)
+        return _json_line_shards(file, spec)
+    if file.endswith(".tar") and "://" not in file:
+        return _archive_shards(file, spec)
     raise ValueError(
-        f"{file} cannot be streamed: rows are read from parquet files and from local .jsonl files. Convert it, or "
-        "leave `streaming` out."
+        f"{file} cannot be streamed: rows are read from parquet files and from local .jsonl and .tar files. Convert "
+        "it, or leave `streaming` out."
     )
 
 
-def saved_shards(folder: str, saved: Any) -> list[Shard]:
+def saved_shards(folder: str, saved: Any, spec: SourceSpec) -> list[Shard]:
     """The shards of a `datasets.Dataset`, whose rows are mapped into memory."""
-    check_columns(saved.column_names, folder)
-    known = saved.select_columns([name for name in saved.column_names if name in KNOWN]).with_format("arrow")
-
+    fields = fields_of(saved.features.arrow_schema)
+    check_fields(fields, spec, folder)
+    if saved._indices is not None:
+        saved = saved.flatten_indices()
+    columns = [name for name in fields.names if name in spec.columns()]
     starts = range(0, len(saved), SHARD_ROWS)
     stops = [min(start + SHARD_ROWS, len(saved)) for start in starts]
     return [
-        Shard(folder, stop - start, partial(_read_saved, known, start, stop))
+        Shard(folder, stop - start, partial(_read_saved, folder, saved, columns, start, stop))
         for start, stop in zip(starts, stops, strict=True)
     ]
 
 
-def _read_saved(saved: Any, start: int, stop: int) -> Iterator[pa.Table]:
-    yield saved[start:stop]
+def _read_saved(folder: str, saved: Any, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
+    pictures = [name for name in pictures_of(saved.features.arrow_schema) if name in columns]
+    others = [name for name in columns if name not in pictures]
+    made = {}
+    if others:
+        table = saved.select_columns(others).with_format("arrow")[start:stop]
+        table = check_texts(table, folder, start)
+        made = dict(zip(table.column_names, table.columns, strict=True))
+    if pictures:
+        table = picture_places(saved, pictures, start, stop, with_digests=True)
+        made |= dict(zip(table.column_names, table.columns, strict=True))
+    yield pa.table(made)
 
 
-def _parquet_shards(file: str) -> list[Shard]:
-    with parquet_errors(file), _open(file) as handle:
+def _parquet_shards(file: str, spec: SourceSpec) -> list[Shard]:
+    with parquet_errors(file), open_parquet(file) as handle:
         opened = pq.ParquetFile(handle)
-        footer, names = opened.metadata, opened.schema_arrow.names
-    check_columns(names, file)
-    columns = [name for name in names if name in KNOWN]
+        footer, fields = opened.metadata, fields_of(opened.schema_arrow)
+        check_fields(fields, spec, file)
+        _check_suspects(opened, fields, spec, file)
+    columns = [name for name in fields.names if name in spec.columns()]
     shards: list[Shard] = []
     groups: list[int] = []
-    rows = 0
+    first = rows = 0
     for group in range(footer.num_row_groups):
         groups.append(group)
         rows += footer.row_group(group).num_rows
         if rows >= SHARD_ROWS or group == footer.num_row_groups - 1:
-            shards.append(Shard(file, rows, partial(_read_groups, file, footer, groups, columns)))
-            groups, rows = [], 0
+            shards.append(Shard(file, rows, partial(_read_groups, file, footer, groups, columns, first)))
+            first, groups, rows = first + rows, [], 0
     return [shard for shard in shards if shard.rows]
 
 
+def _check_suspects(opened: pq.ParquetFile, fields: pa.Schema, spec: SourceSpec, file: str) -> None:
+    names = suspects(fields.names, spec.ignore) if spec.description() is None else []
+    if names and opened.metadata.num_rows:
+        batch = next(opened.iter_batches(_FIRST_ROWS, columns=names))
+        check_unread(pa.Table.from_batches([batch]), file, spec.ignore)
+
+
 def _read_groups(
-    file: str, footer: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str]
+    file: str, footer: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str], first_row: int
 ) -> Iterator[pa.Table]:
-    with parquet_errors(file), _open(file) as handle:
+    """Pictures are read with their rows, for digests of them, few at a time; and none is kept."""
+    with parquet_errors(file), open_parquet(file) as handle:
         opened = pq.ParquetFile(handle, metadata=footer)
-        for batch in opened.iter_batches(SHARD_ROWS, row_groups=list(groups), columns=list(columns)):
-            yield pa.Table.from_batches([batch])
+        names = pictures_of(opened.schema_arrow)
+        rows = PICTURE_ROWS if set(columns) & set(names) else SHARD_ROWS
+        read: list[pa.Table] = []
+        for batch in opened.iter_batches(rows, row_groups=list(groups), columns=list(columns)):
+            table = pa.Table.from_batches([batch]).replace_schema_metadata()
+            read.append(with_places(check_texts(table, file, first_row), file, first_row, with_digests=True))
+            first_row += len(table)
+            if sum(map(len, read)) >= SHARD_ROWS:
+                yield pa.concat_tables(read)
+                read = []
+        if read:
+            yield pa.concat_tables(read)
 
 
-def _json_line_shards(file: str) -> list[Shard]:
+def _archive_shards(file: str, spec: SourceSpec) -> list[Shard]:
+    shards: list[Shard] = []
+    start = rows = first_row = 0
+    for sample in samples_of(file):
+        if rows == SHARD_ROWS:
+            shards.append(Shard(file, rows, partial(_read_samples, file, spec, start, first_row, rows)))
+            start, first_row, rows = sample.start, first_row + rows, 0
+        rows += 1
+    if rows:
+        shards.append(Shard(file, rows, partial(_read_samples, file, spec, start, first_row, rows)))
+        check_fields(read_archive(file, spec.columns(), rows=_FIRST_ROWS)[1], spec, file)
+    return shards
+
+
+def _read_samples(file: str, spec: SourceSpec, start: int, first_row: int, rows: int) -> Iterator[pa.Table]:
+    table, fields = read_archive(file, spec.columns(), start=start, first_row=first_row, rows=rows, with_digests=True)
+    check_fields(fields, spec, file)
+    yield table
+
+
+def _json_line_shards(file: str, spec: SourceSpec) -> list[Shard]:
     shards: list[Shard] = []
     offset = start = rows = first_row = 0
     first_line = 1
     with open(file, "rb") as lines:
         for number, line in enumerate(lines, start=1):
+            if number == 1:
+                refuse_other_marks(line, file)
             offset += len(line)
             rows += bool(line.strip())
             if rows == SHARD_ROWS:
-                shards.append(Shard(file, rows, partial(_read_lines, file, start, first_line, first_row, rows)))
+                shards.append(Shard(file, rows, partial(_read_lines, file, spec, start, first_line, first_row, rows)))
                 start, first_line, first_row, rows = offset, number + 1, first_row + rows, 0
     if rows:
-        shards.append(Shard(file, rows, partial(_read_lines, file, start, first_line, first_row, rows)))
+        shards.append(Shard(file, rows, partial(_read_lines, file, spec, start, first_line, first_row, rows)))
     return shards
 
 
-def _read_lines(file: str, start: int, first_line: int, first_row: int, rows: int) -> Iterator[pa.Table]:
+def _read_lines(
+    file: str, spec: SourceSpec, start: int, first_line: int, first_row: int, rows: int
+) -> Iterator[pa.Table]:
     with open(file, "rb") as lines:
         lines.seek(start)
         records = itertools.islice(json_records(lines, file, first_line), rows)
         table = table_of_records(records, file, first_row)
-    check_columns(table.column_names, file)
+    check_fields(table.schema, spec, file)
     yield table
-
-
-def _open(file: str) -> AbstractContextManager[Any]:
-    if "://" not in file:
-        return Path(file).open("rb")
-    from huggingface_hub import HfFileSystem
-
-    return HfFileSystem().open(file, "rb")

@@ -37,14 +37,16 @@ def open_stream(spec: SourceSpec) -> list[StreamedSubset]:
     """
     if is_saved(spec):
         name, saved = open_saved(spec)
-        return [_subset(name, saved_shards(spec.path, saved), with_media_root(spec, spec.path))]
+        return [_subset(name, saved_shards(spec.path, saved, spec), with_media_root(spec, spec.path))]
     found = find_files(spec)
     if found is None:
         with hub_errors(spec):
             return list(_open_hub(spec))
     return [
         _subset(
-            one.name, [shard for path in one.files for shard in shards_of(str(path))], with_media_root(spec, one.root)
+            one.name,
+            [shard for path in one.files for shard in shards_of(str(path), spec)],
+            with_media_root(spec, one.root),
         )
         for one in found
     ]
@@ -61,7 +63,7 @@ def _open_hub(spec: SourceSpec) -> Iterator[StreamedSubset]:
                 f"{spec.path}/{name}, {split} does not lie on the Hub as parquet files, which a stream needs; "
                 "download it and give its folder, or leave `streaming` out."
             )
-        yield _subset(name, [shard for file in files for shard in shards_of(str(file))], spec)
+        yield _subset(name, [shard for file in files for shard in shards_of(str(file), spec)], spec)
 
 
 def _subset(name: str, shards: Sequence[Shard], spec: SourceSpec) -> StreamedSubset:

@@ -10,6 +10,7 @@ import numpy as np
 
 from llave_hf.data.media import locate
 from llave_hf.data.samples import Sample
+from llave_hf.data.stored.pictures import StoredPicture
 from llave_hf.encoding.content_keys import file_digest
 from llave_hf.model.media_llave import frame_files
 
@@ -41,7 +42,10 @@ class ContentDigests:
         text = sample.text.encode("utf-8", "surrogatepass")
         digest.update(b"%d:%s" % (len(text), text))
         for path in sample.images:
-            digest.update(b"upright image" + self._media(path, sample.media_root))
+            if isinstance(path, StoredPicture):  # as a file of these bytes
+                digest.update(b"upright image" + bytes.fromhex(path.content()))
+            else:
+                digest.update(b"upright image" + self._media(path, sample.media_root))
         if sample.video is not None:
             digest.update(b"played video" + self._reading + self._media(sample.video, sample.media_root))
         return digest.digest()

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from llave_hf.data.media import locate
 from llave_hf.data.samples import Sample
+from llave_hf.data.stored.pictures import StoredPicture
 from llave_hf.encoding.model_identity import ModelIdentity, path_revision
 from llave_hf.errors import UserError
 
@@ -108,13 +109,16 @@ class EmbeddingCache:
 
 
 def as_input(sample: Sample) -> str | dict[str, Any]:
-    """A sample as `encode` takes it, its paths resolved inside their media root."""
+    """A sample as `encode` takes it, its paths resolved inside their media root, pictures of tables as bytes."""
     if not sample.images and sample.video is None:
         return sample.text
     entry: dict[str, Any] = {"text": sample.text} if sample.text else {}
     if sample.images:
-        paths = [str(locate(path, sample.media_root)) for path in sample.images]
-        entry["image"] = paths[0] if len(paths) == 1 else paths
+        images = [
+            image.read() if isinstance(image, StoredPicture) else str(locate(image, sample.media_root))
+            for image in sample.images
+        ]
+        entry["image"] = images[0] if len(images) == 1 else images
     if sample.video is not None:
         entry["video"] = str(locate(sample.video, sample.media_root))
     return entry

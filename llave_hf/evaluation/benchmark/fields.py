@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from llave_hf.data.described import fields
+from llave_hf.data.described.fields import nearest as nearest
 from llave_hf.errors import UserError
 
 
@@ -24,17 +25,10 @@ def mapping(
     Raises:
         BenchmarkError: it is something else.
     """
-    if not isinstance(value, Mapping) or not value:
-        raise BenchmarkError(f"{where} must be a mapping (key: value) with at least one entry, not {value!r}.")
-    for key in value:
-        if not isinstance(key, str):
-            raise BenchmarkError(f"{where}: the key {key!r} must be text: put it in quotes.")
-        if allowed is not None and key not in allowed:
-            raise BenchmarkError(f"{where}: there is no key {key!r}.{nearest(key, allowed)}")
-    for key in required:
-        if value.get(key) is None:
-            raise BenchmarkError(f"{where} lacks {key!r}: add it.")
-    return dict(value)
+    try:
+        return fields.mapping(value, where, allowed, required)
+    except fields.FieldError as error:
+        raise BenchmarkError(str(error)) from error
 
 
 def text(value: Any, where: str) -> str | None:
@@ -43,9 +37,10 @@ def text(value: Any, where: str) -> str | None:
     Raises:
         BenchmarkError: it is something else.
     """
-    if value is None or (isinstance(value, str) and value):
-        return value
-    raise BenchmarkError(f"{where} must be text, not {value!r}: put it in quotes, or leave it out.")
+    try:
+        return fields.text(value, where)
+    except fields.FieldError as error:
+        raise BenchmarkError(str(error)) from error
 
 
 def texts(value: Any, where: str) -> tuple[str, ...]:
@@ -73,13 +68,6 @@ def choice(value: str, choices: Iterable[str], where: str) -> str:
     if value not in choices:
         raise BenchmarkError(f"{where} must be {' or '.join(choices)}, not {value!r}.")
     return value
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message: the known name that comes closest, or all."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" Known are: {', '.join(known)}."
 
 
 class Settings:

@@ -70,7 +70,7 @@ class DistinctInputs:
         """
         problems: dict[str, str] = {}
         for sample, place in zip(self.samples, self._places, strict=True):
-            for path in (*sample.images, *([sample.video] if sample.video else [])):
+            for path in map(str, (*sample.images, *([sample.video] if sample.video else []))):
                 if path not in problems and (problem := _problem(path, sample.media_root)):
                     problems[path] = f"{place}: {problem}"
         if problems:

@@ -16,7 +16,9 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from llave_hf.data.sources.texts import check_texts, utf8_lines
 
 from .benchmark import Benchmark, Task
 from .fields import BenchmarkError
@@ -162,24 +164,40 @@ def _read_parquet(file: Path, subset: str) -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
+    first = 0
     try:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(ROWS_PER_BATCH):
-            yield from batch.to_pylist()
+            checked = check_texts(pyarrow.Table.from_batches([batch]), str(file), first)
+            first += len(checked)
+            yield from checked.to_pylist()
+    except ValueError as error:
+        if isinstance(error, pyarrow.ArrowException):
+            raise BenchmarkError(
+                f"{subset}: {file} cannot be read as parquet: {error}. Copy the file anew."
+            ) from error
+        raise BenchmarkError(f"{subset}: {error}") from error
     except (pyarrow.ArrowException, OSError) as error:
         raise BenchmarkError(f"{subset}: {file} cannot be read as parquet: {error}. Copy the file anew.") from error
 
 
 def _read_jsonl(file: Path, subset: str) -> Iterator[dict[str, Any]]:
     with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(_lines(stream, file, subset), start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:  # of the encoding or the syntax
+            except ValueError as error:
                 raise BenchmarkError(f"{subset}: line {number} of {file} is not JSON: {error}.") from error
             if not isinstance(row, dict):
                 raise BenchmarkError(
                     f"{subset}: line {number} of {file} must be an object of columns, not {row!r:.80}."
                 )
             yield row
+
+
+def _lines(stream: IO[bytes], file: Path, subset: str) -> Iterator[str]:
+    try:
+        yield from utf8_lines(stream, file)
+    except ValueError as error:  # of the encoding
+        raise BenchmarkError(f"{subset}: {error}") from error

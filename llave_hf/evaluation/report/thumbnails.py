@@ -10,6 +10,7 @@ from PIL import Image
 
 from llave_hf.data.media import open_image, open_video
 from llave_hf.data.samples import Sample
+from llave_hf.data.stored.pictures import StoredPicture
 from llave_hf.model.media_llave import MediaError, to_rgb
 
 SIDE = 160  # pixels of a copy, at most
@@ -45,7 +46,7 @@ class Thumbnails:
         self.limit = limit
         self.used = 0
         self.left_out = 0
-        self._made: dict[tuple[str, str | None], Thumbnail] = {}
+        self._made: dict[tuple[str | StoredPicture, str | None], Thumbnail] = {}
         self._allowed = limit
 
     def allow(self, share: float) -> None:
@@ -59,7 +60,7 @@ class Thumbnails:
             made.append(self._copy(sample.video, sample.media_root, video=True))
         return made
 
-    def _copy(self, path: str, media_root: str | None, *, video: bool) -> Thumbnail:
+    def _copy(self, path: str | StoredPicture, media_root: str | None, *, video: bool) -> Thumbnail:
         label = f"first frame of the video {path}" if video else f"picture {path}"
         if not self.limit:
             return Thumbnail(label, None, why="pictures are off")
@@ -75,9 +76,9 @@ class Thumbnails:
         return made
 
 
-def _thumbnail(path: str, media_root: str | None, label: str, *, video: bool) -> Thumbnail:
+def _thumbnail(path: str | StoredPicture, media_root: str | None, label: str, *, video: bool) -> Thumbnail:
     try:
-        picture = open_video(path, media_root, num_frames=1)[0] if video else open_image(path, media_root)
+        picture = open_video(str(path), media_root, num_frames=1)[0] if video else open_image(path, media_root)
         small = to_rgb(picture)
     except (MediaError, OSError) as error:
         return Thumbnail(label, None, why=f"cannot be opened: {error}")

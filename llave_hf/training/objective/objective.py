@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from llave_hf import distributed
-from llave_hf.data.rows.labels import HARDNESS, NEGATIVE_HARDNESS
+from llave_hf.data.described.names import HARDNESS, NEGATIVE_HARDNESS
 from llave_hf.data.streaming.tasks import TrainingPairs
 from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
 from llave_hf.training.engines.whole_models import whole_models

@@ -31,9 +31,11 @@ def check_keys(keys: Iterable[Any], known: Collection[str], where: str) -> None:
 
 def switch_words(values: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
     """`yes`, `no`, `on` and `off` as truth where a key takes a switch, and in all that stands within a key; as words
-    where a key takes words."""
+    where a key takes words, as in descriptions of data."""
     return {
-        key: _switched(value) if isinstance(value, (Mapping, list)) or bool in _choices(hints[key]) else value
+        key: _switched(value)
+        if (isinstance(value, (Mapping, list)) and hints[key] is not Any) or bool in _choices(hints[key])
+        else value
         for key, value in values.items()
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from llave_hf.data.batches.collator import LlaveCollator, owners_of
+from llave_hf.data.batches.collator import LlaveCollator, one_sample_a_content, owners_of
 from llave_hf.data.samples import Pair, Sample
 from llave_hf.data.streaming.tasks import TrainingPairs
 from llave_hf.encoding.rows import Row
+from llave_hf.model.media_llave import MediaError
 
 TRIES = 100  # rows that are drawn for a batch in which all are bad
 
@@ -50,6 +52,7 @@ class TracedCollator:
 
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """The collator's batch of the mended pairs, with them as `pairs`, and `bad_samples`, see [`report`]."""
+        pairs = one_sample_a_content(pairs)
         prepared, failures = self._prepare(pairs)
         reports: list[dict[str, Any]] = []
         if failures:
@@ -93,7 +96,10 @@ class TracedCollator:
 
 def failures_among(pairs: Sequence[Pair], unusable: Mapping[int, str]) -> Failures:
     """The samples of some pairs that are among the unusable ones, which have keys and reasons."""
-    keys = {sample: sample.key() for sample in owners_of(pairs)} if unusable else {}
+    keys: dict[Sample, int] = {}
+    for sample in owners_of(pairs) if unusable else ():
+        with contextlib.suppress(MediaError):  # a picture that cannot be read is named where it is opened
+            keys[sample] = sample.key()
     return {sample: ValueError(unusable[key]) for sample, key in keys.items() if key in unusable}
 
 
@@ -117,6 +123,6 @@ def without_bad(pair: Pair, failures: Mapping[Sample, Exception], reports: list[
 
 def report(pair: Pair, role: str, place: int, sample: Sample, error: Exception) -> dict[str, Any]:
     """What is said of a bad sample, as JSON takes it: where it stands, what it is, and why it is bad."""
-    files = [*sample.images, *([sample.video] if sample.video is not None else [])]
+    files = [*map(str, sample.images), *([sample.video] if sample.video is not None else [])]
     named = {"source": pair.source, "row": pair.row, "role": role, "place": place}
     return {**named, "files": files, "text": sample.text[:200], "reason": str(error)}

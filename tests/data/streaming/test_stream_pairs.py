@@ -109,7 +109,7 @@ def test_a_bad_row_is_named_when_it_is_read(root: Path, write: Write) -> None:
         ({"qry": "<|image_1|>\nno picture"}, r"row 7 of 'task' .*1 mark"),
         ({"qry": 5}, r"task.jsonl, column 'qry' mixes types"),
         ("{", r"task.jsonl, line 15 is no JSON"),
-        ("\xff", r"task.jsonl, line 15 is no JSON"),
+        ("\xff", r"task.jsonl, line 15 is not in UTF-8"),
         ("[1]", r"task.jsonl, row 7 is a list"),
     ],
 )

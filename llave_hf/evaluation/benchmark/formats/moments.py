@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from llave_hf.data.described.templates import Template
 from llave_hf.data.media import MediaError, resolve_media_path
 from llave_hf.evaluation.benchmark.fields import BenchmarkError, Settings
 from llave_hf.evaluation.benchmark.raw import EvalRow, TaskRows
 
 from .base import Format, Tables
-from .sides import SIDES, Side, SideByCase, side_from
-from .templates import Template
+from .sides import SIDES, Side, SideByCase, fill, side_from, template_from
 
 POSITIVE = "positive"
 
@@ -36,7 +36,7 @@ class MomentsFormat(Format):
     def from_settings(cls, settings: Settings) -> MomentsFormat:
         """From `query`, `target` and `folder`."""
         query, target = (side_from(settings.values[key], f"{settings.where}: {key}") for key in cls.keys[:2])
-        return cls(query, target, Template(settings.text("folder") or "", f"{settings.where}: folder"))
+        return cls(query, target, template_from(settings.text("folder") or "", f"{settings.where}: folder"))
 
     def read(self, tables: Tables) -> TaskRows:
         """One answer a row, or several."""
@@ -44,7 +44,7 @@ class MomentsFormat(Format):
 
     def _rows(self, tables: Tables) -> Iterator[EvalRow]:
         for place, row in tables.rows():
-            folder = self.folder.fill(row, f"{place}, folder")
+            folder = fill(self.folder, row, f"{place}, folder")
             values = {**row, "folder": folder}
             query = self.query.fill(values, place + SIDES[0])
             clips = [clip for clip in _folders(tables, folder, place) if clip != query.video]

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llave_hf.data.described.templates import letter
 from llave_hf.evaluation.benchmark.fields import BenchmarkError, Settings
 from llave_hf.evaluation.benchmark.raw import EvalRow, RawInput, TaskRows
 
 from .base import Format, Row, Tables
 from .sides import SIDES, Side, SideByCase, side_from
-from .templates import letter
 
 ANSWERS = ("text", "letter", "index")
 

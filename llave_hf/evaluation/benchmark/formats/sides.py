@@ -10,23 +10,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from llave_hf.data.described.fields import FieldError
+from llave_hf.data.described.sides import SideTemplates, side_templates
+from llave_hf.data.described.templates import Template, Values
 from llave_hf.evaluation.benchmark.fields import BenchmarkError, mapping, text
 from llave_hf.evaluation.benchmark.pictures import PictureError, is_picture, store_picture
 from llave_hf.evaluation.benchmark.raw import RawInput
 
-from .templates import Template, Values
-
-PARTS = ("text", "image", "video")
 SIDES = (", query", ", target")  # for messages
 
 
-@dataclass(frozen=True)
-class Side:
-    """Templates of a text and of the path of a picture or video; a picture may be a column of bytes instead."""
-
-    text: Template | None = None
-    image: Template | None = None
-    video: Template | None = None
+class Side(SideTemplates):
+    """Templates of a text and of the path of a picture or video, filled for a row of a benchmark."""
 
     def fill(self, values: Values, place: str) -> RawInput:
         """The side of a row.
@@ -34,6 +29,12 @@ class Side:
         Raises:
             BenchmarkError: a column is missing or cannot be used, or everything is empty; the message names it.
         """
+        try:
+            return self._filled(values, place)
+        except FieldError as error:
+            raise BenchmarkError(str(error)) from error
+
+    def _filled(self, values: Values, place: str) -> RawInput:
         written = self.text.fill(values, place) if self.text else ""
         video = self.video.fill(values, place) if self.video else ""
         image, stored = self._picture(values, place) if self.image else ("", False)
@@ -63,8 +64,32 @@ class SideByCase:
 
     def fill(self, values: Values, place: str) -> RawInput:
         """The side of a row; see :meth:`Side.fill`."""
-        suffix = PurePosixPath(self.column.fill(values, place)).suffix
+        suffix = PurePosixPath(fill(self.column, values, place)).suffix
         return self.sides.get(suffix, self.sides[""]).fill(values, place)
+
+
+def fill(template: Template, values: Values, place: str) -> str:
+    """A template with the values of a row.
+
+    Raises:
+        BenchmarkError: a column is missing or cannot be used; the message names it.
+    """
+    try:
+        return template.fill(values, place)
+    except FieldError as error:
+        raise BenchmarkError(str(error)) from error
+
+
+def template_from(value: str, where: str) -> Template:
+    """From a field of a benchmark file.
+
+    Raises:
+        BenchmarkError: the braces are wrong; the message names the field.
+    """
+    try:
+        return Template(value, where)
+    except FieldError as error:
+        raise BenchmarkError(str(error)) from error
 
 
 def side_from(value: Any, where: str) -> Side | SideByCase:
@@ -75,14 +100,15 @@ def side_from(value: Any, where: str) -> Side | SideByCase:
     """
     if isinstance(value, Mapping) and "case" in value:
         fields = mapping(value, where, required=("case", "other"))
-        column = Template(f"{{{text(fields.pop('case'), f'{where}: case')}}}", f"{where}: case")
+        column = template_from(f"{{{text(fields.pop('case'), f'{where}: case')}}}", f"{where}: case")
         sides = {"" if name == "other" else name: _plain(side, f"{where}: {name}") for name, side in fields.items()}
         return SideByCase(column, sides)
     return _plain(value, where)
 
 
 def _plain(value: Any, where: str) -> Side:
-    if isinstance(value, Mapping):
-        fields = mapping(value, where, PARTS)
-        return Side(**{part: Template(text(entry, where) or "", f"{where}: {part}") for part, entry in fields.items()})
-    return Side(Template(text(value, where) or "", where))
+    try:
+        made = side_templates(value, where)
+    except FieldError as error:
+        raise BenchmarkError(str(error)) from error
+    return Side(made.text, made.image, made.video)

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from llave_hf.data.described.fields import FieldError
+from llave_hf.data.described.templates import Template
 from llave_hf.evaluation.benchmark.fields import BenchmarkError
 from llave_hf.evaluation.benchmark.formats.sides import side_from
-from llave_hf.evaluation.benchmark.formats.templates import Template
 from llave_hf.evaluation.benchmark.raw import RawInput
 
 ROW = {"a": " x ", "n": 7, "path": "clips/ego.1/v_2.5.mp4", "list": ["one", "two "], "empty": [], "none": None}
@@ -48,7 +49,7 @@ def test_letters_are_taken_off(option: str, text: str) -> None:
     ],
 )
 def test_rows_that_do_not_fit_are_named(template: str, message: str) -> None:
-    with pytest.raises(BenchmarkError, match=f"^{message}"):
+    with pytest.raises(FieldError, match=f"^{message}"):
         Template(template, "w").fill(ROW, "S, row 0")
 
 
@@ -63,7 +64,7 @@ def test_rows_that_do_not_fit_are_named(template: str, message: str) -> None:
     ],
 )
 def test_faults_of_the_template_are_named(template: str, message: str) -> None:
-    with pytest.raises(BenchmarkError, match=message):
+    with pytest.raises(FieldError, match=message):
         Template(template, "b.yaml: query")
 
 

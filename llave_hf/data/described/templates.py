@@ -1,4 +1,4 @@
-"""Prompts and paths with columns in braces, as a benchmark file writes them: `Find the video: {caption[0]}`.
+"""Prompts and paths with columns in braces, as recipes and benchmark files write them: `Find the video: {caption[0]}`.
 
 What follows a colon changes the value: of a path, `{video:stem}` is the file's name alone and `{path:flat}` the whole
 path in one name; of a list, `{options:lines}`, `{options:words}` and `{options:lettered}` join it;
@@ -7,14 +7,16 @@ path in one name; of a list, `{options:lines}`, `{options:words}` and `{options:
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from llave_hf.evaluation.benchmark.fields import BenchmarkError, nearest
 from llave_hf.model.media_llave import VIDEO_SUFFIXES
+
+from .fields import FieldError, nearest
 
 Values = Mapping[str, Any]
 
@@ -49,11 +51,33 @@ OF_LIST: dict[str, Callable[[list[str]], str]] = {"lines": "\n".join, "words": "
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A column in a template.
+
+    Attributes:
+        name: As it is written, without what follows the colon: `caption[0]`.
+        column: Its first part: `caption`.
+        keys: What is taken of the value, one after the other: an entry of a list, or a field.
+        spec: What follows the colon.
+    """
+
+    name: str
+    column: str
+    keys: tuple[int | str, ...]
+    spec: str
+
+
+def _reference(name: str, spec: str) -> Reference:
+    keys = tuple(int(key) if key.isdigit() else key for key in re.findall(r"\[([^\]]*)\]", name))
+    return Reference(name, name.partition("[")[0], keys, spec)
+
+
+@dataclass(frozen=True)
 class Template:
     """A text with columns in braces; checked when it is made.
 
     Raises:
-        BenchmarkError: the braces do not match, or what follows a colon is unknown; the message names the field.
+        FieldError: the braces do not match, or what follows a colon is unknown; the message names the field.
     """
 
     text: str
@@ -64,20 +88,31 @@ class Template:
         try:
             fields = [(name, spec, conversion) for _, name, spec, conversion in _FORMATTER.parse(self.text)]
         except ValueError as error:
-            raise BenchmarkError(f"{self.where}: {self.text!r}: {error}; write {{{{ for a brace itself.") from error
+            raise FieldError(f"{self.where}: {self.text!r}: {error}; write {{{{ for a brace itself.") from error
         for name, spec, conversion in fields:
             if name is not None and (not name or "." in name or conversion):
-                raise BenchmarkError(f"{self.where}: {{{name}}} must be a column, {{column}} or {{column[0]}}.")
+                raise FieldError(f"{self.where}: {{{name}}} must be a column, {{column}} or {{column[0]}}.")
             if spec is not None and spec not in known:
-                raise BenchmarkError(f"{self.where}: there is no {{{name}:{spec}}}.{nearest(spec, known[1:])}")
+                raise FieldError(f"{self.where}: there is no {{{name}:{spec}}}.{nearest(spec, known[1:])}")
 
     def fill(self, values: Values, place: str) -> str:
         """The text with the values of a row.
 
         Raises:
-            BenchmarkError: a column is missing, empty or of another type; the message names row and column.
+            FieldError: a column is missing, empty or of another type; the message names row and column.
         """
         return _FORMATTER.fill(self.text, values, place)
+
+    def parts(self) -> list[tuple[str, Reference | None]]:
+        """The template cut up: text, and the column behind it."""
+        return [
+            (before, None if name is None else _reference(name, spec or ""))
+            for before, name, spec, _ in _FORMATTER.parse(self.text)
+        ]
+
+    def columns(self) -> list[str]:
+        """The columns that it names, each once."""
+        return list(dict.fromkeys(found.column for _, found in self.parts() if found is not None))
 
     def column(self) -> str | None:
         """The column that is the whole template, or None."""
@@ -93,30 +128,31 @@ class _Formatter(string.Formatter):
         for literal, name, spec, _ in self.parse(template):
             pieces.append(literal)
             if name is not None:
-                pieces.append(_shown(self._value(name, values, place), spec or "", f"{place}: {name}"))
+                pieces.append(shown(self._value(name, values, place), spec or "", f"{place}: {name}"))
         return "".join(pieces)
 
     def _value(self, name: str, values: Values, place: str) -> Any:
         try:
             return self.get_field(name, (), values)[0]
         except KeyError as error:
-            raise BenchmarkError(
-                f"{place} lacks the column {error} (it has {', '.join(map(str, values))})."
-            ) from error
+            raise FieldError(f"{place} lacks the column {error} (it has {', '.join(map(str, values))}).") from error
         except (IndexError, TypeError) as error:
-            raise BenchmarkError(
-                f"{place}: {name} cannot be read ({error}): the list is too short or none."
-            ) from error
+            raise FieldError(f"{place}: {name} cannot be read ({error}): the list is too short or none.") from error
 
 
 _FORMATTER = _Formatter()
 
 
-def _shown(value: Any, spec: str, where: str) -> str:
+def shown(value: Any, spec: str, where: str) -> str:
+    """A value as a template shows it.
+
+    Raises:
+        FieldError: It is of another type than its place takes; the message begins with `where`.
+    """
     if spec in OF_LIST:
         if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) for entry in value):
-            raise BenchmarkError(f"{where} must be a list of texts, not {value!r:.80}.")
+            raise FieldError(f"{where} must be a list of texts, not {value!r:.80}.")
         return OF_LIST[spec](list(value))
     if not isinstance(value, (str, int)):
-        raise BenchmarkError(f"{where} must be text or a number, not {value!r:.80}.")
+        raise FieldError(f"{where} must be text or a number, not {value!r:.80}.")
     return OF_TEXT[spec](str(value)) if spec else str(value)
