@@ -8,8 +8,8 @@ from typing import Any
 
 from llave_hf.errors import UserError
 from llave_hf.hub.fingerprint.fingerprint import write_fingerprint
+from llave_hf.model.configuration_llave import split_hub_arguments
 from llave_hf.model.geometry_llave import swapped
-from llave_hf.model.hub_arguments_llave import split_hub_arguments
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.runtime.opening import suit_processor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -10,6 +11,8 @@ from transformers.models.auto import CONFIG_MAPPING
 POOLING_MODES = ("last",)
 VIDEO_NEWLINES = ("one_token", "frame", "grid", "no_token")
 UNPAD_ROUNDINGS = ("truncate", "round")
+# Arguments of `from_pretrained` that say where files come from.
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class LlaveConfig(PreTrainedConfig):
@@ -82,6 +85,17 @@ def opens_as_llave(model_type: str | None) -> bool:
     return model_type in CONFIG_MAPPING and getattr(CONFIG_MAPPING[model_type], "opens_as_llave", False)
 
 
+def split_hub_arguments(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`(arguments of the Hub, the others)`; those that only transformers' Auto classes pass on are in neither."""
+    hub = {key: value for key, value in kwargs.items() if key in HUB_ARGUMENTS}
+    own = {
+        key: value
+        for key, value in kwargs.items()
+        if key not in HUB_ARGUMENTS and key != "trust_remote_code" and not key.startswith("_")
+    }
+    return hub, own
+
+
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r} in a LlaveConfig; choose one of {', '.join(map(repr, choices))}.")
@@ -100,4 +114,4 @@ def _to_config(backbone_config: dict[str, Any] | PreTrainedConfig | None) -> Pre
     return CONFIG_MAPPING[model_type].from_dict(fields)
 
 
-__all__ = ["LlaveConfig"]
+__all__ = ["HUB_ARGUMENTS", "LlaveConfig", "opens_as_llave", "split_hub_arguments"]

@@ -21,8 +21,7 @@ from transformers.utils.loading_report import LoadStateDictInfo
 
 from .adapter_llave import load_adapter_weights
 from .backbones_llave import backbone_of
-from .configuration_llave import LlaveConfig, opens_as_llave
-from .hub_arguments_llave import HUB_ARGUMENTS
+from .configuration_llave import HUB_ARGUMENTS, LlaveConfig, opens_as_llave
 from .sentence_transformer_layout_llave import write_sentence_transformer_layout
 
 

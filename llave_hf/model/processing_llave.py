@@ -24,8 +24,7 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .backbones_llave import backbone_of
-from .configuration_llave import opens_as_llave
-from .hub_arguments_llave import split_hub_arguments
+from .configuration_llave import opens_as_llave, split_hub_arguments
 from .length_llave import DEFAULT_MAX_LENGTH, LengthLimit, chosen_length, saved_length
 from .media_llave import (
     MAX_FRAMES,

@@ -11,7 +11,7 @@ from typing import Any
 
 from llave_hf.errors import UserError
 from llave_hf.model.backbone_llava_onevision_llave import IMAGE_TOKEN, VIDEO_TOKEN
-from llave_hf.model.hub_arguments_llave import split_hub_arguments
+from llave_hf.model.configuration_llave import split_hub_arguments
 from llave_hf.model.modeling_llave import LlaveModel
 
 from .configuration import LlavaQwenConfig, to_llave_config

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
 
 from llave_hf.errors import UserError
 from llave_hf.model.backbone_llava_onevision_llave import IMAGE_TOKEN, VIDEO_TOKEN
-from llave_hf.model.hub_arguments_llave import split_hub_arguments
+from llave_hf.model.configuration_llave import split_hub_arguments
 from llave_hf.model.length_llave import chosen_length
 from llave_hf.model.processing_llave import LlaveProcessor
 
