@@ -8,7 +8,7 @@ from llave_hf.cli.evaluation import compare, evaluate, evaluate_videos
 from llave_hf.cli.models import convert, export, init, merge, verify
 from llave_hf.cli.publishing import card, push
 from llave_hf.cli.search import app, index, search
-from llave_hf.cli.training import doctor, mine, sweep
+from llave_hf.cli.training import data, doctor, mine, sweep
 
 COMMANDS = (
     evaluate,
@@ -23,6 +23,7 @@ COMMANDS = (
     index,
     search,
     app,
+    data,
     doctor,
     sweep,
     verify,

@@ -10,21 +10,25 @@ they are, see `labels.py`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from llave_hf.data.rows.columns import ColumnError
+from llave_hf.data.rows.columns import ColumnError, SideColumns
 from llave_hf.data.rows.known import check_unread
 from llave_hf.data.rows.labels import read_judgements
 from llave_hf.data.rows.sides import check_fields, training_sides
 from llave_hf.data.rows.tasks import PairDataset, SourceSlice, TaskRows
-from llave_hf.data.rows.validation import check_media, check_side
+from llave_hf.data.rows.validation import check_media, side_faults
 from llave_hf.data.sources.indexed import Subset, SubsetFiles, open_source
 from llave_hf.data.sources.specs import SourceSpec, TrainData, parse_specs
+from llave_hf.model.media_llave import MediaError
 
 from .samples import Pair, Sample, sample_from
+
+Located: TypeAlias = tuple[SideColumns, str, Callable[[int], str]]  # a side, its role, where an entry stands
 
 
 def load_pairs(
@@ -91,6 +95,7 @@ def checked_rows(
     *,
     use_negatives: bool,
     check_files: bool,
+    faults: list[ValueError] | None = None,
 ) -> TaskRows:
     """Rows of a subset as rows of a task.
 
@@ -100,6 +105,7 @@ def checked_rows(
         rows: `(n,)` number of each in the subset.
         name: Of the task.
         use_negatives, check_files: See [`load_pairs`].
+        faults: Is given what is wrong with rows, which then stay. None: the first of it is raised.
 
     Raises:
         ValueError: A column holds what it must not, or a row is empty or wrongly marked.
@@ -126,11 +132,21 @@ def checked_rows(
     sides = [(query, "query", locate), (positive, "positive", locate)]
     if negatives is not None:
         sides.append((negatives, "negative", locate_negative))
-    for side, role, locate_entry in sides:
-        check_side(side, role, locate_entry)
-    check_media([(side, locate_entry) for side, _, locate_entry in sides], subset.spec.media_root, check_files)
+    for fault in _faults(sides, subset.spec.media_root, check_files):
+        if faults is None:
+            raise fault
+        faults.append(fault)
     sides_of_rows = query, positive, negatives, offsets, judgements
     return TaskRows(name, subset.spec.weight, subset.spec.media_root, rows, *sides_of_rows)
+
+
+def _faults(sides: Sequence[Located], media_root: str | None, check_files: bool) -> Iterator[ValueError]:
+    for side, role, locate in sides:
+        yield from side_faults(side, role, locate)
+    try:
+        check_media([(side, locate) for side, _, locate in sides], media_root, check_files)
+    except MediaError as error:
+        yield error
 
 
 def capped_rows(subset: SubsetFiles, size: int, seed: int) -> np.ndarray | None:

@@ -138,6 +138,23 @@ def check_output_folder(folder: str | os.PathLike[str], what: str) -> None:
         raise UserError(f"{what} {path} is no folder to write to ({error.strerror}): choose another.") from error
 
 
+def check_output_file(path: str | os.PathLike[str], what: str) -> None:
+    """See that a file can be written, whose folder may be missing.
+
+    Args:
+        what: It is, the message's first words.
+
+    Raises:
+        UserError: It is a folder, or its folder cannot be written to.
+    """
+    if os.path.isdir(path):
+        raise UserError(f"{what} {os.fspath(path)} is a folder, not a file: name a file in it.")
+    try:
+        check_output_folder(Path(path).absolute().parent, what)
+    except UserError as error:
+        raise UserError(f"{what} {os.fspath(path)} cannot be written: {error}") from error
+
+
 def check_possible_folder(path: str | os.PathLike[str], what: str) -> None:
     """Whether a place is a folder, or could become one, to read or to write.
 

@@ -29,6 +29,7 @@ WRONG = {
     "folder": ("{root}/absent", "{root}/file.txt"),
     "file": ("{root}/absent", "{root}/empty"),
     "output": ("{root}/file.txt", "{root}/file.txt/below"),
+    "output file": ("{root}/empty", "{root}/file.txt/below"),
     "new": ("{root}/file.txt", "{root}/file.txt/below", "{root}/data"),
 }
 # Every argument of every command that is a path or an id: its kind, and a command line in which all else is there.
@@ -80,6 +81,10 @@ PLACES = {
     ("app", "collection"): ("folder", "app @ --model {model}"),
     ("app", "model"): ("model", "app {collection} --model @"),
     ("app", "space"): ("new", "app {collection} --space @"),
+    ("data", "sources"): ("folder", "data @"),
+    ("data", "media_root"): ("folder", "data {data}/train --media_root @"),
+    ("data", "model"): ("model", "data {data}/train --media_root {data} --model @"),
+    ("data", "output"): ("output file", "data {data}/train --media_root {data} --output @"),
     ("doctor", "recipe"): ("file", "doctor @"),
     ("doctor", "accelerate_config"): ("file", "doctor {recipe} --accelerate_config @"),
     ("sweep", "sweep"): ("file", "sweep @ --output {out} --dry_run"),
@@ -108,6 +113,7 @@ NO_PLACES = {
     "index": {"include", "exclude", "prompt", "rebuild", "ann_from", "all_broken", "strict", "dtype"},
     "search": {"text", "k", "kind", "folder", "since", "until", "exact", "json", "dtype"},
     "app": {"title", "host", "port", "max_file_size", "dtype"},
+    "data": {"subsets", "split", "streaming", "rows", "json"},
     "doctor": {"fast", "devices", "tflops"},
     "sweep": {"budget_pairs", "parallel", "num_processes", "dry_run", "report_only"},
     "verify": {"backend", "dtype", "device", "published", "thorough"},

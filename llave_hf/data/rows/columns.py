@@ -69,7 +69,7 @@ class SideColumns:
 
     def has_media(self) -> np.ndarray:
         """Which entries have a picture or a video: bool `(n,)`."""
-        return (self._num_images() > 0) | self._has_video()
+        return (self.num_images() > 0) | self.has_video()
 
     def wrongly_marked(self) -> np.ndarray:
         """Which entries have more or fewer marks (`<|image_1|>`) than pictures: bool `(n,)`.
@@ -77,8 +77,8 @@ class SideColumns:
         A video in its own column may have a mark or not; one in the picture column has one, as in MMEB.
         """
         marks = pc.count_substring_regex(self.text, MARK_PATTERN).to_numpy(zero_copy_only=False)
-        surplus = marks - self._num_images()
-        return (surplus != 0) & ~(self._has_video() & (surplus == 1))
+        surplus = marks - self.num_images()
+        return (surplus != 0) & ~(self.has_video() & (surplus == 1))
 
     def describe_marks(self, index: int) -> str:
         """What `wrongly_marked` found at an entry, in words."""
@@ -88,7 +88,7 @@ class SideColumns:
 
     def paths(self) -> tuple[pa.Array, np.ndarray]:
         """All paths of pictures and videos, and the entry that each belongs to."""
-        has_video = self._has_video()
+        has_video = self.has_video()
         paths = pa.concat_arrays([pc.list_flatten(self.images), self.video.filter(pa.array(has_video))])
         parents = pc.list_parent_indices(self.images).to_numpy(zero_copy_only=False)
         return paths, np.concatenate([parents, np.flatnonzero(has_video)]).astype(np.int64)
@@ -99,10 +99,12 @@ class SideColumns:
         plain = pc.invert(pc.starts_with(paths, MARK))
         return paths.filter(plain), parents[plain.to_numpy(zero_copy_only=False)]
 
-    def _num_images(self) -> np.ndarray:
+    def num_images(self) -> np.ndarray:
+        """How many pictures each entry has: int `(n,)`."""
         return pc.list_value_length(self.images).to_numpy(zero_copy_only=False)
 
-    def _has_video(self) -> np.ndarray:
+    def has_video(self) -> np.ndarray:
+        """Which entries have a video in its own column: bool `(n,)`."""
         return pc.not_equal(self.video, "").to_numpy(zero_copy_only=False)
 
 

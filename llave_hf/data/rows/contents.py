@@ -35,9 +35,14 @@ def content_codes(sides: Sequence[tuple[SideColumns, str | None]]) -> np.ndarray
     Returns:
         `(rows of all sides,)` int64, from 0.
     """
-    texts = _encode([pc.replace_substring_regex(side.text, _MARKS, "") for side, _ in sides])
+    texts = _encode([plain_texts(side) for side, _ in sides])
     media = _encode([_media(side, root) for side, root in sides])
     return np.unique(texts * (media.max(initial=0) + 1) + media, return_inverse=True)[1].astype(np.int64)
+
+
+def plain_texts(side: SideColumns) -> pa.Array:
+    """Texts without the marks of pictures, as samples have them: large_string, `(n,)`."""
+    return pc.replace_substring_regex(side.text, _MARKS, "")
 
 
 def token_estimates(side: SideColumns) -> np.ndarray:

@@ -117,10 +117,15 @@ def check_unread(table: pa.Table, where: str, ignored: Collection[str] = ()) -> 
 
 def tell_unread(names: Collection[str], used: Collection[str], where: str, ignored: Collection[str] = ()) -> None:
     """Says once which columns nobody reads, each with the nearest name that is known."""
+    if unread := unread_columns(names, used, ignored):
+        _tell(where, ", ".join(unread))
+
+
+def unread_columns(names: Collection[str], used: Collection[str], ignored: Collection[str] = ()) -> list[str]:
+    """The columns that nobody reads, each with the nearest name that is known."""
     unread = [name for name in names if name not in used and name not in ignored and not name.startswith("__")]
-    if unread:
-        near = {name: get_close_matches(name, sorted(KNOWN), n=1, cutoff=0.6) for name in unread}
-        _tell(where, ", ".join(f"{name} ({near[name][0]} is known)" if near[name] else name for name in unread))
+    near = {name: get_close_matches(name, sorted(KNOWN), n=1, cutoff=0.6) for name in unread}
+    return [f"{name} ({near[name][0]} is known)" if near[name] else name for name in unread]
 
 
 @functools.cache

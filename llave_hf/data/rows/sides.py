@@ -17,13 +17,14 @@ from .known import check_columns, known_negatives, known_sides, tell_unread, und
 from .list_texts import with_lists
 
 
-def check_fields(fields: pa.Schema, spec: SourceSpec, where: str) -> None:
+def check_fields(fields: pa.Schema, spec: SourceSpec, where: str, *, tell: bool = True) -> None:
     """Looks whether all columns that are needed are there; says once which are not read.
 
     Args:
         fields: All columns of the source; those of pictures as [`places`] makes them.
         spec: What they mean.
         where: The source, for messages.
+        tell: Whether to say which are not read.
 
     Raises:
         ValueError: A column is not there, or one of pictures would not be read; the message names the nearest.
@@ -33,8 +34,13 @@ def check_fields(fields: pa.Schema, spec: SourceSpec, where: str) -> None:
         check_columns(fields, where, spec.ignore)
     else:
         _check_described(fields.names, description, where)
-    own = [field.name for field in fields if not field.metadata]
-    tell_unread(own, spec.columns(), spec.path, spec.ignore)
+    if tell:
+        tell_unread(own_columns(fields), spec.columns(), spec.path, spec.ignore)
+
+
+def own_columns(fields: pa.Schema) -> list[str]:
+    """The columns that the source has itself, without those that were added as it was opened."""
+    return [field.name for field in fields if not field.metadata]
 
 
 def _check_described(names: list[str], description: Description, where: str) -> None:

@@ -20,16 +20,13 @@ _SHOWN = 3  # findings that a message spells out; the rest is counted
 _FEW = 16  # so many files of one folder are looked up one by one; for more the folder is listed once
 
 
-def check_side(side: SideColumns, role: str, locate: Callable[[int], str]) -> None:
-    """Looks for entries that are empty, or whose marks do not match their pictures.
+def side_faults(side: SideColumns, role: str, locate: Callable[[int], str]) -> Iterator[ValueError]:
+    """What is wrong with the entries of a role; each kind of fault names its first entry, and counts the others.
 
     Args:
         side: All entries of one role.
         role: For messages.
         locate: Says where an entry stands.
-
-    Raises:
-        ValueError: There is one; the message names the first, and counts them.
     """
     for bad, what in (
         (side.empty(), lambda i: f"the {role} is empty; give it a text, a picture or a video, or drop the row"),
@@ -41,7 +38,7 @@ def check_side(side: SideColumns, role: str, locate: Callable[[int], str]) -> No
         found = np.flatnonzero(bad)
         if len(found):
             more = f" ({len(found)} rows have this fault)" if len(found) > 1 else ""
-            raise ValueError(f"{locate(int(found[0]))}: {what(int(found[0]))}{more}.")
+            yield ValueError(f"{locate(int(found[0]))}: {what(int(found[0]))}{more}.")
 
 
 def check_media(

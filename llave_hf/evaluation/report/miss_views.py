@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llave_hf.data.thumbnails import PICTURES_AN_INPUT, Thumbnails
 from llave_hf.evaluation.benchmark.inputs import DistinctInputs
 from llave_hf.evaluation.results import TaskResult
 
 from .misses import Listed, Miss, find_misses, missed_queries
-from .thumbnails import PICTURES_AN_INPUT, Thumbnails
 from .training_weights import TrainingWeights
 
 TEXT_SHOWN = 600  # characters of an input

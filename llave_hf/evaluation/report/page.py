@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-import jinja2
-
+from llave_hf.data.thumbnails import PICTURES_AN_INPUT, SIDE, Thumbnails
 from llave_hf.evaluation.benchmark.inputs import DistinctInputs
 from llave_hf.evaluation.results import BenchmarkResults, TaskResult
+from llave_hf.runtime.pages import page_environment
 
 from .charts import HIGH, WIDE, common_axis, histogram
 from .miss_views import subset_misses
 from .order import GROUP_LABELS, count, findings, meta_tasks_of, ordered_groups, ordered_tasks, provenance
 from .published_numbers import published_numbers
-from .thumbnails import PICTURES_AN_INPUT, SIDE, Thumbnails
 from .training_weights import TrainingWeights
 
 PAGE_FILE = "report.html"
@@ -57,13 +56,7 @@ def render_page(results: BenchmarkResults, inputs: DistinctInputs, options: Page
     by_name = {result.task.name: result for result in results.tasks}
     ordered = [by_name[name] for name, _ in ordered_tasks(content)]
     missed = subset_misses(ordered, inputs, options.misses, thumbnails, weights)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("llave_hf.evaluation.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_environment("llave_hf.evaluation.report")
     script = environment.get_template("report_script.js.jinja").render()
     environment.filters["count"] = count
     return environment.get_template("report.html.jinja").render(

@@ -13,10 +13,10 @@ from PIL import Image
 from report_helpers import HOSTILE, content_encoder, scored, write_example, write_report_benchmark
 
 from llave_hf.data.samples import Sample
+from llave_hf.data.thumbnails import SIDE, Thumbnails
 from llave_hf.evaluation.report import page as report_page
 from llave_hf.evaluation.report.charts import HIGH, WIDE, common_axis, histogram
 from llave_hf.evaluation.report.page import PageOptions, render_page
-from llave_hf.evaluation.report.thumbnails import SIDE, Thumbnails
 from llave_hf.evaluation.report.training_weights import TrainingWeights
 from llave_hf.evaluation.scoring.nearest import Nearest
 from llave_hf.evaluation.scoring.similarities import Similarities
