@@ -4,8 +4,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from helpers import tiny_model
 from headless import headless_chromium
+from helpers import tiny_model
 from look_data import MARK, look, row, write_rows
 
 from llave_hf.data.look.look import DataLook
@@ -63,7 +63,7 @@ def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
 
 def test_tokens_stand_in_the_page_and_in_the_lines(tmp_path: Path) -> None:
     looked = hostile(tmp_path, prompts=ModelPrompts(tiny_model()[1], "tiny"))
-    assert re.search(r"<image> × \d+", Page(render_page(looked, "x")).text)
+    assert re.search(r"<image> \u00d7 \d+", Page(render_page(looked, "x")).text)
     text = "\n".join(lines(looked))
     assert re.search(r"query +<image> x \d+", text) and re.search(r"\[images/0.png\]  \d+ tokens", text)
     assert "\\n" + HOSTILE in text
