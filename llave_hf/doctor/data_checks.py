@@ -1,18 +1,16 @@
-"""What may be wrong with the training data: rows that repeat, tasks smaller than a batch, files that do not open."""
+"""What may be wrong with the training data, found by the checks of `llave data`, and what a setting asks of them."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from llave_hf.data.media import load_sample
+from llave_hf.data.look.pictures import broken_files, open_samples
+from llave_hf.data.look.repeats import repeat_remarks, repeats_of_pairs
+from llave_hf.data.look.spread import evenly
 from llave_hf.data.rows.labels import hardness_of
 from llave_hf.data.samples import Pair
 from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
-from llave_hf.model.media_llave import MediaError
 from llave_hf.training.objective.objective import hardness_columns
 from llave_hf.training.recipe.best_metric import check_metric
 from llave_hf.training.recipe.recipe import Recipe
@@ -21,7 +19,6 @@ from llave_hf.training.run import load_eval_benchmark, load_training_pairs
 from .findings import NOTE, OK, PROBLEM, Finding, Patient
 
 FAST_ROWS = 200  # a task
-NAMED = 3  # culprits that a line lists
 
 
 def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
@@ -65,8 +62,14 @@ def check_data(patient: Patient) -> Iterator[Finding]:
             text = f"{source.name} has {len(source)} rows, fewer than a batch of {batch}: none of them is trained on"
             yield Finding(PROBLEM, "data", text)
         try:
-            yield from _duplicates(source.name, pairs)
-            yield from _broken_files(source.name, pairs, level)
+            for remark in repeat_remarks(source.name, repeats_of_pairs(pairs)):
+                yield Finding(remark.level, "data", f"{remark.where}: {remark.text}")
+            opened = open_samples(pairs)
+            if opened.broken:
+                yield Finding(level, "data", f"{source.name}: {broken_files(opened.broken)}")
+            elif opened.samples:
+                text = f"{source.name}: {opened.samples} samples with pictures or videos opened"
+                yield Finding(OK, "data", text)
             if args.use_negatives and not any(pair.negatives for pair in pairs):
                 without.append(source.name)
             for pair in pairs if columns else ():
@@ -95,36 +98,4 @@ class _Looked:
 def _rows(start: int, count: int, fast: bool) -> Sequence[int]:
     if not fast or count <= FAST_ROWS:
         return range(start, start + count)
-    return (start + np.linspace(0, count - 1, FAST_ROWS, dtype=int)).tolist()
-
-
-def _duplicates(name: str, pairs: _Looked) -> Iterator[Finding]:
-    whole = Counter((pair.query.key(), pair.positive.key()) for pair in pairs)
-    repeated = sum(count - 1 for count in whole.values())
-    documents = len({document for _, document in whole})
-    if repeated:
-        yield Finding(NOTE, "data", f"{name}: {repeated} of {len(pairs)} rows looked at repeat another row")
-    if documents < len(pairs) / 2:
-        text = (
-            f"{name}: {documents} distinct documents in {len(pairs)} rows; equal ones are no negatives of each other"
-        )
-        yield Finding(NOTE, "data", text)
-
-
-def _broken_files(name: str, pairs: _Looked, level: str) -> Iterator[Finding]:
-    broken: list[str] = []
-    seen = set()
-    for pair in pairs:
-        for sample in (pair.query, pair.positive, *pair.negatives):
-            if sample in seen or not (sample.images or sample.video):
-                continue
-            seen.add(sample)
-            try:
-                load_sample(sample, num_frames=1)
-            except MediaError as error:
-                broken.append(f"row {pair.row}: {error}")
-    if broken:
-        rest = f" (and {len(broken) - NAMED} more)" if len(broken) > NAMED else ""
-        yield Finding(level, "data", f"{name}: {len(broken)} files do not open: {'; '.join(broken[:NAMED])}{rest}")
-    elif seen:
-        yield Finding(OK, "data", f"{name}: {len(seen)} samples with pictures or videos opened")
+    return (start + evenly(count, FAST_ROWS)).tolist()

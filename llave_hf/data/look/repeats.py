@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from llave_hf.data.rows.tasks import TaskRows
 from llave_hf.data.samples import Pair
 from llave_hf.model.media_llave import MediaError
 
-from .remarks import NOTE, PROBLEM, Remark
+from .remarks import NOTE, Remark
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def repeats_of(tasks: Sequence[TaskRows]) -> Repeats:
     )
 
 
-def repeats_of_pairs(pairs: Sequence[Pair]) -> Repeats:
+def repeats_of_pairs(pairs: Iterable[Pair]) -> Repeats:
     """Of some pairs, by what their pictures hold: those that stand in a file of rows are read for it.
 
     Pairs whose pictures cannot be read are left out.
@@ -95,7 +95,9 @@ def repeat_remarks(name: str, repeats: Repeats) -> Iterator[Remark]:
         text = f"{repeats.documents:,} distinct documents in {repeats.rows:,} rows; "
         yield Remark(NOTE, name, text + "equal ones are no negatives of each other")
     if repeats.same_sides:
-        yield Remark(PROBLEM, name, f"{repeats.same_sides:,} rows have the same content as query and as document")
+        yield Remark(NOTE, name, f"{repeats.same_sides:,} rows have the same content as query and as document")
     if repeats.answer_as_negative:
-        text = f"{repeats.answer_as_negative:,} rows have their own document among their negatives"
-        yield Remark(PROBLEM, name, text)
+        text = (
+            f"{repeats.answer_as_negative:,} rows have their own document among their negatives, where it is left out"
+        )
+        yield Remark(NOTE, name, text)

@@ -107,11 +107,11 @@ def test_rows_that_mislead_are_told(tmp_path: Path) -> None:
     looked = look(write_rows(tmp_path, "Odd", rows))
     repeats = task(looked, "Odd").repeats
     assert (repeats.repeated, repeats.same_sides, repeats.answer_as_negative) == (1, 1, 1)
-    assert "1 rows have the same content as query and as document" in problems(looked)
-    assert "1 rows have their own document among their negatives" in problems(looked)
+    assert "1 rows have the same content as query and as document" in notes(looked)
+    assert "1 rows have their own document among their negatives" in notes(looked)
     assert "1 of 5 rows looked at repeat another row" in notes(looked) and "2 distinct documents in 5" in notes(looked)
     without = look(tmp_path, use_negatives=False)
-    assert "among their negatives" not in problems(without) and len(task(without, "Odd").sides) == 2
+    assert "among their negatives" not in notes(without) and len(task(without, "Odd").sides) == 2
 
 
 def test_pictures_of_one_content_are_found(tmp_path: Path) -> None:
