@@ -165,12 +165,21 @@ def capped_rows(subset: SubsetFiles, size: int, seed: int) -> np.ndarray | None:
 
 
 def task_names(subsets: Sequence[SubsetFiles]) -> list[str]:
-    """Names of subsets; where two sources have a subset of one name, the source's name goes before it."""
-    plain = [subset.name for subset in subsets]
-    names = [n if plain.count(n) == 1 else f"{s.spec.path}/{n}" for s, n in zip(subsets, plain, strict=True)]
+    """Names of subsets; where two sources have a subset of one name, the source's name goes before it.
+
+    Raises:
+        ValueError: Two tasks would have one name.
+    """
+    plain = [subset.spec.name or subset.name for subset in subsets]
+    names = [
+        name if plain.count(name) == 1 or subset.spec.name else f"{subset.spec.path}/{name}"
+        for subset, name in zip(subsets, plain, strict=True)
+    ]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"train_data names {name!r} twice; name it once, with a weight.")
+            raise ValueError(
+                f"train_data names {name!r} twice; name it once, with a weight, or give the entries a `name` each."
+            )
     return names
 
 

@@ -10,6 +10,8 @@ from llave_hf.data.look.repeats import repeat_remarks, repeats_of_pairs
 from llave_hf.data.look.spread import evenly
 from llave_hf.data.rows.labels import hardness_of
 from llave_hf.data.samples import Pair
+from llave_hf.data.sources.downloads import missing_data
+from llave_hf.data.sources.specs import parse_specs
 from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
 from llave_hf.training.objective.objective import hardness_columns
 from llave_hf.training.recipe.best_metric import check_metric
@@ -23,18 +25,19 @@ FAST_ROWS = 200  # a task
 
 def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
     """The training rows and the benchmark, each with all the checks that training would make."""
-    findings = []
     dataset = None
     try:
-        dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
-        text = f"{len(dataset):,} rows of {len(dataset.sources)} tasks; "
-        if isinstance(dataset, StreamedPairs):
-            text += "streamed: rows and files are checked as they are read"
-        else:
-            text += "no row is empty, every file exists"
-        findings.append(Finding(OK, "data", text))
+        findings = _missing(recipe)
+        if not any(finding.level == PROBLEM for finding in findings):
+            dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
+            text = f"{len(dataset):,} rows of {len(dataset.sources)} tasks; "
+            if isinstance(dataset, StreamedPairs):
+                text += "streamed: rows and files are checked as they are read"
+            else:
+                text += "no row is empty, every file exists"
+            findings.append(Finding(OK, "data", text))
     except (ValueError, OSError) as error:
-        findings.append(Finding(PROBLEM, "data", str(error)))
+        findings = [Finding(PROBLEM, "data", str(error))]
     try:
         benchmark = load_eval_benchmark(recipe.data)
         if benchmark is not None:
@@ -45,6 +48,12 @@ def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
     except (ValueError, OSError) as error:
         findings.append(Finding(PROBLEM, "data", str(error)))
     return dataset, findings
+
+
+def _missing(recipe: Recipe) -> list[Finding]:
+    """What has to be downloaded and unpacked, with the commands."""
+    specs = parse_specs(recipe.data.train_data, check_roots=False, media_root=recipe.data.media_root)
+    return [Finding(PROBLEM if one.needed else NOTE, "data", str(one)) for one in missing_data(specs)]
 
 
 def check_data(patient: Patient) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 What follows a colon changes the value: of a path, `{video:stem}` is the file's name alone and `{path:flat}` the whole
 path in one name; of a list, `{options:lines}`, `{options:words}` and `{options:lettered}` join it;
-`{option:unlettered}` takes an answer's letter off. Nothing else is done to a value: white space counts.
+`{option:unlettered}` takes an answer's letter off, and `{turn:unmarked}` the `<image>` and `<video>` of a conversation
+that LLaVA trains on, with the line's end beside them. Nothing else is done to a value: white space counts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from llave_hf.model.media_llave import VIDEO_SUFFIXES
 from .fields import FieldError, nearest
 
 Values = Mapping[str, Any]
+
+_CONVERSATION_MARK = re.compile(r"\n?<(?:image|video)>$|<(?:image|video)>\n?")
 
 
 def letter(number: int) -> str:
@@ -38,6 +41,11 @@ def _unlettered(option: str) -> str:
     return (rest if mark else option).strip(". ")
 
 
+def _unmarked(turn: str) -> str:
+    """`<video>\\nWhat happens?` -> `What happens?`"""
+    return _CONVERSATION_MARK.sub("", turn)
+
+
 def _lettered(options: list[str]) -> str:
     return "\n".join(f"({letter(number)}) {option}" for number, option in enumerate(options)).rstrip()
 
@@ -46,6 +54,7 @@ OF_TEXT: dict[str, Callable[[str], str]] = {
     "stem": lambda path: PurePosixPath(path).stem,
     "flat": _flat,
     "unlettered": _unlettered,
+    "unmarked": _unmarked,
 }
 OF_LIST: dict[str, Callable[[list[str]], str]] = {"lines": "\n".join, "words": " ".join, "lettered": _lettered}
 

@@ -112,9 +112,14 @@ def find_files(spec: SourceSpec) -> list[FoundFiles] | None:
         return [FoundFiles(path.stem, (path,), path.parent)]
     if path.is_dir():
         return _find_in_folder(spec, path)
-    if path.suffix in DATA_SUFFIXES or not _HUB_ID.fullmatch(spec.path):
+    if not could_be_hub_id(spec.path):
         raise ValueError(f"train_data {spec.path!r} does not exist; give a Hub id, a folder or a file.")
     return None
+
+
+def could_be_hub_id(path: str) -> bool:
+    """Whether a source that is not here may be on the Hub."""
+    return Path(path).suffix not in DATA_SUFFIXES and _HUB_ID.fullmatch(path) is not None
 
 
 def _check_suffix(spec: SourceSpec, file: Path) -> None:

@@ -33,6 +33,8 @@ class SourceSpec:
             `image` and `video`. None: the columns have MMEB's names.
         negatives: The same of negatives, whose columns may hold lists; or a list of such.
         ignore: Columns that are there for something else.
+        name: Of the task, where the source has one subset, in place of the subset's: a source may stand in two entries
+            that read it differently.
     """
 
     path: str
@@ -46,6 +48,7 @@ class SourceSpec:
     positive: Any = None
     negatives: Any = None
     ignore: Sequence[str] = ()
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
@@ -72,8 +75,13 @@ class SourceSpec:
         return KNOWN if described is None else frozenset((*described.columns(), *JUDGEMENTS))
 
 
-def parse_specs(train_data: TrainData, **defaults: Any) -> list[SourceSpec]:
+def parse_specs(train_data: TrainData, *, check_roots: bool = True, **defaults: Any) -> list[SourceSpec]:
     """`train_data` as a list of specifications; `defaults` hold where an entry does not say otherwise.
+
+    Args:
+        train_data: As a recipe has it.
+        check_roots: Whether to look for each `media_root`.
+        **defaults: Fields of `SourceSpec`.
 
     Raises:
         ValueError: A key does not exist (the message names the nearest), `path` is absent, or there is no entry.
@@ -91,7 +99,7 @@ def parse_specs(train_data: TrainData, **defaults: Any) -> list[SourceSpec]:
         if not given.get("path"):
             raise ValueError(f"an entry of train_data has no `path` ({given}); give a Hub id, a folder or a file.")
         spec = SourceSpec(**{**defaults, **given})
-        if spec.media_root is not None:
+        if check_roots and spec.media_root is not None:
             check_folder(spec.media_root, "media_root")
         specs.append(spec)
     return specs
