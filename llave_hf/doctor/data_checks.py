@@ -11,7 +11,7 @@ from llave_hf.data.look.spread import evenly
 from llave_hf.data.rows.labels import hardness_of
 from llave_hf.data.samples import Pair
 from llave_hf.data.sources.downloads import missing_data
-from llave_hf.data.sources.specs import parse_specs
+from llave_hf.data.sources.specs import read_specs
 from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
 from llave_hf.training.objective.objective import hardness_columns
 from llave_hf.training.recipe.best_metric import check_metric
@@ -52,7 +52,7 @@ def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
 
 def _missing(recipe: Recipe) -> list[Finding]:
     """What has to be downloaded and unpacked, with the commands."""
-    specs = parse_specs(recipe.data.train_data, check_roots=False, media_root=recipe.data.media_root)
+    specs = read_specs(recipe.data.train_data, media_root=recipe.data.media_root)
     return [Finding(PROBLEM if one.needed else NOTE, "data", str(one)) for one in missing_data(specs)]
 
 

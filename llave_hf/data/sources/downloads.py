@@ -42,36 +42,61 @@ class Missing:
 
 
 def missing_data(specs: Sequence[SourceSpec]) -> list[Missing]:
-    """What is not here of some sources, each once; whether files inside a `media_root` are there is not looked at."""
-    found = (_missing(spec) for spec in specs)
-    return list(dict.fromkeys(one for one in found if one is not None))
+    """What is not here of some sources, one entry for what the same commands bring.
+
+    Of pictures and frames that lie in a `media_root`, it looks whether they are unpacked, not for each.
+    """
+    lacks: dict[tuple[str, tuple[str, ...], bool], list[str]] = {}
+    for spec in specs:
+        hub_id, entry = _published(spec)
+        commands = _commands(spec, entry)
+        if here := _not_here(spec, entry):
+            lacks.setdefault((hub_id or spec.path, commands, True), []).extend(here)
+        elif _only_on_hub(spec) and not _in_cache(spec.path):
+            download = commands or (f"hf download {spec.path} --repo-type dataset",)
+            what = "its rows are downloaded as the run begins"
+            if is_offline_mode():
+                what = "its rows are not in the cache, and the Hub may not be asked"
+            lacks.setdefault((spec.path, download, is_offline_mode()), []).append(what)
+    return [
+        Missing(source, ", ".join(dict.fromkeys(what)), commands, needed)
+        for (source, commands, needed), what in lacks.items()
+    ]
 
 
-def _missing(spec: SourceSpec) -> Missing | None:
-    hub_id, commands = _known(spec)
+def _not_here(spec: SourceSpec, entry: dict[str, Any]) -> list[str]:
+    root = spec.media_root
     lacks = []
-    if spec.media_root is not None and not Path(spec.media_root).is_dir():
-        lacks.append(f"there is no media_root {spec.media_root}")
-    on_hub = not Path(spec.path).exists() and could_be_hub_id(spec.path)
-    if not on_hub and not Path(spec.path).exists() and not any(mark in spec.path for mark in "*?[{"):
+    if root is not None and not Path(root).is_dir():
+        lacks.append(f"there is no media_root {root}")
+    elif (
+        root is not None
+        and "unpacked" in entry
+        and not any(one.is_dir() for one in Path(root).glob(entry["unpacked"]))
+    ):
+        lacks.append(f"nothing is unpacked in media_root {root}")
+    is_pattern = any(mark in spec.path for mark in "*?[{")
+    if not Path(spec.path).exists() and not could_be_hub_id(spec.path) and not is_pattern:
         lacks.append(f"there is no {spec.path}")
-    if lacks:
-        return Missing(hub_id or spec.path, " and ".join(lacks), commands, needed=True)
-    if on_hub and not _in_cache(spec.path):
-        download = commands or (f"hf download {spec.path} --repo-type dataset",)
-        if is_offline_mode():
-            return Missing(spec.path, "its rows are not in the cache, and the Hub may not be asked", download, True)
-        return Missing(spec.path, "its rows are downloaded as the run begins", download, needed=False)
-    return None
+    return lacks
 
 
-def _known(spec: SourceSpec) -> tuple[str | None, tuple[str, ...]]:
-    root = spec.media_root or Path(spec.path).name
-    for hub_id, entry in _published().items():
+def _only_on_hub(spec: SourceSpec) -> bool:
+    return not Path(spec.path).exists() and could_be_hub_id(spec.path)
+
+
+def _published(spec: SourceSpec) -> tuple[str | None, dict[str, Any]]:
+    """The Hub id and the entry of a source that `published.yaml` knows."""
+    for hub_id, entry in _entries().items():
         if spec.path == hub_id or Path(spec.path).name in entry.get("files", ()):
-            places = {"root": root, "above": str(Path(root).parent)}
-            return hub_id, tuple(command.format(**places) for command in entry["commands"])
-    return None, ()
+            return hub_id, entry
+    return None, {}
+
+
+def _commands(spec: SourceSpec, entry: dict[str, Any]) -> tuple[str, ...]:
+    root = spec.media_root or Path(spec.path).name
+    places = {"root": root, "above": str(Path(root).parent)}
+    return tuple(command.format(**places) for command in entry.get("commands", ()))
 
 
 def _in_cache(hub_id: str) -> bool:
@@ -79,7 +104,7 @@ def _in_cache(hub_id: str) -> bool:
 
 
 @cache
-def _published() -> dict[str, dict[str, Any]]:
+def _entries() -> dict[str, dict[str, Any]]:
     text = (files("llave_hf.data.sources") / "published.yaml").read_text(encoding="utf-8")
     content: dict[str, dict[str, Any]] = yaml.safe_load(text)
     return content

@@ -75,13 +75,21 @@ class SourceSpec:
         return KNOWN if described is None else frozenset((*described.columns(), *JUDGEMENTS))
 
 
-def parse_specs(train_data: TrainData, *, check_roots: bool = True, **defaults: Any) -> list[SourceSpec]:
-    """`train_data` as a list of specifications; `defaults` hold where an entry does not say otherwise.
+def parse_specs(train_data: TrainData, **defaults: Any) -> list[SourceSpec]:
+    """`train_data` as a list of specifications, each with a `media_root` that is there, or with none.
 
-    Args:
-        train_data: As a recipe has it.
-        check_roots: Whether to look for each `media_root`.
-        **defaults: Fields of `SourceSpec`.
+    Raises:
+        ValueError: As [`read_specs`], or a `media_root` is not there.
+    """
+    specs = read_specs(train_data, **defaults)
+    for spec in specs:
+        if spec.media_root is not None:
+            check_folder(spec.media_root, "media_root")
+    return specs
+
+
+def read_specs(train_data: TrainData, **defaults: Any) -> list[SourceSpec]:
+    """`train_data` as a list of specifications; `defaults` hold where an entry does not say otherwise.
 
     Raises:
         ValueError: A key does not exist (the message names the nearest), `path` is absent, or there is no entry.
@@ -98,10 +106,7 @@ def parse_specs(train_data: TrainData, *, check_roots: bool = True, **defaults: 
                 raise ValueError(f"train_data has no key {key!r}{suggest(key, known)}; there are {', '.join(known)}.")
         if not given.get("path"):
             raise ValueError(f"an entry of train_data has no `path` ({given}); give a Hub id, a folder or a file.")
-        spec = SourceSpec(**{**defaults, **given})
-        if check_roots and spec.media_root is not None:
-            check_folder(spec.media_root, "media_root")
-        specs.append(spec)
+        specs.append(SourceSpec(**{**defaults, **given}))
     return specs
 
 

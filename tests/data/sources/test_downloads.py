@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from llave_hf.data.sources.downloads import missing_data
-from llave_hf.data.sources.specs import parse_specs
+from llave_hf.data.sources.specs import read_specs
 
 
 def missing(train_data: object, **defaults: object) -> list[str]:
-    specs = parse_specs(train_data, check_roots=False, **defaults)  # type: ignore[arg-type]
+    specs = read_specs(train_data, **defaults)  # type: ignore[arg-type]
     return [str(one) for one in missing_data(specs)]
 
 
@@ -35,7 +35,7 @@ def test_rows_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         "    hf download me/pairs --repo-type dataset"
     )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    (one,) = missing_data(parse_specs("me/pairs"))
+    (one,) = missing_data(read_specs("me/pairs"))
     assert not one.needed and "downloaded as the run begins" in one.what
 
 
@@ -49,6 +49,16 @@ def test_pictures_that_lie_beside_the_rows_come_with_their_commands(tmp_path: Pa
         f"    hf download TIGER-Lab/MMEB-train --repo-type dataset --local-dir {root}",
         f"    (cd {root} && python unzip_file.py)",
     ]
+
+
+def test_archives_that_are_not_unpacked(tmp_path: Path, cache: Path) -> None:
+    (cache / "datasets--TIGER-Lab--MMEB-train").mkdir(parents=True)
+    (tmp_path / "images_zip").mkdir()
+    (tmp_path / "images").mkdir()
+    (told,) = missing("TIGER-Lab/MMEB-train", media_root=str(tmp_path))
+    assert told.startswith(f"TIGER-Lab/MMEB-train: nothing is unpacked in media_root {tmp_path}; bring it by\n")
+    (tmp_path / "images" / "CIRR").mkdir()
+    assert missing("TIGER-Lab/MMEB-train", media_root=str(tmp_path)) == []
 
 
 def test_a_local_file_is_known_by_its_name(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_doctor_says_what_to_download(recipe: str, tmp_path: Path, monkeypatch: 
             "    hf download vidore/colpali_train_set --repo-type dataset",
             "    hf download openbmb/VisRAG-Ret-Train-In-domain-data --repo-type dataset",
             "ShareGPTVideo/train_video_and_instruction: there is no media_root LLaVA-Hound/train_300k",
+            ", there is no LLaVA-Hound/video_instruction/train/sft/video_qa_240k.jsonl; bring it by",
         ),
         "mme5": (
             "intfloat/mmE5-MMEB-hardneg: there is no media_root mmE5; bring it by",
@@ -134,3 +135,4 @@ def test_doctor_says_what_to_download(recipe: str, tmp_path: Path, monkeypatch: 
         ),
     }
     assert all(line in text for line in wanted[recipe]), text
+    assert len(told) == {"vlm2vec-v2": 4, "mme5": 2}[recipe]
