@@ -20,12 +20,14 @@ class TokenLook:
 
     Attributes:
         by_role: Of queries, positives and negatives.
+        rows: Whose samples were counted.
         samples: Distinct ones that were counted.
         cut: Of these, how many lose the end of their text to the model's length.
         faults: Row and reason of those that have no prompt, but for media that do not open.
     """
 
     by_role: dict[str, Spread] = field(default_factory=dict)
+    rows: int = 0
     samples: int = 0
     cut: int = 0
     faults: tuple[str, ...] = ()
@@ -54,7 +56,7 @@ def count_tokens(pairs: Sequence[Pair], prompts: DefaultPrompts | ModelPrompts) 
                 numbers[role].append(prompt.tokens)
     whole = [prompt for prompt in made.values() if prompt is not None]
     spreads = {role: spread for role, counts in numbers.items() if (spread := Spread.of(counts)) is not None}
-    return TokenLook(spreads, len(whole), sum(prompt.lost > 0 for prompt in whole), tuple(faults))
+    return TokenLook(spreads, len(pairs), len(whole), sum(prompt.lost > 0 for prompt in whole), tuple(faults))
 
 
 def token_remarks(name: str, look: TokenLook) -> Iterator[Remark]:
@@ -63,5 +65,5 @@ def token_remarks(name: str, look: TokenLook) -> Iterator[Remark]:
         text = f"{len(look.faults):,} samples have no prompt: {look.faults[0]}"
         yield Remark(PROBLEM, name, text)
     if look.cut:
-        text = f"{look.cut:,} of {look.samples:,} samples opened are longer than the model's max_length: "
+        text = f"{look.cut:,} of {look.samples:,} samples counted are longer than the model's max_length: "
         yield Remark(NOTE, name, text + "the end of their text is left out")

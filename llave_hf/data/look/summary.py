@@ -51,6 +51,7 @@ def _task(task: TaskLook) -> dict[str, Any]:
             "width": _spread(pictures.side(0)),
             "height": _spread(pictures.side(1)),
         },
+        "token_rows": task.tokens.rows,
         "cut_samples": task.tokens.cut,
         "unread_columns": list(task.unread),
         "pairs": [

@@ -64,7 +64,7 @@ def _sides(task: TaskLook) -> Iterator[str]:
         rows.append([*numbers, *_spread(side.characters), "characters" if side.characters else ""])
         tokens = task.tokens.by_role.get(side.role)
         if tokens is not None:
-            rows.append([""] * 6 + [*_spread(tokens), "tokens"])
+            rows.append([""] * 6 + [*_spread(tokens), f"tokens, in {task.tokens.rows:,} rows"])
     return aligned(rows)
 
 

@@ -62,7 +62,7 @@ def test_texts_beyond_the_model_s_length_are_told(
     tokens = task(looked, "Long").tokens
     assert (tokens.samples, tokens.cut) == (4, 1)
     assert tokens.by_role["positive"].most == 120
-    assert "1 of 4 samples opened are longer than the model's max_length" in notes(looked)
+    assert "1 of 4 samples counted are longer than the model's max_length" in notes(looked)
     assert "were left out" not in caplog.text
     (shown,) = [one for one in task(looked, "Long").pairs[0].samples if one.role == "positive"]
     assert shown.prompt is not None and shown.prompt.lost > 0
