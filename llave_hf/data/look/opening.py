@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from llave_hf.data.pairs import capped_rows, checked_rows, task_names
 from llave_hf.data.rows.known import unread_columns
-from llave_hf.data.rows.sides import check_fields
+from llave_hf.data.rows.sides import check_fields, own_columns
 from llave_hf.data.rows.tasks import TaskRows
 from llave_hf.data.sources.indexed import Subset, SubsetFiles, find_files, is_saved, open_source
 from llave_hf.data.sources.specs import SourceSpec
@@ -109,7 +109,9 @@ def _indexed(subset: Subset, name: str, use_negatives: bool, seed: int) -> Opene
     numbers = np.arange(len(table)) if kept is None else kept
     faults: list[ValueError] = []
     part = checked_rows(subset, table, numbers, name, use_negatives=use_negatives, check_files=True, faults=faults)
-    return OpenedTask(name, subset, len(table), (part,), _unread(subset.fields.names, subset.spec), tuple(faults))
+    return OpenedTask(
+        name, subset, len(table), (part,), _unread(own_columns(subset.fields), subset.spec), tuple(faults)
+    )
 
 
 def _streamed(subset: StreamedSubset, name: str, use_negatives: bool, shards: int) -> OpenedTask:

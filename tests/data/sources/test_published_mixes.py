@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pytest
 from helpers import picture
+from published import PUBLISHED
 
 from llave_hf.data.pairs import load_pairs
 from llave_hf.data.rows.tasks import PairDataset
@@ -16,33 +16,19 @@ from llave_hf.data.samples import Pair
 from llave_hf.doctor import examine
 from llave_hf.training.recipe.recipe import load_recipe
 
-RECIPES = Path(__file__).parents[3] / "recipes"
 ON_CPU = ["--use_cpu", "--tf32", "null"]
-TEXT = datasets.Value("string")
-QUERY = {
-    "qry": "<|image_1|>\nWhat is it?\n",
-    "qry_image_path": "images/a.jpg",
-    "pos_text": "a bag",
-    "pos_image_path": "",
-}
-NEGATIVE = {"neg_text": "a cab", "neg_image_path": ""}
+RECIPES = Path(__file__).parents[3] / "recipes"
 MMEB_SPLITS = ("original", "diverse_instruction", "train")
-LISTS = {"neg_text": "['a cab', \"a child's train\"]", "neg_image_path": "['', '']"}
-COLPALI = ("image_filename", "query", "answer", "source", "options", "page", "model", "prompt", "answer_type")
+AS_IN = {"openbmb/VisRAG-Ret-Train-In-domain-data": "openbmb/VisRAG-Ret-Train-Synthetic-data"}  # one schema
 
 
 def hub_rows(path: str, subset: str) -> dict[str, datasets.Dataset]:
     """One row of a Hub data set, as `load_dataset` gives each split of it."""
-    if path == "TIGER-Lab/MMEB-train":  # some subsets have no columns of negatives
-        row = QUERY if subset == "CIRR" else QUERY | NEGATIVE
-        return {split: datasets.Dataset.from_list([row]) for split in MMEB_SPLITS}
-    if path.startswith("intfloat/mmE5-"):
-        return {"train": datasets.Dataset.from_list([QUERY | LISTS])}
-    image = picture(30, 20)
-    names = COLPALI if path == "vidore/colpali_train_set" else ("query", "source")
-    features = datasets.Features({"image": datasets.Image(), **dict.fromkeys(names, TEXT)})
-    columns: dict[str, list[Any]] = {"image": [image], **{name: [f"the {name}"] for name in names}}
-    return {"train": datasets.Dataset.from_dict(columns, features=features)}
+    of = PUBLISHED[AS_IN.get(path, path)]
+    made = datasets.Dataset.from_list(of.rows[:1], features=of.features)
+    if subset == "CIRR":  # some subsets of MMEB have no columns of negatives
+        made = made.remove_columns(["neg_text", "neg_image_path"])
+    return dict.fromkeys(MMEB_SPLITS if path == "TIGER-Lab/MMEB-train" else ("train",), made)
 
 
 @pytest.fixture
@@ -51,7 +37,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for root in ("MMEB-train", "mmE5"):
         (tmp_path / root / "images").mkdir(parents=True)
-        picture().save(tmp_path / root / "images" / "a.jpg")
+        for number in range(2):
+            picture().save(tmp_path / root / "images" / f"{number}.jpg")
     clip = tmp_path / "LLaVA-Hound" / "train_300k" / "v_1"
     clip.mkdir(parents=True)
     for number in range(3):
@@ -92,12 +79,13 @@ def test_vlm2vec_v2(hub: Path) -> None:
     weights = {source.name: source.weight for source in pairs.sources}
     assert sum(weights.values()) == 10 * 1 + 10 * 0.5 + 10 + 12 + 3 * 5
     assert weights["colpali_train_set"] == 10 and weights["visrag-indomain"] == 12 and weights["CIRR"] == 0.5
-    assert by_task["DocVQA"].query.text == "\nWhat is it?\n" and by_task["DocVQA"].negatives
+    assert by_task["DocVQA"].query.images == ("images/0.jpg",) and by_task["DocVQA"].negatives
     assert not by_task["CIRR"].negatives
     page = by_task["colpali_train_set"]
-    assert page.query.text == "the query" and len(page.query.images) == 1 and page.positive.text == "the answer"
+    assert page.query.text == "What does page 0 say?" and len(page.query.images) == 1
+    assert page.positive.text == "['answer 0']" and not page.positive.images
     slide = by_task["visrag-indomain"]
-    assert slide.query.text == "Find a document image that matches the given query: the query"
+    assert slide.query.text == "Find a document image that matches the given query: What does slide 0 say?"
     assert len(slide.positive.images) == 1 and not slide.query.images
     caption, clip = by_task["video_caption_300k"], by_task["video_caption_300k-video"]
     assert (caption.query.text, caption.query.video, caption.positive.text) == ("\nWrite of it.", "v_1", "A dog runs.")
@@ -108,8 +96,8 @@ def test_vlm2vec_v2(hub: Path) -> None:
 def test_mme5(hub: Path) -> None:
     pairs, by_task = opened("mme5")
     assert len(pairs.sources) == 27
-    for name in ("TAT-DQA", "Retrieval"):
-        assert [negative.text for negative in by_task[name].negatives] == ["a cab", "a child's train"]
+    assert [one.text for one in by_task["TAT-DQA"].negatives] == ["It's thing 1", "It's thing 2"]
+    assert [(one.text, one.images) for one in by_task["VQA"].negatives] == [("\nThing 1", ("images/1.jpg",))]
 
 
 @pytest.mark.parametrize("recipe", ["vlm2vec-v2", "mme5"])
