@@ -172,11 +172,11 @@ def test_described_columns_and_pictures_in_tables(tmp_path: Path) -> None:
     content = [(tmp_path / "images" / f"{name}.png").read_bytes() for name in names]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     pictures = pa.array([{"bytes": one, "path": None} for one in content], kind)
-    table = pa.table({"image": pictures, "query": ["a", "b", "a", "c"], "page": [1, 2, 3, 4]})
+    table = pa.table({"image": pictures, "query": ["a", "b", "a", "c"], "number": [1, 2, 3, 4]})
     pq.write_table(table, tmp_path / "pages.parquet")
     source = {"path": str(tmp_path / "pages.parquet"), "query": "Find: {query}", "positive": {"image": "{image}"}}
     (pages,) = (looked := look_at(parse_specs(source))).tasks
-    assert not problems(looked) and pages.unread == ("page",)
+    assert not problems(looked) and pages.unread == ("number",)
     assert pages.pictures.modes == {"RGB": 3, "L": 1}
     repeats = pages.repeats  # the third row has the bytes of the first
     assert (repeats.rows, repeats.repeated, repeats.documents) == (4, 1, 3)
