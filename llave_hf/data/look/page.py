@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from llave_hf import __version__
 from llave_hf.data.thumbnails import PICTURES_AN_INPUT, SIDE, Thumbnails
 from llave_hf.runtime.pages import page_environment
+from llave_hf.runtime.version import __version__
 
 from .look import DataLook, ShownSample, TaskLook
 from .prompts import Prompt
