@@ -38,13 +38,13 @@ def run(arguments: argparse.Namespace) -> None:
     from llave_hf.data.look.page import write_page
     from llave_hf.data.look.summary import summary
     from llave_hf.data.look.text import lines
+    from llave_hf.errors import UserError
     from llave_hf.runtime.places import check_output_file
-    from llave_hf.sweep.checks import check_number
 
     if arguments.output is not None:
         check_output_file(arguments.output, "The page")
-    if arguments.rows is not None:
-        check_number(arguments.rows, "--rows")
+    if arguments.rows is not None and arguments.rows < 1:
+        raise UserError(f"--rows is {arguments.rows}; give a whole number above 0.")
     options, title = _what(arguments)
     look = look_at(rows=arguments.rows, prompts=_prompts(arguments.model), **options)
     if arguments.json:
@@ -64,7 +64,6 @@ def _what(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from llave_hf.data.sources.specs import parse_specs
     from llave_hf.errors import UserError
     from llave_hf.runtime.places import check_file
-    from llave_hf.training.recipe.recipe import load_recipe
 
     given = {"media_root": arguments.media_root, "subsets": arguments.subsets, "split": arguments.split}
     recipes = [source for source in arguments.sources if source.endswith((".yaml", ".yml"))]
@@ -73,6 +72,8 @@ def _what(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         return {"specs": specs, "streaming": arguments.streaming}, ", ".join(arguments.sources)
     if len(arguments.sources) > 1:
         raise UserError(f"{recipes[0]} is a recipe, and stands beside other sources: look at it alone.")
+    from llave_hf.training.recipe.recipe import load_recipe
+
     check_file(recipes[0], "The recipe")
     recipe = load_recipe(recipes[0])
     data = recipe.data
