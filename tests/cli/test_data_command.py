@@ -58,3 +58,14 @@ def test_half_a_number_of_rows_is_refused(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit) as ended:
         run(tmp_path / "train", "--rows", "0")
     assert ended.value.code == 2 and "--rows is 0" in capsys.readouterr().err
+
+
+def test_what_a_recipe_lacks_is_told_beside_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_training_data(tmp_path)
+    absent = {"path": "TIGER-Lab/MMEB-train", "media_root": str(tmp_path / "MMEB-train")}
+    recipe = write_recipe(tmp_path, train_data=[str(tmp_path / "train"), absent])
+    with pytest.raises(SystemExit) as ended:
+        run(recipe)
+    told = capsys.readouterr().out
+    assert ended.value.code == 1 and told.startswith("48 rows of 2 tasks. ")
+    assert f"hf download TIGER-Lab/MMEB-train --repo-type dataset --local-dir {tmp_path / 'MMEB-train'}" in told

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _what(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """What to look at, as [`look_at`] takes it, and what it is called."""
-    from llave_hf.data.sources.specs import parse_specs
+    from llave_hf.data.sources.specs import parse_specs, read_specs
     from llave_hf.errors import UserError
     from llave_hf.runtime.places import check_file
 
@@ -79,7 +79,7 @@ def _what(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     data = recipe.data
     of_recipe = {"media_root": data.media_root, "subsets": data.train_subsets, "split": data.train_split}
     chosen = {name: value if value is not None else of_recipe[name] for name, value in given.items()}
-    specs = parse_specs(data.train_data, **chosen, max_samples=data.max_samples_per_source)
+    specs = read_specs(data.train_data, **chosen, max_samples=data.max_samples_per_source)
     streaming, use_negatives = arguments.streaming or data.streaming, recipe.training.use_negatives
     return {"specs": specs, "streaming": streaming, "use_negatives": use_negatives}, recipes[0]
 

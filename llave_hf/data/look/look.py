@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llave_hf.data.rows.tasks import TaskRows
 from llave_hf.data.samples import Pair, Sample
+from llave_hf.data.sources.downloads import missing_data
 from llave_hf.data.sources.specs import SourceSpec
 from llave_hf.runtime.progress import patient_bar
 
@@ -122,7 +123,7 @@ def look_at(
     """Looks at training data.
 
     Args:
-        specs: As [`parse_specs`] gives them.
+        specs: As [`read_specs`] gives them. Those whose data are not here are told of and left out.
         rows: How many rows of all tasks together are opened, evenly spaced, at least 20 of each task. Where pictures
             stand in the files of rows, neighbours are taken.
         prompts: What makes prompts, and counts tokens if it can.
@@ -132,7 +133,10 @@ def look_at(
     Raises:
         ValueError: No task can be opened; the message says why of each.
     """
-    opened, remarks = open_tasks(specs, streaming=streaming, use_negatives=use_negatives)
+    missing = [Remark(PROBLEM, "", str(one)) for one in missing_data(specs) if one.needed]
+    there = [spec for spec in specs if not any(one.needed for one in missing_data([spec]))]
+    opened, remarks = open_tasks(there, streaming=streaming, use_negatives=use_negatives)
+    remarks = missing + remarks
     if not opened:
         raise ValueError("\n".join(remark.text for remark in remarks))
     prompts = prompts or DefaultPrompts()
