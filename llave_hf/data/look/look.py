@@ -9,6 +9,7 @@ from llave_hf.data.rows.tasks import TaskRows
 from llave_hf.data.samples import Pair, Sample
 from llave_hf.data.sources.downloads import missing_data
 from llave_hf.data.sources.specs import SourceSpec
+from llave_hf.model.media_llave import MediaError
 from llave_hf.runtime.progress import patient_bar
 
 from .copies import Copies, find_copies
@@ -164,6 +165,8 @@ def _look_at_task(
     pairs, faults = _pairs(task, (in_runs(task.read, rows) if stored else evenly(task.read, rows)).tolist())
     repeats = repeats_of_pairs(pairs) if stored else repeats_of(task.parts)
     pictures = open_samples(pairs)
+    if any(isinstance(fault, MediaError) for fault in task.faults):  # tells of all files that are missing
+        pictures.broken = [one for one in pictures.broken if "does not exist" not in one]
     remarks = [Remark(PROBLEM, task.name, fault) for fault in faults[:1]]
     remarks += [*repeat_remarks(task.name, repeats), *picture_remarks(task.name, pictures)]
     if task.unread:

@@ -72,7 +72,7 @@ def test_bad_rows_are_named_and_the_others_looked_at(tmp_path: Path) -> None:
     assert "row 3 of 'Bad'" in told and "absent.png does not exist" in told
     assert "row 4: " in told and "broken.png" in told
     assert [one.name for one in looked.tasks] == ["Bad", "Good"] and task(looked, "Bad").sides[0].empty == 1
-    assert "absent.png" in (task(looked, "Bad").pictures.broken[0])
+    assert told.count("absent.png") == 1 and len(task(looked, "Bad").pictures.broken) == 1
     with pytest.raises(ValueError, match="row 1 of 'Bad'"):  # as training says of the first
         load_pairs(str(tmp_path / "train"), media_root=str(tmp_path))
 
