@@ -152,7 +152,7 @@ def look_at(
     if copies.copies:
         (first, second), *_ = copies.examples
         text = f"{copies.copies:,} of {copies.compared:,} files are copies of others, such as {second} of {first}"
-        remarks.append(Remark(NOTE, "pictures", text + ": a copy of an answer counts as wrong"))
+        remarks.append(Remark(NOTE, "pictures", text + ": a copy of a document counts as its negative"))
     remarks += unread_files([task.subset for task in opened])
     remarks.sort(key=lambda remark: remark.level != PROBLEM)
     return DataLook(tuple(tasks), tuple(remarks), copies, prompts.origin)
