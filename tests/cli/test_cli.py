@@ -38,6 +38,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("llave_hf.encoding.sentence_transformer.load_encoder", load)
     monkeypatch.setattr("llave_hf.runtime.places._check_hub", lambda *_: None)  # every id is there
+    monkeypatch.setattr("llave_hf.evaluation.evaluate.path_revision", lambda model: "0123abc")  # its commit there
     monkeypatch.delenv("LLAVE_DEBUG", raising=False)
     return paths
 

@@ -14,6 +14,7 @@ from llave_hf import cli
 def model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llave_hf.encoding.sentence_transformer.load_encoder", lambda path: constant_encoder())
     monkeypatch.setattr("llave_hf.runtime.places._check_hub", lambda *_: None)  # my/model is there
+    monkeypatch.setattr("llave_hf.evaluation.evaluate.path_revision", lambda model: "0123abc")  # its commit there
 
 
 @pytest.mark.usefixtures("model")

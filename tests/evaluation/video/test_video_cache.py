@@ -146,6 +146,7 @@ def test_command_has_the_option(msvd: Path, tmp_path: Path, monkeypatch: pytest.
         "llave_hf.encoding.sentence_transformer.load_encoder", lambda path: LlaveEncoder(*tiny_model())
     )
     monkeypatch.setattr("llave_hf.runtime.places._check_hub", lambda *_: None)  # my/model is there
+    monkeypatch.setattr("llave_hf.evaluation.evaluate.path_revision", lambda model: "0123abc")  # its commit there
     command = f"evaluate-videos my/model --dataset msvd --protocol mmeb-v2 --data {msvd} --output {tmp_path / 'out'}"
     cli.main([*command.split(), "--cache", str(tmp_path / "cache")])
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 2  # vectors; frames and visual tokens

@@ -236,6 +236,7 @@ def test_command_writes_table_and_curve(
 ) -> None:
     monkeypatch.setattr("llave_hf.encoding.sentence_transformer.load_encoder", lambda path: tied())
     monkeypatch.setattr("llave_hf.runtime.places._check_hub", lambda *_: None)  # my/model is there
+    monkeypatch.setattr("llave_hf.evaluation.evaluate.path_revision", lambda model: "0123abc")  # its commit there
     output = tmp_path / "out"
     options = ["--dataset", "msvd", "--protocol", "clip4clip", "--data", str(msvd), "--frames", "4", "2"]
     cli.main(["evaluate-videos", "my/model", *options, "--output", str(output)])
