@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,17 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", tmp_path_factory.mktemp("modules"))
         monkeypatch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
+        # a test before may have loaded one from the user's own cache, where Python would look for the others too
+        monkeypatch.setattr(sys, "path", [path for path in sys.path if not Path(path, "evaluate_modules").is_dir()])
+        forget_modules()
         yield
+    forget_modules()
+
+
+def forget_modules() -> None:
+    """Python's memory of where evaluate's modules lie."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "evaluate_modules"]:
+        del sys.modules[name]
 
 
 def load(name: str, tmp_path: Path) -> evaluate.EvaluationModule:
