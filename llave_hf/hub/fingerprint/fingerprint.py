@@ -163,7 +163,7 @@ def _find(model: str | os.PathLike[str]) -> Path:
     if path is None:
         raise UserError(
             f"{model} has no {FILE}, so there is nothing to compare with; write one where the model is known to be "
-            "right: llave_hf.hub.fingerprint.fingerprint.write_fingerprint(folder)."
+            "right: llave_hf.hub.fingerprint.write_fingerprint(folder)."
         )
     return path
 

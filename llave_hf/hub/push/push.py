@@ -122,7 +122,7 @@ def check_fingerprint(root: Path, device: str, report: Callable[[str], None]) ->
         raise UserError(
             f"{root} does not give the vectors of its fingerprint.json, so it was not published:\n{lines}\n"
             "Mend the model; or, if it is the fingerprint that is out of date, write a new one: "
-            "llave_hf.hub.fingerprint.fingerprint.write_fingerprint(folder)."
+            "llave_hf.hub.fingerprint.write_fingerprint(folder)."
         )
     report(verdict.lines[-1])
 
