@@ -29,6 +29,7 @@ FIRST_LESSON = (
     "{SceneShape: 26, SceneCount: 12, SceneQA: 21, SceneBackground: 1, SceneCaption_t2i: 1, SceneCaption_i2t: 1, "
     "SceneCIR: 1, SceneRef: 1}",
 )
+ASK = "'a large red circle in the middle on a white background'"  # which the album answers
 SECOND_LESSON: tuple[str, ...] = ()  # as the recipe has it
 
 
@@ -140,7 +141,7 @@ def next_commands(root: Path) -> list[str]:
     data = f"--train_data {word(scenes / 'train')} --media_root {word(scenes)} --eval_benchmark null"
     again = f"--from_scratch null --model {word(model)} --max_steps 2000 --output_dir {word(root / 'longer')}"
     return [
-        f"{llave} index {album} --model {word(model)} && {llave} search 'a small yellow circle' --collection {album}",
+        f"{llave} index {album} --model {word(model)} && {llave} search {ASK} --collection {album}",
         f"{llave} app {album}",
         f"{accelerate} launch --config_file {word(RECIPE.parent / 'accelerate' / 'cpu.yaml')} -m llave_hf.train "
         f"{word(RECIPE)} {data} {again}",
