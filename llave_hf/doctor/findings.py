@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from llave_hf.data.look.remarks import NOTE, PROBLEM
 from llave_hf.data.streaming.tasks import TrainingPairs
 from llave_hf.training.engines.choice import EngineChoice
 from llave_hf.training.recipe.recipe import Recipe
 
-OK, NOTE, PROBLEM = "ok", "note", "PROBLEM"
+OK = "ok"  # beside NOTE and PROBLEM, which remarks on data have, too
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,5 @@ class Patient:
 
 
 Check = Callable[[Patient], Iterator[Finding]]
+
+__all__ = ["NOTE", "OK", "PROBLEM", "Check", "Finding", "Patient"]

@@ -181,14 +181,19 @@ def naming_row(error: Exception, pair: Pair) -> ValueError:
 
 
 def one_sample_a_content(pairs: Sequence[Pair]) -> Sequence[Pair]:
-    """The pairs, where a picture that stands in several rows of a file is one sample, by its bytes."""
+    """The pairs, where a picture that stands in several rows of a file is one sample, by its bytes.
+
+    These are read for it here, and for `Sample.key()` not again.
+    """
     stored = [s for s in owners_of(pairs) if any(isinstance(image, StoredPicture) for image in s.images)]
     first: dict[int, Sample] = {}
     same: dict[Sample, Sample] = {}
     for sample in stored:
         with contextlib.suppress(MediaError):  # it is named where it is opened
-            same[sample] = first.setdefault(sample.key(), sample)
-    if len(first) == len(same):
+            known = tuple(i.with_digest() if isinstance(i, StoredPicture) else i for i in sample.images)
+            looked_at = replace(sample, images=known)
+            same[sample] = first.setdefault(looked_at.key(), looked_at)
+    if not same:
         return pairs
 
     def one(sample: Sample) -> Sample:

@@ -123,10 +123,15 @@ class Template:
         """The columns that it names, each once."""
         return list(dict.fromkeys(found.column for _, found in self.parts() if found is not None))
 
+    def reference(self) -> Reference | None:
+        """What is the whole template, or None."""
+        parts = self.parts()
+        return parts[0][1] if len(parts) == 1 and not parts[0][0] else None
+
     def column(self) -> str | None:
-        """The column that is the whole template, or None."""
-        parts = list(_FORMATTER.parse(self.text))
-        return parts[0][1] if len(parts) == 1 and not parts[0][0] and not parts[0][2] else None
+        """The column that is the whole template as it stands, or None."""
+        whole = self.reference()
+        return whole.name if whole is not None and not whole.spec else None
 
 
 class _Formatter(string.Formatter):

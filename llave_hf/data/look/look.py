@@ -134,10 +134,10 @@ def look_at(
     Raises:
         ValueError: No task can be opened; the message says why of each.
     """
-    missing = [Remark(PROBLEM, "", str(one)) for one in missing_data(specs) if one.needed]
-    there = [spec for spec in specs if not any(one.needed for one in missing_data([spec]))]
-    opened, remarks = open_tasks(there, streaming=streaming, use_negatives=use_negatives)
-    remarks = missing + remarks
+    missing = [one for one in missing_data(specs) if one.needed]
+    there = [spec for spec in specs if not any(spec is other for one in missing for other in one.specs)]
+    opened, found = open_tasks(there, streaming=streaming, use_negatives=use_negatives)
+    remarks = [*(Remark(PROBLEM, "", str(one)) for one in missing), *found]
     if not opened:
         raise ValueError("\n".join(remark.text for remark in remarks))
     prompts = prompts or DefaultPrompts()

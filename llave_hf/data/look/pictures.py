@@ -12,7 +12,7 @@ from llave_hf.data.media import load_sample
 from llave_hf.data.samples import Pair, Sample
 from llave_hf.model.media_llave import MediaError
 
-from .remarks import PROBLEM, Remark
+from .remarks import NOTE, PROBLEM, Remark
 from .spread import Spread
 
 NAMED = 3  # culprits that a line lists
@@ -104,7 +104,7 @@ def picture_remarks(name: str, look: PictureLook) -> Iterator[Remark]:
             (width, height), _ = found[0]
             count = sum(count for _, count in found)
             text = f"{count:,} of {look.pictures:,} pictures opened have {what}, such as {width} x {height}"
-            yield Remark("note", name, text)
+            yield Remark(NOTE, name, text)
 
 
 def _open(sample: Sample) -> OpenedSample:

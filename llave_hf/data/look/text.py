@@ -57,7 +57,7 @@ def _task(task: TaskLook) -> Iterator[str]:
 
 def _sides(task: TaskLook) -> Iterator[str]:
     """A table of the sides; characters of texts, and below them tokens where they were counted."""
-    rows = [list(HEADS[:6]) + [f"{name}" for name in HEADS[6:]] + ["of"]]
+    rows = [[*HEADS, "of"]]
     for side in task.sides:
         counts = (side.entries, side.texts, side.pictures, side.videos, side.empty)
         numbers = [ROLES[side.role], *(f"{count:,}" for count in counts)]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llave_hf.data.samples import MARK_PATTERN, Sample, sample_from
-from llave_hf.data.stored.columns import PLACES, is_list
+from llave_hf.data.stored.columns import PLACES, is_list, leaf_type
 from llave_hf.data.stored.pictures import MARK, decoded
 
 _STRINGS = pa.large_string()
@@ -154,7 +154,6 @@ def _aligned_negatives(table: pa.Table, text: str, image: str, video: str) -> tu
     texts = _lists(table, text, _STRINGS)
     lengths = _lengths(texts)
     parents = np.repeat(np.arange(len(table)), lengths)
-    position = np.arange(len(parents)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     flat: dict[str, pa.Array] = {text: pc.fill_null(pc.list_flatten(texts), "")}
     for name in (image, video):
         if name not in table.column_names or not _is_list(table, name):
@@ -165,20 +164,35 @@ def _aligned_negatives(table: pa.Table, text: str, image: str, video: str) -> tu
         inner = table.schema.field(name).type.value_type
         leaf = PLACES if holds_places(table, name) else _STRINGS
         lists = _lists(table, name, pa.large_list(leaf) if is_list(inner) else leaf)
-        own = _lengths(lists)
-        wrong = np.flatnonzero((own != 0) & (own != lengths))
-        if len(wrong):
-            row = int(wrong[0])
-            raise ColumnError(
-                f"{name!r} has {own[row]} entries where {text!r} has {lengths[row]}; give one for each negative "
-                "(an empty string for none).",
-                row,
-            )
-        missing = np.repeat(own == 0, lengths)
-        start = np.repeat(np.cumsum(own) - own, lengths)
-        picks = pa.array(np.where(missing, 0, start + position), mask=missing)
-        flat[name] = pc.list_flatten(lists).take(picks)
+        flat[name] = aligned_entries(lists, lengths, name, repr(text), hint=" (an empty string for none)")
     return side_columns(pa.table(flat), text, image, video), parents
+
+
+def aligned_entries(lists: pa.Array, counts: np.ndarray, name: str, beside: str, hint: str = "") -> pa.Array:
+    """The entries of lists, one row's after the other's: `(counts.sum(),)`, null where a row has no list.
+
+    Args:
+        lists: `(n,)` lists.
+        counts: `(n,)` how many entries each must have, if any.
+        name: Of their column, for messages.
+        beside: What has so many, for messages.
+        hint: For messages.
+
+    Raises:
+        ColumnError: A row has another number of entries.
+    """
+    own = _lengths(lists)
+    wrong = np.flatnonzero((own != 0) & (own != counts))
+    if len(wrong):
+        row = int(wrong[0])
+        raise ColumnError(
+            f"{name!r} has {own[row]} entries where {beside} has {counts[row]}; give one for each negative{hint}.", row
+        )
+    missing = np.repeat(own == 0, counts)
+    first_of_row = np.repeat(np.cumsum(counts) - counts, counts)
+    first_of_list = np.repeat(np.cumsum(own) - own, counts)
+    picks = np.where(missing, 0, first_of_list + np.arange(len(missing)) - first_of_row)
+    return pc.list_flatten(lists).take(pa.array(picks, mask=missing))
 
 
 def _any_given(table: pa.Table, name: str) -> bool:
@@ -214,10 +228,7 @@ def _path_lists(table: pa.Table, name: str) -> pa.Array:
 
 def holds_places(table: pa.Table, name: str) -> bool:
     """Whether a column says where pictures stand in files of rows."""
-    kind = table.schema.field(name).type
-    while is_list(kind):
-        kind = kind.value_type
-    return bool(kind == PLACES)
+    return bool(leaf_type(table.schema.field(name).type) == PLACES)
 
 
 def _refuse_places(paths: pa.Array, parents: pa.Array, name: str) -> None:
@@ -236,9 +247,8 @@ def _is_string_type(kind: pa.DataType) -> bool:
 
 
 def _lists(table: pa.Table, name: str, item: pa.DataType) -> pa.Array:
-    leaf = kind = table.schema.field(name).type
-    while is_list(leaf):
-        leaf = leaf.value_type
+    kind = table.schema.field(name).type
+    leaf = leaf_type(kind)
     try:
         if not _is_string_type(leaf) and leaf != PLACES:
             raise pa.ArrowTypeError(f"its entries are {leaf}")

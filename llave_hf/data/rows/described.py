@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from llave_hf.data.described.fields import FieldError
 from llave_hf.data.described.sides import Description, SideTemplates
 from llave_hf.data.described.templates import Reference, Template, shown
-from llave_hf.data.stored.columns import PLACES, is_list
+from llave_hf.data.stored.columns import PLACES, is_list, leaf_type
 
-from .columns import ColumnError, SideColumns, side_columns, with_marks
+from .columns import ColumnError, SideColumns, aligned_entries, side_columns, with_marks
 
 _STRINGS = pa.large_string()
 _PARTS = ("text", "image", "video")
@@ -78,7 +78,7 @@ def _filled(
     references = [found for _, found in template.parts() if found is not None]
     if not references:
         return pa.array([template.fill({}, field)] * len(table), _STRINGS), None
-    whole = _whole(template)
+    whole = template.reference() is not None
     if media and whole and not references[0].keys and not references[0].spec:
         return _media(_combined(table.column(references[0].column)), references[0].column, field)
     pieces: list[pa.Array | pa.Scalar] = []
@@ -94,9 +94,7 @@ def _filled(
 
 
 def _media(values: pa.Array, column: str, field: str) -> tuple[pa.Array, np.ndarray]:
-    leaf = values.type
-    while is_list(leaf):
-        leaf = leaf.value_type
+    leaf = leaf_type(values.type)
     if leaf != PLACES and not (pa.types.is_string(leaf) or pa.types.is_large_string(leaf) or pa.types.is_null(leaf)):
         raise ColumnError(f"{field} is the column {column!r}, which holds {values.type}; give pictures or paths.")
     if is_list(values.type):
@@ -107,11 +105,6 @@ def _media(values: pa.Array, column: str, field: str) -> tuple[pa.Array, np.ndar
         )
         blank = lengths.to_numpy(zero_copy_only=False) == 0
     return values, blank
-
-
-def _whole(template: Template) -> bool:
-    parts = template.parts()
-    return len(parts) == 1 and not parts[0][0] and parts[0][1] is not None
 
 
 def _value(table: pa.Table, reference: Reference) -> pa.Array:
@@ -181,26 +174,13 @@ def _one_row_a_negative(table: pa.Table, templates: SideTemplates) -> tuple[pa.T
     ]
     longest = np.max(lengths, axis=0)
     rows = np.repeat(np.arange(len(table)), longest)
-    position = np.arange(len(rows)) - np.repeat(np.cumsum(longest) - longest, longest)
     made = {}
     for column in columns:
         values = _combined(table.column(column))
         if column not in lists:
             made[column] = values.take(pa.array(rows))
             continue
-        own = lengths[lists.index(column)]
-        wrong = np.flatnonzero((own != 0) & (own != longest))
-        if len(wrong):
-            row = int(wrong[0])
-            raise ColumnError(
-                f"{column!r} has {own[row]} entries where another column of `negatives` has {longest[row]}; give one "
-                "for each negative.",
-                row,
-            )
-        missing = np.repeat(own == 0, longest)
-        start = np.repeat(np.cumsum(own) - own, longest)
-        picks = pa.array(np.where(missing, 0, start + position), mask=missing)
-        made[column] = pc.list_flatten(values).take(picks)
+        made[column] = aligned_entries(values, longest, column, "another column of `negatives`")
     return pa.table(made), rows
 
 

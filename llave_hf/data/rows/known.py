@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from llave_hf.data.described.names import JUDGEMENTS, KNOWN, NEGATIVES, OPTIONAL, PICTURES, REQUIRED
 from llave_hf.data.sources.specs import suggest
-from llave_hf.data.stored.columns import PLACES, is_list
+from llave_hf.data.stored.columns import PLACES, leaf_type
 from llave_hf.model.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 from .columns import SideColumns, holds_places, negative_columns, side_columns, with_marks
@@ -84,7 +84,7 @@ def check_columns(fields: pa.Schema, where: str, ignored: Collection[str] = ()) 
     if both and not {part for pair in both for part in pair.split(" and ")} & set(ignored):
         raise ValueError(f"{where} has both {both[0]}; name the one that is not meant in `ignore`.")
     for name in names:
-        if name not in KNOWN and name not in ignored and _is_pictures(fields.field(name).type):
+        if name not in KNOWN and name not in ignored and leaf_type(fields.field(name).type) == PLACES:
             raise ValueError(
                 f"{where} has pictures in the column {name!r}, which nobody reads"
                 f"{suggest(name, sorted(PICTURES))} Name it so, say in `query` and `positive` what the columns mean, "
@@ -131,12 +131,6 @@ def unread_columns(names: Collection[str], used: Collection[str], ignored: Colle
 @functools.cache
 def _tell(where: str, listed: str) -> None:
     logger.warning("%s: these columns are not read: %s", where, listed)
-
-
-def _is_pictures(kind: pa.DataType) -> bool:
-    while is_list(kind):
-        kind = kind.value_type
-    return bool(kind == PLACES)
 
 
 def _first_text(column: pa.ChunkedArray) -> str | None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import pyarrow as pa
 
 from llave_hf.data.stored.columns import PLACES
-from llave_hf.data.stored.pictures import StoredPicture, content_digest
+from llave_hf.data.stored.pictures import StoredPicture
 
 from .texts import first_fault, no_half_characters
 
@@ -170,7 +170,7 @@ def _pictures(
     for name, suffix in named.items():
         place = StoredPicture(file, number, suffix, 0, sample.spans[suffix])
         if with_digests and name in wanted:
-            place = replace(place, digest=content_digest(place.read()))
+            place = place.with_digest()
         row[name] = place.encoded().encode()
     return row
 

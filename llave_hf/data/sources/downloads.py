@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from huggingface_hub import constants, is_offline_mode
 
+from .files import is_pattern
 from .indexed import could_be_hub_id
 from .specs import SourceSpec
 
@@ -28,12 +29,14 @@ class Missing:
         what: Is not here, as the rest of a sentence.
         commands: That bring it; empty where nobody knows.
         needed: Whether a run could not begin without; else it would download the rows itself.
+        specs: The sources that ask for them.
     """
 
     source: str
     what: str
     commands: tuple[str, ...]
     needed: bool
+    specs: tuple[SourceSpec, ...]
 
     def __str__(self) -> str:
         if not self.commands:
@@ -46,21 +49,27 @@ def missing_data(specs: Sequence[SourceSpec]) -> list[Missing]:
 
     Of pictures and frames that lie in a `media_root`, it looks whether they are unpacked, not for each.
     """
-    lacks: dict[tuple[str, tuple[str, ...], bool], list[str]] = {}
+    lacks: dict[tuple[str, tuple[str, ...], bool], list[tuple[SourceSpec, list[str]]]] = {}
     for spec in specs:
         hub_id, entry = _published(spec)
         commands = _commands(spec, entry)
         if here := _not_here(spec, entry):
-            lacks.setdefault((hub_id or spec.path, commands, True), []).extend(here)
+            lacks.setdefault((hub_id or spec.path, commands, True), []).append((spec, here))
         elif _only_on_hub(spec) and not _in_cache(spec.path):
             download = commands or (f"hf download {spec.path} --repo-type dataset",)
             what = "its rows are downloaded as the run begins"
             if is_offline_mode():
                 what = "its rows are not in the cache, and the Hub may not be asked"
-            lacks.setdefault((spec.path, download, is_offline_mode()), []).append(what)
+            lacks.setdefault((spec.path, download, is_offline_mode()), []).append((spec, [what]))
     return [
-        Missing(source, ", ".join(dict.fromkeys(what)), commands, needed)
-        for (source, commands, needed), what in lacks.items()
+        Missing(
+            source,
+            ", ".join(dict.fromkeys(part for _, what in found for part in what)),
+            commands,
+            needed,
+            tuple(spec for spec, _ in found),
+        )
+        for (source, commands, needed), found in lacks.items()
     ]
 
 
@@ -75,8 +84,7 @@ def _not_here(spec: SourceSpec, entry: dict[str, Any]) -> list[str]:
         and not any(one.is_dir() for one in Path(root).glob(entry["unpacked"]))
     ):
         lacks.append(f"nothing is unpacked in media_root {root}")
-    is_pattern = any(mark in spec.path for mark in "*?[{")
-    if not Path(spec.path).exists() and not could_be_hub_id(spec.path) and not is_pattern:
+    if not Path(spec.path).exists() and not could_be_hub_id(spec.path) and not is_pattern(spec.path):
         lacks.append(f"there is no {spec.path}")
     return lacks
 

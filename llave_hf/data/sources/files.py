@@ -53,15 +53,18 @@ def _split(name: str) -> str:
     return _SHARD.sub("", stem)
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path is written as a pattern of several."""
+    return bool(_RANGE.search(path)) or glob.has_magic(path)
+
+
 def expand(pattern: str) -> list[Path] | None:
     """The files of `shards/{00000..00099}.tar` or `shards/*.parquet`, sorted; None where it is no pattern.
 
     Raises:
         ValueError: A file of a range is not there, or none is.
     """
-    if not _RANGE.search(pattern) and not glob.has_magic(pattern):
-        return None
-    if Path(pattern).exists():
+    if not is_pattern(pattern) or Path(pattern).exists():
         return None
     paths = _ranges(pattern)
     if glob.has_magic(pattern):

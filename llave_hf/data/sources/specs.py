@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -65,6 +66,10 @@ class SourceSpec:
         Raises:
             FieldError: It cannot be used; the message names the field.
         """
+        return self._description
+
+    @functools.cached_property
+    def _description(self) -> Description | None:
         if self.query is None and self.positive is None and self.negatives is None:
             return None
         return description_from(self.query, self.positive, self.negatives, f"train_data {self.path!r}")

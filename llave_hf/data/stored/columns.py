@@ -24,6 +24,13 @@ def is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+def leaf_type(kind: pa.DataType) -> pa.DataType:
+    """The type of values, or of what lists of them hold at the last."""
+    while is_list(kind):
+        kind = kind.value_type
+    return kind
+
+
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether values are bytes."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -59,6 +59,10 @@ class StoredPicture:
     def content(self) -> str:
         """A digest of the bytes; they are read where it is not known."""
         return self.digest or content_digest(self.read())
+
+    def with_digest(self) -> StoredPicture:
+        """The same place, with the digest of its bytes, so that they need not be read for it again."""
+        return replace(self, digest=self.content())
 
     def encoded(self) -> str:
         """The place as text, for columns of paths in Arrow; see [`decoded`]."""

@@ -184,8 +184,8 @@ def stream_pairs(
 ) -> StreamedPairs:
     """Opens training data as [`load_pairs`] does, with the same arguments, and leaves the rows where they are.
 
-    Sources are parquet files, here or on the Hub, local JSONL files and folders saved by datasets. Rows and their
-    files are checked as they are read.
+    Sources are parquet files, here or on the Hub, local JSONL and tar files, and folders saved by datasets. Rows and
+    their files are checked as they are read.
 
     Raises:
         ValueError: A source, subset, split or column is not there, or a source cannot be streamed.

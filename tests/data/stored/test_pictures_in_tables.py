@@ -230,6 +230,23 @@ def test_equal_bytes_in_two_rows_are_one_sample(tmp_path: Path, tiny: tuple[Llav
     assert sum(len(one["input_ids"]) for one in batch["micro_batches"]) == 5
 
 
+def test_a_batch_reads_a_picture_once_for_its_content_and_once_to_open_it(
+    tmp_path: Path, tiny: tuple[LlaveModel, LlaveProcessor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"caption": ["a", "b", "c"], "picture": [stored(0), stored(0, "another name"), stored(1)]}
+    hub_rows(rows, ["picture"]).to_parquet(tmp_path / "t.parquet")
+    pairs = load_pairs([{"path": str(tmp_path / "t.parquet"), **ENTRY}])
+    read, real = [], StoredPicture.read
+
+    def counted(picture: StoredPicture) -> bytes:
+        read.append(picture.row)
+        return real(picture)
+
+    monkeypatch.setattr(StoredPicture, "read", counted)
+    LlaveCollator(tiny[1])([pairs[row] for row in range(3)])
+    assert sorted(read) == [0, 0, 1, 2, 2]  # row 1 has the picture of row 0, which is opened for both
+
+
 def test_a_run_that_passes_over_bad_pictures_names_their_places(
     tmp_path: Path, tiny: tuple[LlaveModel, LlaveProcessor]
 ) -> None:
