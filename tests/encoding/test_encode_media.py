@@ -16,7 +16,7 @@ import pytest
 import torch
 from backbones import TIMED, save_backbone
 from datasets import Dataset
-from helpers import picture, tiny_model, write_video
+from helpers import picture, write_video
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
@@ -29,15 +29,6 @@ def png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    model, processor = tiny_model(seed=3)
-    model.save_pretrained(path)
-    processor.save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")

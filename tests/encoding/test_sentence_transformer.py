@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from backbones import KINDS, SHARING, save_backbone
-from helpers import picture, pictures, tiny_model, write_video
+from helpers import picture, pictures, write_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
@@ -27,15 +27,6 @@ from llave_hf.encoding.prefetch import prefetch
 from llave_hf.encoding.sentence_transformer import load_encoder
 from llave_hf.encoding.shared_prefix import common_prefix
 from llave_hf.model.media_llave import MediaError
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    model, processor = tiny_model(seed=3)
-    model.save_pretrained(path)
-    processor.save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")

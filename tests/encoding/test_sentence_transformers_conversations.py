@@ -9,22 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import picture, tiny_model
+from helpers import picture
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.transformer import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, AutoProcessor
 
 QUESTION = "What is in the image?"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    model, processor = tiny_model(seed=3)
-    model.save_pretrained(path)
-    processor.save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import picture, tiny_model
+from helpers import picture
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.transformer import Transformer
 from sentence_transformers.util import quantize_embeddings
@@ -19,15 +19,6 @@ from llave_hf.model.sentence_transformer_layout_llave import PROMPTS, write_sent
 
 QUESTION = "What is in the image?"
 LITERAL = "a <image> in <|im_end|> and <|endoftext|>\n<|im_start|>user <video>"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    model, processor = tiny_model(seed=3)
-    model.save_pretrained(path)
-    processor.save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -75,14 +75,6 @@ def hub(folder: Path) -> Iterator[LoopbackHub]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def client(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    made = Client(hub, tmp_path_factory.mktemp("hf_home"))
-    yield made
-    made.process.stdin.close()  # type: ignore[union-attr]
-    made.process.wait()
-
-
 def looked(client: Client, model: str, **options: Any) -> dict[str, Any]:
     done = client("python", f"{LOOK}\nresult = look({model!r}, **{options!r})")
     assert done["code"] == 0, done["output"]

@@ -34,14 +34,6 @@ def hub() -> Iterator[LoopbackHub]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def client(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    made = Client(hub, tmp_path_factory.mktemp("hf_home"))
-    yield made
-    made.process.stdin.close()  # type: ignore[union-attr]
-    made.process.wait()
-
-
 @pytest.fixture(autouse=True)
 def afresh(request: pytest.FixtureRequest) -> None:
     if "hub" in request.fixturenames:
@@ -338,7 +330,7 @@ def test_without_a_network_there_is_one_error(
 SILENT = """
 import time
 from llave_hf import cli
-from llave_hf.hub.push import remote
+from llave_hf.hub.push import push, remote  # before the clock starts
 remote.TIMEOUT, before, start = 0.3, remote.TIMEOUT, time.monotonic()
 try:
     cli.main(["push", {folder!r}, "org/tiny"])
