@@ -89,6 +89,7 @@ PLACES = {
     ("doctor", "accelerate_config"): ("file", "doctor {recipe} --accelerate_config @"),
     ("sweep", "sweep"): ("file", "sweep @ --output {out} --dry_run"),
     ("sweep", "output"): ("output", "sweep {sweep} --output @ --dry_run"),
+    ("sweep", "results"): ("output file", "sweep {sweep} --output {out} --results @ --dry_run"),
     ("sweep", "accelerate_config"): ("file", "sweep {sweep} --output {out} --accelerate_config @ --dry_run"),
     ("verify", "model"): ("model", "verify @"),
     ("verify", "picture"): ("file", "verify {model} --published 0.5B --picture @"),
