@@ -29,7 +29,10 @@ def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
     try:
         findings = _missing(recipe)
         if not any(finding.level == PROBLEM for finding in findings):
-            dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
+            args = recipe.training
+            dataset = load_training_pairs(
+                recipe.data, use_negatives=args.use_negatives, whole_groups=args.batch_groups
+            )
             text = f"{len(dataset):,} rows of {len(dataset.sources)} tasks; "
             if isinstance(dataset, StreamedPairs):
                 text += "streamed: rows and files are checked as they are read"

@@ -10,5 +10,6 @@ NEGATIVES = ("neg_text", "neg_image_path", "neg_video_path")
 LABEL = "label"
 HARDNESS = "pos_hardness"
 NEGATIVE_HARDNESS = "neg_hardness"
-JUDGEMENTS = (LABEL, HARDNESS, NEGATIVE_HARDNESS)
+GROUP = "batch_group"
+JUDGEMENTS = (LABEL, HARDNESS, NEGATIVE_HARDNESS, GROUP)
 KNOWN = frozenset((*REQUIRED, *OPTIONAL, *NEGATIVES, *PICTURES, *JUDGEMENTS))
