@@ -17,7 +17,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--media_root", metavar="DIR", help="what paths of pictures are relative to (default: DATA)")
     parser.add_argument("--subsets", nargs="+", metavar="NAME", help="mine only these subsets")
     parser.add_argument("--split", help="of the data (default: original, else train)")
-    parser.add_argument("--num_negatives", type=int, default=5, metavar="N", help="a row, at most (default: 5)")
+    parser.add_argument(
+        "--num_negatives", type=int, default=5, metavar="N", help="a row, at most (default: 5); 0 with --group_size"
+    )
     parser.add_argument("--rank_min", type=int, default=0, metavar="N", help="leave out so many of the nearest")
     parser.add_argument("--rank_max", type=int, default=100, metavar="N", help="look at so many (default: 100)")
     margin = "leave out what scores above (1 - MARGIN) x the positive's score (default: 0.05)"
@@ -29,6 +31,15 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--index", choices=["exact", "faiss"], default="exact", help="faiss: approximate, if installed"
     )
+    parser.add_argument(
+        "--group_size",
+        type=int,
+        default=0,
+        metavar="G",
+        help="group rows that are hard for each other, for batch_groups",
+    )
+    by = "how: rows that rank among each other's nearest, or a query beside the owners of its nearest documents"
+    parser.add_argument("--group_by", choices=["mutual_ranks", "owner_queries"], default="mutual_ranks", help=by)
     parser.add_argument("--batch_size", type=int, metavar="N", help="inputs a forward pass (default: the encoder's)")
     add_dtype(parser)
 
@@ -51,4 +62,5 @@ def run(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         dtype=arguments.dtype,
     )
-    print(f"Written to {folder}; train on it with --train_data {folder} --use_negatives and the same --media_root")
+    keys = ["--use_negatives"] * (options.num_negatives > 0) + ["--batch_groups"] * (options.group_size > 0)
+    print(f"Written to {folder}; train on it with --train_data {folder} {' '.join(keys)} and the same --media_root")

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
+from llave_hf.data.described.names import GROUP
 from llave_hf.data.pairs import TaskRows, open_tasks
 from llave_hf.data.sources.indexed import Subset
 from llave_hf.data.sources.specs import TrainData, parse_specs
@@ -36,6 +39,9 @@ def mine(
     report: Callable[[str], None] = print,
 ) -> Path:
     """Writes `output/<task>/original.jsonl`: each row as it was, with negatives beside its own.
+
+    With `group_size`, rows stand in the order of their groups, whose numbers are column `batch_group`; rows in no
+    group come last, and have null.
 
     A stopped run goes on: finished tasks are kept, and vectors lie in `output/.embeddings` piece by piece.
 
@@ -132,7 +138,9 @@ def _write(folder: Path, subset: Subset, task: TaskRows, mined: MinedTask, mark:
     described = subset.spec.description() is not None  # mined rows have MMEB's names, whatever theirs were
     unfinished = folder / f"{ROWS_FILE}.tmp"
     with unfinished.open("w", encoding="utf-8") as file:
-        for index, columns in enumerate(mined_columns(task, mined.negatives, mined.scores)):
+        made = mined_columns(task, mined.negatives, mined.scores)
+        for index, group in _in_order(mined):
+            columns = made[index] | ({} if mined.grouping is None else {GROUP: group})
             own = known_columns(task, index) if described else originals.slice(index, 1).to_pylist()[0]
             row = {**own, **columns}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -144,5 +152,23 @@ def _write(folder: Path, subset: Subset, task: TaskRows, mined: MinedTask, mark:
         "negatives": sum(map(len, mined.negatives)),
         "left_out": dict(mined.dropped),
     }
+    if mined.grouping is not None:
+        told = mined.grouping
+        summary["groups"] = {
+            "groups": len(told.rows),
+            "hard_share": told.hard_share,
+            "random_share": told.random_share,
+            "repeating": told.repeating,
+            "rows_in_none": told.left,
+        }
     # Last, so that a folder with it is whole.
     (folder / REPORT_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _in_order(mined: MinedTask) -> list[tuple[int, int | None]]:
+    """The rows as they are written, each with its group."""
+    if mined.grouping is None:
+        return [(row, None) for row in range(len(mined.negatives))]
+    groups = mined.grouping.numbers(len(mined.negatives))
+    order = np.argsort(np.where(groups < 0, len(groups), groups), kind="stable").tolist()
+    return [(row, int(groups[row]) if groups[row] >= 0 else None) for row in order]

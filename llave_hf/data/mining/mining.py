@@ -20,6 +20,8 @@ from llave_hf.data.pairs import TaskRows
 from llave_hf.data.samples import Pair, Sample
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache
 
+from .candidates import find_candidates
+from .grouping import GROUP_BY, Grouping, group_rows
 from .nearest import nearest
 
 REASONS = {
@@ -37,13 +39,15 @@ class MiningOptions:
     """What counts as a hard negative.
 
     Args:
-        num_negatives: At most so many a query, the hardest first.
+        num_negatives: At most so many a query, the hardest first; 0 with `group_size` only.
         rank_min: Leave out so many of the nearest that are left after positives.
         rank_max: Look at so many of the nearest.
         relative_margin: Leave out what scores above (1 - margin) x the positive's score; None: no such margin.
         absolute_margin: Leave out what scores above the positive's score - margin.
         max_score, min_score: Bounds of the cosine itself.
         index: See [`nearest`].
+        group_size: G, rows of a group that belongs into a batch together; 0: rows are not grouped.
+        group_by: See [`group_rows`]. What the filters leave out as too near does not meet in a group.
 
     Raises:
         ValueError: A number is out of its range.
@@ -57,10 +61,16 @@ class MiningOptions:
     max_score: float | None = None
     min_score: float | None = None
     index: str = "exact"
+    group_size: int = 0
+    group_by: str = "mutual_ranks"
 
     def __post_init__(self) -> None:
-        if self.num_negatives < 1:
-            raise ValueError(f"num_negatives is {self.num_negatives}; it must be at least 1.")
+        if self.num_negatives < (0 if self.group_size else 1):
+            raise ValueError(f"num_negatives is {self.num_negatives}; it must be at least 1, or 0 with group_size.")
+        if self.group_size < 0 or self.group_size == 1:
+            raise ValueError(f"group_size is {self.group_size}; it must be at least 2, or 0 for no groups.")
+        if self.group_by not in GROUP_BY:
+            raise ValueError(f"group_by is {self.group_by!r}; choose one of {', '.join(map(repr, GROUP_BY))}.")
         if not 0 <= self.rank_min < self.rank_max:
             raise ValueError(f"rank_min is {self.rank_min} and rank_max {self.rank_max}; 0 <= rank_min < rank_max.")
         if self.relative_margin is not None and not 0 <= self.relative_margin <= 1:
@@ -77,6 +87,7 @@ class MinedTask:
         negatives: For each row, numbers of rows whose positive is a negative of it, the hardest first.
         scores: For each row, the cosines of its query with all its negatives, those that it came with first.
         dropped: How many candidates among the `rank_max` nearest were left out, by reason.
+        grouping: Of the rows, where groups are asked for.
     """
 
     name: str
@@ -85,6 +96,7 @@ class MinedTask:
     documents: int
     scores: list[list[float]] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    grouping: Grouping | None = None
 
     def report(self, wanted: int) -> str:
         """Lines for the screen."""
@@ -95,6 +107,8 @@ class MinedTask:
             f"{int((found == 0).sum())} with none"
         ]
         lines += [f"  left out {count:>9,} candidates: {REASONS[reason]}" for reason, count in self.dropped.items()]
+        if self.grouping is not None:
+            lines.append(f"  {self.grouping.report()}")
         return "\n".join(lines)
 
 
@@ -133,6 +147,26 @@ def mine_task(task: TaskRows, cache: EmbeddingCache, options: MiningOptions) -> 
         taken = chosen[key]
         mined.negatives.append([documents.row[number] for number in taken])
         mined.scores.append([*own_scores, *(document_vectors[taken] @ query_vectors[query]).tolist()])
+    if options.group_size:
+        positive_scores = (query_vectors[queries.number] * document_vectors[documents.number]).sum(1)
+        lowest = np.full(len(queries.samples), np.inf)
+        np.minimum.at(lowest, queries.number, positive_scores)
+        found = find_candidates(
+            scores,
+            numbers,
+            queries.number,
+            documents.number,
+            num_documents=len(documents.samples),
+            itself=np.array([same.get(sample, -1) for sample in queries.samples]),
+            ceilings=np.minimum(
+                [_ceiling(float(score), options) for score in lowest],
+                np.inf if options.max_score is None else options.max_score,
+            ),
+            floor=-np.inf if options.min_score is None else options.min_score,
+            ranks=(options.rank_min, options.rank_max),
+            labels=task.judgements.labels,
+        )
+        mined.grouping = group_rows(found, options.group_size, options.group_by, query_vectors)
     return mined
 
 
