@@ -12,7 +12,7 @@ from llave_hf.data.samples import Pair, Sample
 
 from .columns import ColumnError, SideColumns
 from .contents import content_codes, token_estimates
-from .groups import how_to_group, rows_of_groups
+from .groups import how_to_group, rows_of_groups, sizes_of_groups
 from .labels import Judgements
 
 
@@ -126,6 +126,14 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
             except ColumnError as error:
                 raise ValueError(f"{task.name}: {error}") from error
         return found
+
+    def group_sizes(self) -> list[tuple[int, int]]:
+        """Of each task, how many groups it has and how many rows a group.
+
+        Raises:
+            ValueError: See `groups`.
+        """
+        return sizes_of_groups(self.groups())
 
     def token_estimates(self, use_negatives: bool = True) -> np.ndarray:
         """Visual and text tokens of each row, roughly, by lengths of text and numbers of pictures: int64, `(n,)`.

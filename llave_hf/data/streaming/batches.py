@@ -59,7 +59,7 @@ class StreamedBatches(GlobalBatches[list[Pair]]):
         batch_groups: bool = False,
         **settings: Any,
     ) -> None:
-        super().__init__(pairs.sources, batch_size, groups=pairs.groups() if batch_groups else None, **settings)
+        super().__init__(pairs.sources, batch_size, groups=pairs.group_sizes() if batch_groups else None, **settings)
         if buffer_size < self.global_batch_size:
             raise ValueError(
                 f"stream_buffer_size is {buffer_size}; it must hold a global batch of {self.global_batch_size} rows."

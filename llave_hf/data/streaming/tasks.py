@@ -199,7 +199,7 @@ class StreamedPairs(torch.utils.data.Dataset[Pair]):
         self._open: TaskRows | None = None
         self._first = self._behind = 0  # the open chunk's first row, and the first behind the open shard
 
-    def groups(self) -> list[tuple[int, int]]:
+    def group_sizes(self) -> list[tuple[int, int]]:
         """Of each task, how many groups it has and how many rows a group.
 
         Raises:
