@@ -1,4 +1,4 @@
-"""Training on batches of mined groups: from `llave mine` to the weights, resumed to the bit, looked at by the doctor."""
+"""Training on mined groups: from `llave mine` to the weights, resumed to the bit, looked at by the doctor."""
 
 from __future__ import annotations
 
@@ -41,10 +41,8 @@ def test_the_command_writes_rows_in_the_order_of_their_groups(mined: Path) -> No
         after = [json.loads(line) for line in (mined / "mined" / task / "original.jsonl").read_text().splitlines()]
         told = json.loads((mined / "mined" / task / "mining.json").read_text())["groups"]
         numbers = [row["batch_group"] for row in after]
-        assert numbers == [
-            *sum(([number] * 2 for number in range(told["groups"])), []),
-            *[None] * told["rows_in_none"],
-        ]
+        paired = [number for number in range(told["groups"]) for _ in range(2)]
+        assert numbers == [*paired, *[None] * told["rows_in_none"]]
         assert told["groups"] * 2 + told["rows_in_none"] == 24
         assert all(row["neg_text"] == [] for row in after)
         kept = [{key: row[key] for key in before[0]} for row in after]

@@ -40,6 +40,13 @@ def add(commands: Commands) -> None:
     )
     by = "how: rows that rank among each other's nearest, or a query beside the owners of its nearest documents"
     parser.add_argument("--group_by", choices=["mutual_ranks", "owner_queries"], default="mutual_ranks", help=by)
+    judge = "score positives and negatives, 0 to 1, by a CrossEncoder or a model that embeds; drop what it calls right"
+    parser.add_argument("--judge", metavar="MODEL", help=judge)
+    margin = "right is what it scores above the positive's score - MARGIN (default: 0)"
+    parser.add_argument("--judge_margin", type=float, default=0.0, metavar="MARGIN", help=margin)
+    parser.add_argument("--judge_threshold", type=float, metavar="SCORE", help="right is, too, what it scores above")
+    candidates = "a query that it is asked about (default: twice --num_negatives)"
+    parser.add_argument("--judge_candidates", type=int, metavar="N", help=candidates)
     parser.add_argument("--batch_size", type=int, metavar="N", help="inputs a forward pass (default: the encoder's)")
     add_dtype(parser)
 
@@ -61,6 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         batch_size=arguments.batch_size,
         dtype=arguments.dtype,
+        judge=arguments.judge,
     )
     keys = ["--use_negatives"] * (options.num_negatives > 0) + ["--batch_groups"] * (options.group_size > 0)
     print(f"Written to {folder}; train on it with --train_data {folder} {' '.join(keys)} and the same --media_root")

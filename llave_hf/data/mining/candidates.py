@@ -59,6 +59,7 @@ def find_candidates(
     floor: float,
     ranks: tuple[int, int],
     labels: np.ndarray | None = None,
+    right: np.ndarray | None = None,
 ) -> Candidates:
     """Filters the nearest documents of each query as hard negatives are filtered, see [`MiningOptions`].
 
@@ -71,6 +72,7 @@ def find_candidates(
         floor: The cosine below which one is no hard negative.
         ranks: `rank_min` and `rank_max`, counted without positives and the query itself.
         labels: See [`Candidates`].
+        right: Pairs that answer each other besides, as numbers query * D + document.
     """
     there = numbers >= 0
     codes = np.arange(len(numbers))[:, None] * num_documents + numbers
@@ -80,6 +82,8 @@ def find_candidates(
     rank = np.cumsum(others, axis=1)
     looked_at = others & (rank <= ranks[1])
     near = looked_at & ((scores > ceilings[:, None]) | (rank <= ranks[0]))
+    if right is not None:
+        near |= looked_at & _are_in(codes, np.unique(right))
     window = looked_at & ~near & (scores >= floor)
     answers = np.unique(np.concatenate([positives, codes[is_answer | near]]))
     hard = np.sort(codes[window])

@@ -18,6 +18,7 @@ from llave_hf.data.sources.specs import TrainData, parse_specs
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache, model_identity
 from llave_hf.runtime.places import check_model, check_output_folder
 
+from .judging import Judge, load_judge
 from .mining import MinedTask, MiningOptions, known_columns, mine_task, mined_columns
 
 ROWS_FILE = "original.jsonl"
@@ -36,6 +37,7 @@ def mine(
     split: str | None = None,
     batch_size: int | None = None,
     dtype: str | None = None,
+    judge: str | os.PathLike[str] | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Writes `output/<task>/original.jsonl`: each row as it was, with negatives beside its own.
@@ -52,6 +54,8 @@ def mine(
         options: What counts as a hard negative.
         batch_size: Inputs a forward pass; None leaves it to the encoder.
         dtype: What the model computes in; None: see [`load_encoder`].
+        judge: A folder or Hub id of a model that scores positives and negatives: a `CrossEncoder` of
+            sentence-transformers, or anything that embeds, see `judging.py`. None: nothing is scored.
         report: Is given what was found and left out, task by task.
 
     Returns:
@@ -65,22 +69,28 @@ def mine(
 
     root, chosen = Path(output), options or MiningOptions()
     check_model(model)
+    check_model(judge)
     check_output_folder(root, "The output folder")
     opened = {} if dtype is None else {"dtype": dtype}
     identity = model_identity(model) + (f" {dtype}" if dtype else "")
+    of_judge = "" if judge is None else model_identity(judge) + (f" {dtype}" if dtype else "")
     tasks = open_tasks(parse_specs(train_data, media_root=media_root, subsets=subsets, split=split))
     _refuse_own_folder(root, tasks)
     _refuse_pictures_in_tables(tasks)
     cache: EmbeddingCache | None = None
+    asked: Judge | None = None
     for subset, task in tasks:
-        mark = _mark(subset, task, identity, chosen)
+        mark = _mark(subset, task, identity + of_judge, chosen)
         folder = root / task.name
         if _is_finished(folder, mark):
             report(f"{task.name}: already mined, kept")
             continue
         if cache is None:  # no model is loaded where every task is finished
             cache = EmbeddingCache(load_encoder(model, **opened), root / CACHE_FOLDER, identity, batch_size)
-        mined = mine_task(task, cache, chosen)
+            if judge is not None:
+                kept = EmbeddingCache(None, root / CACHE_FOLDER, of_judge, batch_size)
+                asked = load_judge(judge, kept, batch_size, **opened)
+        mined = mine_task(task, cache, chosen, asked)
         _write(folder, subset, task, mined, mark, chosen)
         report(mined.report(chosen.num_negatives))
     return root
@@ -138,7 +148,7 @@ def _write(folder: Path, subset: Subset, task: TaskRows, mined: MinedTask, mark:
     described = subset.spec.description() is not None  # mined rows have MMEB's names, whatever theirs were
     unfinished = folder / f"{ROWS_FILE}.tmp"
     with unfinished.open("w", encoding="utf-8") as file:
-        made = mined_columns(task, mined.negatives, mined.scores)
+        made = mined_columns(task, mined.negatives, mined.scores, mined.judged)
         for index, group in _in_order(mined):
             columns = made[index] | ({} if mined.grouping is None else {GROUP: group})
             own = known_columns(task, index) if described else originals.slice(index, 1).to_pylist()[0]
@@ -152,6 +162,8 @@ def _write(folder: Path, subset: Subset, task: TaskRows, mined: MinedTask, mark:
         "negatives": sum(map(len, mined.negatives)),
         "left_out": dict(mined.dropped),
     }
+    if mined.judged is not None:
+        summary["judged_right"] = {"candidates": mined.dropped["judge"], "own_negatives": mined.judged.own_right}
     if mined.grouping is not None:
         told = mined.grouping
         summary["groups"] = {
