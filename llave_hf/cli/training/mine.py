@@ -22,8 +22,8 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--rank_min", type=int, default=0, metavar="N", help="leave out so many of the nearest")
     parser.add_argument("--rank_max", type=int, default=100, metavar="N", help="look at so many (default: 100)")
-    margin = "leave out what scores above (1 - MARGIN) x the positive's score (default: 0.05)"
-    parser.add_argument("--relative_margin", type=float, default=0.05, metavar="MARGIN", help=margin)
+    margin = "leave out what scores above (1 - MARGIN) x the positive's score (default: 0.05); none: no such margin"
+    parser.add_argument("--relative_margin", type=_number_or_none, default=0.05, metavar="MARGIN", help=margin)
     margin = "leave out what scores above the positive's score - MARGIN"
     parser.add_argument("--absolute_margin", type=float, metavar="MARGIN", help=margin)
     parser.add_argument("--max_score", type=float, metavar="COSINE", help="leave out what scores above it")
@@ -49,6 +49,10 @@ def add(commands: Commands) -> None:
     parser.add_argument("--judge_candidates", type=int, metavar="N", help=candidates)
     parser.add_argument("--batch_size", type=int, metavar="N", help="inputs a forward pass (default: the encoder's)")
     add_dtype(parser)
+
+
+def _number_or_none(text: str) -> float | None:
+    return None if text == "none" else float(text)
 
 
 def run(arguments: argparse.Namespace) -> None:

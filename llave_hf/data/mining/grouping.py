@@ -41,12 +41,15 @@ class Grouping:
         return groups
 
     def report(self) -> str:
-        """A line for the screen."""
-        return (
+        """What to tell of them."""
+        lines = (
             f"{len(self.rows):,} groups of {self.rows.shape[1]}; hard for each other are {self.hard_share:.1%} of "
             f"their pairs ({self.random_share:.1%} of all pairs); {self.repeating:,} groups hold a query, document or "
             f"label twice, {self.left:,} rows are in no group"
         )
+        if self.left >= self.rows.shape[1]:
+            lines += ": too many of the nearest may answer them by the margins and rank_min; lower these, or rank_max"
+        return lines
 
 
 def group_rows(found: Candidates, size: int, by: str, query_vectors: np.ndarray) -> Grouping:
