@@ -29,7 +29,10 @@ def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
     try:
         findings = _missing(recipe)
         if not any(finding.level == PROBLEM for finding in findings):
-            dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
+            args = recipe.training
+            dataset = load_training_pairs(
+                recipe.data, use_negatives=args.use_negatives, whole_groups=args.batch_groups
+            )
             text = f"{len(dataset):,} rows of {len(dataset.sources)} tasks; "
             if isinstance(dataset, StreamedPairs):
                 text += "streamed: rows and files are checked as they are read"
@@ -65,11 +68,17 @@ def check_data(patient: Patient) -> Iterator[Finding]:
     level = PROBLEM if args.on_bad_sample == "raise" else NOTE
     columns = hardness_columns(args)
     without: list[str] = []
-    for source in dataset.sources:
+    grouped = [count * size for count, size in dataset.group_sizes()] if args.batch_groups else None
+    for number, source in enumerate(dataset.sources):
         pairs = _Looked(dataset, _rows(source.start, len(source), patient.fast))
-        if len(source) < batch and args.batch_tasks == "one":
-            text = f"{source.name} has {len(source)} rows, fewer than a batch of {batch}: none of them is trained on"
+        rows, what = (len(source), "rows") if grouped is None else (grouped[number], "rows in groups")
+        if rows < batch and args.batch_tasks == "one":
+            text = f"{source.name} has {rows} {what}, fewer than a batch of {batch}: none of them is trained on"
             yield Finding(PROBLEM, "data", text)
+        if rows < len(source):
+            share = (len(source) - rows) / len(source)
+            text = f"{source.name}: {len(source) - rows:,} rows are in no group ({share:.1%}) and are not trained on"
+            yield Finding(PROBLEM if not rows else NOTE, "data", text)
         try:
             for remark in repeat_remarks(source.name, repeats_of_pairs(pairs)):
                 yield Finding(remark.level, "data", f"{remark.where}: {remark.text}")

@@ -45,7 +45,9 @@ def train(recipe: Recipe) -> LlaveTrainer:
     refuse_impossible(recipe.training, recipe.model.quantization)
     check_places(recipe)
     checkpoint = find_checkpoint(recipe)
-    dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
+    dataset = load_training_pairs(
+        recipe.data, use_negatives=recipe.training.use_negatives, whole_groups=recipe.training.batch_groups
+    )
     benchmark = load_eval_benchmark(recipe.data)
     during = benchmark.select(recipe.data.eval_subsets) if benchmark else None
     check_metric(recipe.training, during)
@@ -148,8 +150,8 @@ def load_eval_benchmark(data: DataArguments) -> Benchmark | None:
     return benchmark
 
 
-def load_training_pairs(data: DataArguments, *, use_negatives: bool) -> TrainingPairs:
-    """The pairs that a recipe names."""
+def load_training_pairs(data: DataArguments, *, use_negatives: bool, whole_groups: bool = False) -> TrainingPairs:
+    """The pairs that a recipe names; with `whole_groups`, each task with its groups."""
     opened = stream_pairs if data.streaming else load_pairs
     return opened(
         data.train_data,
@@ -158,6 +160,7 @@ def load_training_pairs(data: DataArguments, *, use_negatives: bool) -> Training
         split=data.train_split,
         max_samples_per_source=data.max_samples_per_source,
         use_negatives=use_negatives,
+        whole_groups=whole_groups,
     )
 
 

@@ -66,7 +66,8 @@ def describe_run(
     streamed = ", streamed" if isinstance(dataset, StreamedPairs) else ""
     rows = {
         "model": f"{recipe.model.model or 'from scratch'}, {trained:,} parameters trained, {frozen:,} frozen",
-        "data": f"{len(dataset):,} pairs of {len(dataset.sources)} tasks, {args.batch_tasks} in a batch{streamed}",
+        "data": f"{len(dataset):,} pairs of {len(dataset.sources)} tasks, {args.batch_tasks} in a batch"
+        f"{_groups(args, dataset)}{streamed}",
         "devices": f"{args.world_size} x {args.device.type}, {precision}",
         "batch": f"{pairs:,} pairs, {args.per_device_train_batch_size:,} a device",
         "negatives": f"{args.negatives_per_query:,} per query" + (" and its own" if args.use_negatives else ""),
@@ -77,6 +78,15 @@ def describe_run(
     }
     told = [*rows.items(), *(("note", text) for text in idle_settings(recipe))]
     return "\n".join(f"  {name:<10} {text}" for name, text in told)
+
+
+def _groups(args: LlaveTrainingArguments, dataset: TrainingPairs) -> str:
+    if not args.batch_groups:
+        return ""
+    sizes = dataset.group_sizes()
+    kinds = sorted({size for count, size in sizes if count})
+    left = len(dataset) - sum(count * size for count, size in sizes)
+    return f", in groups of {' or '.join(map(str, kinds))}" + (f" ({left:,} rows in none)" if left else "")
 
 
 def _describe_loss(args: LlaveTrainingArguments) -> str:

@@ -70,6 +70,7 @@ PLACES = {
     ("merge", "folder"): ("new", "merge {model} @"),
     ("mine", "data"): ("folder", "mine @ {model} --output {out}"),
     ("mine", "model"): ("model", "mine {data}/train @ --output {out}"),
+    ("mine", "judge"): ("model", "mine {data}/train {model} --output {out} --judge @"),
     ("mine", "output"): ("output", "mine {data}/train {model} --output @"),
     ("mine", "media_root"): ("folder", "mine {data}/train {model} --output {out} --media_root @"),
     ("index", "folder"): ("folder", "index @ --model {model}"),
@@ -109,7 +110,8 @@ NO_PLACES = {
     "export": {"format"},
     "mine": {
         *("subsets", "split", "num_negatives", "rank_min", "rank_max", "relative_margin", "absolute_margin"),
-        *("max_score", "min_score", "index", "batch_size", "dtype"),
+        *("max_score", "min_score", "index", "batch_size", "dtype", "group_size", "group_by"),
+        *("judge_margin", "judge_threshold", "judge_candidates"),
     },
     "index": {"include", "exclude", "prompt", "rebuild", "ann_from", "all_broken", "strict", "dtype"},
     "search": {"text", "k", "kind", "folder", "since", "until", "exact", "json", "dtype"},

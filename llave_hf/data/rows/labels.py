@@ -15,6 +15,7 @@ from llave_hf.data.described.names import HARDNESS, LABEL, NEGATIVE_HARDNESS
 from llave_hf.data.samples import Pair
 
 from .columns import ColumnError
+from .groups import read_groups
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Judgements:
         labels: int64 `(n,)`, equal where the labels are; -1 where a row has none. None: no such column.
         hardness: float32 `(n,)`, h of each positive as a negative of other queries, or None.
         negative_hardness: float32, h of each negative, in the order of the negatives of all rows, or None.
+        groups: int64 `(n,)`, see [`read_groups`], or None.
     """
 
     labels: np.ndarray | None = None
     hardness: np.ndarray | None = None
     negative_hardness: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
 
 def read_judgements(table: pa.Table, task: str, negative_offsets: np.ndarray | None) -> Judgements:
@@ -51,7 +54,7 @@ def read_judgements(table: pa.Table, task: str, negative_offsets: np.ndarray | N
     hardness = None
     if HARDNESS in table.column_names:
         hardness = _numbers(table.column(HARDNESS), HARDNESS, np.arange(len(table)))
-    return Judgements(labels, hardness, negative_hardness)
+    return Judgements(labels, hardness, negative_hardness, read_groups(table))
 
 
 def _label_codes(table: pa.Table, task: str) -> np.ndarray:

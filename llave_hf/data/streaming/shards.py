@@ -34,12 +34,13 @@ class Shard:
     Attributes:
         file: Where they stand.
         rows: How many there are.
-        read: Their rows, in order, at most `SHARD_ROWS` at a time.
+        read: Their rows, in order, at most `SHARD_ROWS` at a time. Given names of columns, only these are wanted, and
+            others may be left out.
     """
 
     file: str
     rows: int
-    read: Callable[[], Iterator[pa.Table]]
+    read: Callable[..., Iterator[pa.Table]]
 
 
 def shards_of(file: str, spec: SourceSpec) -> list[Shard]:
@@ -75,7 +76,10 @@ def saved_shards(folder: str, saved: Any, spec: SourceSpec) -> list[Shard]:
     ]
 
 
-def _read_saved(folder: str, saved: Any, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
+def _read_saved(
+    folder: str, saved: Any, columns: list[str], start: int, stop: int, only: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    columns = _wanted(columns, only)
     pictures = [name for name in pictures_of(saved.features.arrow_schema) if name in columns]
     others = [name for name in columns if name not in pictures]
     made = {}
@@ -115,10 +119,20 @@ def _check_suspects(opened: pq.ParquetFile, fields: pa.Schema, spec: SourceSpec,
         check_unread(pa.Table.from_batches([batch]), file, spec.ignore)
 
 
+def _wanted(columns: Sequence[str], only: Sequence[str] | None) -> list[str]:
+    return [name for name in columns if only is None or name in only]
+
+
 def _read_groups(
-    file: str, footer: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str], first_row: int
+    file: str,
+    footer: pq.FileMetaData,
+    groups: Sequence[int],
+    columns: Sequence[str],
+    first_row: int,
+    only: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
     """Pictures are read with their rows, for digests of them, few at a time; and none is kept."""
+    columns = _wanted(columns, only)
     with parquet_errors(file), open_parquet(file) as handle:
         opened = pq.ParquetFile(handle, metadata=footer)
         names = pictures_of(opened.schema_arrow)
@@ -149,7 +163,9 @@ def _archive_shards(file: str, spec: SourceSpec) -> list[Shard]:
     return shards
 
 
-def _read_samples(file: str, spec: SourceSpec, start: int, first_row: int, rows: int) -> Iterator[pa.Table]:
+def _read_samples(
+    file: str, spec: SourceSpec, start: int, first_row: int, rows: int, only: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
     table, fields = read_archive(file, spec.columns(), start=start, first_row=first_row, rows=rows, with_digests=True)
     check_fields(fields, spec, file)
     yield table
@@ -174,7 +190,13 @@ def _json_line_shards(file: str, spec: SourceSpec) -> list[Shard]:
 
 
 def _read_lines(
-    file: str, spec: SourceSpec, start: int, first_line: int, first_row: int, rows: int
+    file: str,
+    spec: SourceSpec,
+    start: int,
+    first_line: int,
+    first_row: int,
+    rows: int,
+    only: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
     with open(file, "rb") as lines:
         lines.seek(start)

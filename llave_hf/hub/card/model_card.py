@@ -34,6 +34,7 @@ _SHOWN = {
     "warmup_steps": "warm-up",
     "weight_decay": "weight decay",
     "batch_tasks": "tasks in a batch",
+    "batch_groups": "batches of mined groups",
     "freeze": "frozen parts",
     "seed": "seed",
 }

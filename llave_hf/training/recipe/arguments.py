@@ -131,6 +131,12 @@ class LlaveTrainingArguments(TrainingArguments):
     sampling_temperature: float = field(
         default=1.0, metadata={"help": "T: a task of n rows is drawn in proportion to its weight * n^(1/T)."}
     )
+    batch_groups: bool = field(
+        default=False,
+        metadata={
+            "help": "Batches are whole groups of hard rows, from the column batch_group that llave mine writes."
+        },
+    )
     avoid_repeats: bool = field(
         default=True, metadata={"help": "Plan global batches so that no query or document stands in one twice."}
     )
