@@ -70,7 +70,7 @@ def describe_run(
         "devices": f"{args.world_size} x {args.device.type}, {precision}",
         "batch": f"{pairs:,} pairs, {args.per_device_train_batch_size:,} a device",
         "negatives": f"{args.negatives_per_query:,} per query" + (" and its own" if args.use_negatives else ""),
-        "loss": f"{_describe_loss(args)}, {directions}",
+        "loss": _describe_loss(args, directions),
         "tokens": f"about {sampled.per_pair:,.0f} a pair, {sampled.per_pair * pairs:,.0f} a step",
         "memory": describe_micro_batches(args, sampled),
         "steps": f"{steps:,}, {steps_an_epoch:,} an epoch ({steps / steps_an_epoch:.2f} epochs)",
@@ -79,8 +79,25 @@ def describe_run(
     return "\n".join(f"  {name:<10} {text}" for name, text in told)
 
 
-def _describe_loss(args: LlaveTrainingArguments) -> str:
+def _describe_loss(args: LlaveTrainingArguments, directions: str) -> str:
+    parts = []
+    if args.contrastive_weight:
+        factor = "" if args.contrastive_weight == 1 else f"{args.contrastive_weight:g} x "
+        parts.append(f"{factor}{_describe_contrast(args)}, {directions}")
+    if args.distill_weight:
+        learned = " learned" if args.learn_temperature and not args.contrastive_weight else ""
+        at = "" if args.contrastive_weight else f"temperature {args.temperature:g}{learned}, "
+        grades = {"column": "pos_score and neg_score", "teacher": f"cosines of {args.hardness_teacher}"}
+        sharpness = "" if args.teacher_temperature is None else f" at temperature {args.teacher_temperature:g}"
+        parts.append(f"{at}{args.distill_weight:g} x graded labels, {grades[args.distill_source]}{sharpness}")
+    return "; ".join(parts)
+
+
+def _describe_contrast(args: LlaveTrainingArguments) -> str:
     learned = " learned" if args.learn_temperature else ""
+    at = f"temperature {args.temperature:g}{learned}"
+    if args.focal_margin is not None:
+        return f"{at}, Focal-InfoNCE with margin {args.focal_margin:g}"
     sources = {
         "self": "the model's own cosines",
         "teacher": f"cosines of {args.hardness_teacher}",
@@ -89,10 +106,9 @@ def _describe_loss(args: LlaveTrainingArguments) -> str:
     }
     steered = f", steered to {args.effective_negatives:g} effective negatives" if args.effective_negatives else ""
     by_task = " or by task" if args.hardness_strength_by_task else ""
-    return (
-        f"temperature {args.temperature:g}{learned}, hardness strength {args.hardness_strength:g}{by_task} of "
-        f"{sources[args.hardness_source]}{steered}"
-    )
+    relative = " above the positive's" if args.hardness_reference == "positive" else ""
+    hardness = f"hardness strength {args.hardness_strength:g}{by_task} of {sources[args.hardness_source]}{relative}"
+    return f"{at}, {hardness}{steered}"
 
 
 def describe_micro_batches(args: LlaveTrainingArguments, sampled: SampledTokens) -> str:
