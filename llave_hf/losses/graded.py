@@ -64,8 +64,8 @@ class GradedLabels:
 
     def losses(self, inputs: PairInputs, scale: torch.Tensor) -> torch.Tensor:
         """L `(B,)` in float64; 0 of a row that has no negative that counts. `scale` is 1/τ `(B,)`."""
-        if inputs.negatives is None:
-            return inputs.queries.new_zeros(inputs.size, dtype=torch.float64)
+        if inputs.negatives is None:  # all ranks go backward, by the temperature too
+            return 0 * row_products(inputs.queries, inputs.documents) * scale
         others = torch.einsum("bd,bkd->bk", inputs.queries, inputs.negatives).double()
         own = row_products(inputs.queries, inputs.documents)[:, None]
         counted = self._counted(inputs)

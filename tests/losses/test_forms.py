@@ -68,6 +68,24 @@ def test_without_strength_there_is_nothing_to_be_relative() -> None:
     assert (plain(**inputs) - relative(**inputs)).abs() > 0.1
 
 
+def test_effective_negatives_are_those_of_capped_relative_weights() -> None:
+    inputs = batch(20, ("teacher",))
+    settings = {"hardness_source": "teacher", "hardness_reference": "positive", "track_effective_negatives": True}
+    capped, free, absolute = (
+        Loss(0.1, max_weight=cap, **{**settings, "hardness_reference": reference})
+        for cap, reference in ((2.0, "positive"), (None, "positive"), (None, "none"))
+    )
+    sizes = []
+    for loss in (capped, free, absolute):
+        loss(**inputs)
+        assert loss.statistics is not None
+        sizes.append(loss.statistics.effective_negatives)
+    h = inputs["teacher_query_embeddings"] @ inputs["teacher_document_embeddings"].T
+    w = (9 * (h - h.diag()[:, None])).exp().clamp(max=2.0).masked_fill(torch.eye(20, dtype=torch.bool), 0)
+    assert sizes[0] == pytest.approx(((w.sum(1) ** 2) / (w**2).sum(1)).mean().item())
+    assert sizes[1] == pytest.approx(sizes[2]) and sizes[0] > 1.2 * sizes[1]  # of a row, a factor is no difference
+
+
 def test_focal_infonce_by_hand() -> None:
     """s of 0 and 1 alone: positives 1/τ, negatives 0; then s = -m/2, where a negative's logit is lowest."""
     tau, m = 0.5, 0.3

@@ -98,7 +98,14 @@ def test_rows_without_negatives_and_repeated_ones_add_nothing() -> None:
     torch.testing.assert_close(Loss(0.1, **ALONE)(**half), Loss(0.1, **ALONE)(**first) / 2)
     none = {name: inputs[name] for name in VECTORS[:2]}
     loss = Loss(0.1, **ALONE)(**none)
-    assert loss.item() == 0 and loss.dtype == torch.float64
+    assert loss.item() == 0
+    assert not any(x.any() for x in torch.autograd.grad(loss, [none[name] for name in VECTORS[:2]]))
+    learned = Loss(0.1, **ALONE, learn_temperature=True)
+    learned(**none).backward()  # a rank without negatives takes part in the exchange of the temperature's gradient
+    assert learned.temperatures.log_temperature is not None
+    assert (
+        learned.temperatures.log_temperature.grad is not None and not learned.temperatures.log_temperature.grad.any()
+    )
     ids = {"query_ids": torch.arange(6), "document_ids": torch.arange(6)}
     again = {**inputs, **ids, "negative_ids": torch.arange(100, 118).reshape(6, 3)}
     again["negative_ids"][:, 2] = again["negative_ids"][:, 0]
