@@ -51,7 +51,8 @@ class PairWeights:
 
     Attributes:
         log_shares: `(n, C)` log of e^(s_ij/τ + αh_ij) / Z_i: the size of dL/ds_ij, times τ, of query → document
-            (LLaVE, Eq. 6 and 7; with Focal-InfoNCE times |2s + m|). Only usable columns mean anything.
+            (LLaVE, Eq. 6 and 7; with Focal-InfoNCE times |2s + m| / (2 + m), which is at most 1). Only usable columns
+            mean anything.
         gradient_negatives: `(n,)` (Σw)²/Σw² over negatives with w = e^(s/τ + αh); 0 without negatives.
         hardness_negatives: `(n,)` the same with w = e^(αh), LLaVE's weight alone.
         strength: `(n,)` α of in-batch negatives.
@@ -85,7 +86,7 @@ def weigh(sample: PairSample, usable: torch.Tensor, weighting: Weighting) -> Pai
     positives, slopes, curved = sample.positives, None, similarities
     if weighting.focal_margin is not None:
         positives, curved = positives.square(), similarities * (similarities + weighting.focal_margin)
-        slopes = (2 * similarities + weighting.focal_margin).abs()
+        slopes = (2 * similarities + weighting.focal_margin).abs() / (2 + weighting.focal_margin)
     logits = torch.addcmul(log_weights, curved, scale[:, None])
     hardness_negatives, _ = _effective(log_weights, usable)
     gradient_negatives, log_sum = _effective(logits, usable)
