@@ -3,8 +3,8 @@
 A recipe says what their columns mean, or they are in MMEB's schema: a row has `qry, qry_image_path, pos_text,
 pos_image_path` and, if it likes, `neg_text, neg_image_path` and a `*_video_path` for each role. A picture's path may
 be a list of paths; `<|image_1|>` in the text marks each picture. Pictures that lie in the table itself, as the Hub has
-them, stand in the same columns or in `qry_image` and so on. `label`, `pos_hardness` and `neg_hardness` are read where
-they are, see `labels.py`, and `batch_group`, see `groups.py`.
+them, stand in the same columns or in `qry_image` and so on. `label`, `pos_hardness`, `neg_hardness`, `pos_score` and
+`neg_score` are read where they are, see `labels.py`, and `batch_group`, see `groups.py`.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from llave_hf.data.look.pictures import broken_files, open_samples
 from llave_hf.data.look.repeats import repeat_remarks, repeats_of_pairs
 from llave_hf.data.look.spread import evenly
-from llave_hf.data.rows.labels import hardness_of
+from llave_hf.data.rows.labels import numbers_of
 from llave_hf.data.samples import Pair
 from llave_hf.data.sources.downloads import missing_data
 from llave_hf.data.sources.specs import read_specs
 from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
-from llave_hf.training.objective.objective import hardness_columns
+from llave_hf.training.objective.objective import number_columns
 from llave_hf.training.recipe.best_metric import check_metric
 from llave_hf.training.recipe.recipe import Recipe
 from llave_hf.training.run import load_eval_benchmark, load_training_pairs
@@ -66,7 +66,7 @@ def check_data(patient: Patient) -> Iterator[Finding]:
         return
     batch = args.per_device_train_batch_size * patient.devices
     level = PROBLEM if args.on_bad_sample == "raise" else NOTE
-    columns = hardness_columns(args)
+    columns = number_columns(args)
     without: list[str] = []
     grouped = [count * size for count, size in dataset.group_sizes()] if args.batch_groups else None
     for number, source in enumerate(dataset.sources):
@@ -91,8 +91,8 @@ def check_data(patient: Patient) -> Iterator[Finding]:
             if args.use_negatives and not any(pair.negatives for pair in pairs):
                 without.append(source.name)
             for pair in pairs if columns else ():
-                hardness_of([pair], columns, len(pair.negatives))
-        except ValueError as error:  # a row of a stream, which is checked only now, or one without hardness
+                numbers_of([pair], columns, len(pair.negatives))
+        except ValueError as error:  # a row of a stream, which is checked only now, or one without a number
             yield Finding(PROBLEM, "data", str(error))
     if without:
         level = PROBLEM if len(without) == len(dataset.sources) else NOTE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from helpers import write_recipe, write_training_data
 from llave_hf.doctor import examination
 from llave_hf.doctor.data_checks import open_data
 from llave_hf.doctor.findings import NOTE, OK, PROBLEM, Finding, Patient
+from llave_hf.doctor.grade_checks import check_grades
 from llave_hf.doctor.model_checks import check_disk, check_model
 from llave_hf.doctor.model_sizes import opened_bytes, parameter_bytes, part_sizes, skeleton
 from llave_hf.doctor.settings_checks import check_settings
@@ -36,6 +39,7 @@ def told(findings: Iterator[Finding], level: str) -> str:
         ({"gradient_accumulation_steps": 2}, NOTE, "gradient_accumulation_steps 2 adds no negatives"),
         ({"per_device_train_batch_size": 4}, NOTE, "4 pairs a device"),
         ({"hardness_mode": "all_negatives"}, PROBLEM, "use_negatives is off"),
+        ({"focal_margin": 0.3, "hardness_strength": 0}, NOTE, "start from a trained model"),
         ({"gather_across_devices": False}, NOTE, "other devices' documents are no negatives"),
     ],
 )
@@ -45,6 +49,40 @@ def test_settings_are_checked_without_data_or_model(
     sound = {"per_device_train_batch_size": 8}
     assert not told(check_settings(patient_of(tmp_path, **sound).recipe), level)
     assert message in told(check_settings(patient_of(tmp_path, **sound | changes).recipe), level)
+
+
+def test_grades_that_are_labels_or_of_the_other_sign_are_noted(tmp_path: Path) -> None:
+    rows = [
+        {"qry": f"question {n}", "pos_text": f"answer {n}", "neg_text": ["no", "perhaps"], "pos_score": 0.9}
+        | {"neg_score": [0.1 if n % 4 else 0.95, 0.7]}
+        for n in range(12)
+    ]
+    path = tmp_path / "graded.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def findings(**changes: Any) -> list[Finding]:
+        patient = patient_of(
+            tmp_path,
+            **{
+                "distill_weight": 1.0,
+                "train_data": str(path),
+                "use_negatives": True,
+                "eval_benchmark": None,
+                **changes,
+            },
+        )
+        return list(check_grades(replace(patient, dataset=open_data(patient.recipe)[0])))
+
+    sharp = findings(teacher_temperature=0.01)
+    assert [finding.level for finding in sharp] == [NOTE]
+    assert "put over 99% on one candidate in 100% of rows" in sharp[0].text
+    assert [finding.level for finding in findings(teacher_temperature=0.3)] == [OK]
+    assert findings(distill_weight=0.0) == []
+    for row in rows:
+        row["pos_score"] = 0.2
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    levels = [(finding.level, "not how hard it is" in finding.text) for finding in findings(teacher_temperature=0.3)]
+    assert levels == [(OK, False), (NOTE, True)]
 
 
 def test_a_folder_with_a_model_is_not_written_over(tmp_path: Path) -> None:

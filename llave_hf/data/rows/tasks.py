@@ -57,16 +57,13 @@ class TaskRows:
         negatives: tuple[Sample, ...] = ()
         if self.negatives is not None:
             negatives = tuple(self.negatives.sample(i, self.media_root) for i in range(own.start, own.stop))
-        said = self.judgements
         return Pair(
             self.query.sample(index, self.media_root),
             self.positive.sample(index, self.media_root),
             negatives,
             self.name,
             int(self.rows[index]),
-            label=-1 if said.labels is None else int(said.labels[index]),
-            hardness=None if said.hardness is None else float(said.hardness[index]),
-            negative_hardness=None if said.negative_hardness is None else tuple(said.negative_hardness[own].tolist()),
+            **self.judgements.of_row(index, own),
         )
 
     def token_estimates(self, use_negatives: bool) -> np.ndarray:
