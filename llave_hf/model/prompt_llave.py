@@ -83,7 +83,7 @@ _CHAT_TEMPLATE = """\
 {{- @CONTENT@ + '<|im_end|>\\n<|im_start|>assistant\\n\\n<|im_end|>\\n' -}}
 """
 
-_SUFFIXES = "png|jpe?g|webp|gif|bmp|tiff?|ppm|mp4|webm|mkv|mov|avi|m4v|mpe?g|wmv|flv|wav|mp3|flac|ogg|aac"
+_SUFFIXES = "png|jpe?g|webp|gif|bmp|tiff?|ppm|avif|hei[cf]|mp4|webm|mkv|mov|avi|m4v|mpe?g|wmv|flv|wav|mp3|flac|ogg|aac"
 # One word, or a path, that ends as a media file does.
 _FILE_NAME = re.compile(rf"(\S*|[^\n]*/[^\n]*)\.({_SUFFIXES})", re.IGNORECASE)
 
