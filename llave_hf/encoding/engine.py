@@ -116,8 +116,15 @@ class EncodingEngine:
             bar.update(sum(len(places[index]) for index in bad or ()))
         for index, error in (bad or {}).items():
             for place in places[index]:
-                failures[place] = _naming(error, place)  # type: ignore[index]
+                own = error if place == index else self._own_error(inputs, place, error)
+                failures[place] = _naming(own, place)  # type: ignore[index]
         return [vectors[place] for place in sorted(vectors)]
+
+    def _own_error(self, inputs: Sequence[Any], place: int, error: ValueError) -> ValueError:
+        """What is said of an input with the content of one that cannot be used: another file has another name."""
+        own: Failures = {}
+        self._prepare(inputs, [place], own)
+        return own.get(place, error)
 
     def _plain(self, rows: Sequence[Row]) -> torch.Tensor:
         return self.forward(join_rows(rows, self._pad_token_id))

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from llave_hf.training.recipe.recipe import RecipeLoader
+
 from .recorded import Recorded
 
 PLACES = ("output_dir", "resume_from_checkpoint")  # of a recipe: where, not what
@@ -57,7 +59,7 @@ class Run:
         written = self.folder / "recipe.yaml"
         if not (self.folder / "eval" / "results.json").exists() or not written.exists():
             return False
-        return what(yaml.safe_load(written.read_text(encoding="utf-8"))) == self.recipe
+        return what(yaml.load(written.read_text(encoding="utf-8"), RecipeLoader)) == self.recipe
 
 
 @dataclass(frozen=True)

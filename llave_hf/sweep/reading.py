@@ -178,7 +178,7 @@ def _flags(changes: Mapping[str, Any], where: str) -> list[str]:
     check_keys([str(key).partition(".")[0] for key in changes], known_keys(), where)
     for key in changes:
         _check_free(key, where)
-    return [f"--{key}={json.dumps(value)}" for key, value in changes.items()]
+    return [f"--{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
 
 
 def _check_free(key: str, where: str) -> None:

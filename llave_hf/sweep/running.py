@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from llave_hf.training.recipe.recipe import dump_recipe
 
 from .launching import Launch
 from .plan import Run
@@ -106,7 +106,7 @@ def _start(run: Run, launch: Launch, parallel: int) -> _Job:
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     recipe = run.beside(".yaml")
     content = {**run.recipe, "output_dir": str(run.folder)}
-    recipe.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    recipe.write_text(dump_recipe(content), encoding="utf-8")
     command = [*launch.command, "llave_hf.train", str(recipe), "--resume_from_checkpoint"]
     with run.beside(".log").open("ab") as log:
         process = subprocess.Popen(

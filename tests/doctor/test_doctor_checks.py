@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from evaluation_helpers import make_row, write_benchmark
 from helpers import write_recipe, write_training_data
 
+from llave_hf import LlaveModel
 from llave_hf.doctor import examination
 from llave_hf.doctor.data_checks import open_data
 from llave_hf.doctor.findings import NOTE, OK, PROBLEM, Finding, Patient
 from llave_hf.doctor.grade_checks import check_grades
 from llave_hf.doctor.model_checks import check_disk, check_model
-from llave_hf.doctor.model_sizes import opened_bytes, parameter_bytes, part_sizes, skeleton
+from llave_hf.doctor.model_sizes import config_of, opened_bytes, parameter_bytes, part_sizes, skeleton
 from llave_hf.doctor.settings_checks import check_settings
 from llave_hf.doctor.start_checks import check_batches, check_loss
 from llave_hf.doctor.tuned_sizes import tuned_sizes
 from llave_hf.training.recipe.recipe import load_recipe
+from llave_hf.training.tuning.parts import count_parameters, freeze_parts
 
 
 def patient_of(root: Path, **changes: Any) -> Patient:
@@ -113,10 +116,22 @@ def test_the_model_is_told_part_by_part(tmp_path: Path) -> None:
     assert f"{sizes['projector'] + sizes['language_model']:,} trained" in text
 
 
+def test_what_no_embedding_depends_on_is_not_trained(tmp_path: Path) -> None:
+    """As the first lines of a run count it: the tower's last norm is behind the layer that is looked at."""
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "tiny.yaml")
+    (found,) = check_model(Patient(recipe, None, fast=True, tflops=100.0, devices=1))
+    assert found.text.endswith("; 2,562,560 trained, 320 frozen")
+    with torch.device("meta"):
+        model = LlaveModel(config_of(recipe))
+    freeze_parts(model, ())
+    assert count_parameters(model) == (2_562_560, 320)
+
+
 def test_disk_counts_checkpoints_and_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patient = patient_of(tmp_path, save_total_limit=2)
-    parameters = tuned_sizes(patient.recipe).trained
-    needed = 3 * parameters * 12 + parameters * 4  # two are kept, the third is written before one goes
+    trained, every = tuned_sizes(patient.recipe).trained, sum(part_sizes(patient.recipe).values())
+    # Two are kept, the third is written before one goes: of all the weights, of what is trained two moments.
+    needed = 3 * (every * 4 + trained * 8) + every * 4
 
     def free(count: int) -> list[str]:
         usage = type("Usage", (), {"free": count})

@@ -22,6 +22,7 @@ from llave_hf.sweep import Run, load_sweep, run_all
 from llave_hf.sweep.launching import Launch
 from llave_hf.sweep.running import duration
 from llave_hf.sweep.statistics import estimate, paired_difference
+from llave_hf.training.recipe.recipe import dump_recipe, load_recipe
 
 ABLATION = Path(__file__).parents[2] / "recipes" / "ablation.yaml"
 
@@ -42,7 +43,7 @@ means = {"zoo": score / 2, "vqa": score / 3, "in": score, "overall": score}
 (folder / "trainer_state.json").write_text(json.dumps({"global_step": recipe["max_steps"]}))
 numbers = dict(gap_hard=score, gap_easy=1, overlap=0.5, auc=0.5, negatives=7, effective_negatives=4, masked_share=0.25)
 (folder / "telemetry.json").write_text(json.dumps({"latest": numbers}))
-(folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+(folder / "recipe.yaml").write_text(pathlib.Path(sys.argv[2]).read_text())
 results = {"means": means, "tasks": {"a": {"chance": 0.125, "metric": "precision_at_1"}}}
 (folder / "eval" / "results.json").write_text(json.dumps(results))
 """
@@ -55,7 +56,7 @@ def write_sweep(root: Path, groups: dict[str, Any] | None = None, **changes: Any
     groups = {"strength": {"reference": "none", "variants": VARIANTS}} if groups is None else groups
     content = {"base": "recipe.yaml", "seeds": [0, 1, 2], "budget_pairs": 24, "groups": groups, **changes}
     path = root / "sweep.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    path.write_text(dump_recipe(content), encoding="utf-8")
     return path
 
 
@@ -104,6 +105,42 @@ def test_later_settings_win(tmp_path: Path) -> None:
     assert (some["temperature"], some["hardness_strength"]) == (0.2, 5)
     assert none["from_scratch"]["vocab_size"] == 400
     assert none["from_scratch"]["text_config"]["hidden_size"] == 24
+
+
+DESCRIBED = [
+    {
+        "path": "pairs.parquet",
+        "query": "\nWhich 😀 fits “{caption}”: no, yes?\n",
+        "positive": {"image": "picture", "text": "1e-5 é: {caption}"},
+        "negatives": {"text": "{hard}"},
+        "subsets": ["no", "1e5", "2024-01-01"],
+        "weight": 1e-5,
+    },
+    "plain.jsonl",
+]
+
+
+@pytest.mark.parametrize("place", ["base", "settings", "variant"])
+def test_descriptions_of_columns_reach_every_run(tmp_path: Path, place: str, stub: None) -> None:
+    variants: dict[str, Any] = {"none": {"hardness_strength": 0}, "mixed": {"batch_tasks": "mixed"}}
+    given: dict[str, Any] = {}
+    if place == "settings":
+        given = {"settings": {"train_data": DESCRIBED}}
+    if place == "variant":
+        variants["mixed"]["train_data"] = DESCRIBED
+    file = write_sweep(tmp_path, {"data": {"reference": "none", "variants": variants}}, seeds=[0], **given)
+    if place == "base":
+        recipe = load_recipe(write_recipe(tmp_path, eval_benchmark="benchmark.yaml")).raw
+        (tmp_path / "recipe.yaml").write_text(dump_recipe({**recipe, "train_data": DESCRIBED}), encoding="utf-8")
+    planned = load_sweep(file, tmp_path / "out")
+    for run in planned.runs:
+        expected = DESCRIBED if place != "variant" or "mixed" in run.label else str(tmp_path / "train")
+        assert run.recipe["train_data"] == expected
+    if place == "base":
+        assert sweep(file, "--output", tmp_path / "out") == 0
+        for run in planned.runs:  # what its process reads, and by what it is known as finished
+            assert load_recipe(run.beside(".yaml")).data.train_data == DESCRIBED and run.finished
+        assert [run.folder for run in load_sweep(file, tmp_path / "out").runs] == [run.folder for run in planned.runs]
 
 
 def test_processes_share_the_budget(tmp_path: Path) -> None:

@@ -71,9 +71,16 @@ def write_model_card(
         raise UserError(f"{card} was not written by llave_hf; move it away, or overwrite it with --force.")
     recipe = _recipe(root)
     results = _json(root / "eval" / "results.json")
-    variables = {**_model(root), **_training(root, recipe), **_telemetry(root), **_results(root, results)}
+    merge = _json(root / "fingerprint.json").get("merge")
+    variables = {
+        "merge": merge,
+        **_model(root),
+        **_training(root, recipe),
+        **_telemetry(root),
+        **_results(root, results),
+    }
     variables |= {"name": root.resolve().name, "model_id": root.resolve().name, "marker": MARKER}
-    variables["front_matter"] = front_matter(root, recipe, results, chosen)
+    variables["front_matter"] = front_matter(root, recipe, results, chosen, merge)
     write_eval_results(root, results)
     card.write_text(render(variables), encoding="utf-8")
     return card
