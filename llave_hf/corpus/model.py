@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,15 @@ class CorpusModel:
         made = self.encoder.encode(list(inputs), on_error="none", reasons=reasons, meter=self.meter, **self._options)
         told = {place: reason.removeprefix(f"input {place}: ") for place, reason in reasons.items()}
         return [None if one is None else np.asarray(one, dtype=np.float32) for one in made], told
+
+    def vectors_at(self, entries: Mapping[int, Any], rows: int) -> tuple[list[np.ndarray | None], dict[int, str]]:
+        """The same for some of many rows: one vector or None a row, and by row why an entry has none."""
+        made, reasons = self.vectors(list(entries.values()))
+        found: list[np.ndarray | None] = [None] * rows
+        for place, vector in zip(entries, made, strict=True):
+            found[place] = vector
+        places = list(entries)
+        return found, {places[number]: reason for number, reason in reasons.items()}
 
 
 def prompt_text(model: str | os.PathLike[str], prompt: str | None, name: str | None) -> str | None:

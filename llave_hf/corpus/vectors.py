@@ -96,11 +96,7 @@ class VectorMaker:
                 first, held, entries, errors = place + 1, 0, {}, {}
 
     def _with_vectors(self, piece: Piece) -> Piece:
-        made, reasons = self._model.vectors(list(piece.entries.values()))
-        piece.vectors = [None] * len(piece.table)
-        for number, (place, vector) in enumerate(zip(piece.entries, made, strict=True)):
-            piece.vectors[place] = vector
-            if number in reasons:
-                piece.errors[place] = reasons[number]
+        piece.vectors, reasons = self._model.vectors_at(piece.entries, len(piece.table))
+        piece.errors |= reasons
         piece.entries = {}
         return piece

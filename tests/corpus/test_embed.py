@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ from corpus_helpers import (
 from helpers import picture
 
 from llave_hf import cli
+from llave_hf.corpus.parts import parts_of
+from llave_hf.corpus.reading import Reader
+from llave_hf.corpus.sources import open_source
 from llave_hf.encoding.model_identity import path_revision
 from llave_hf.errors import UserError
 
@@ -276,21 +280,22 @@ def test_rows_that_fail_make_a_strict_run_fail(model: Path, tmp_path: Path) -> N
 
 
 def test_one_long_row_group_of_pictures_is_read_a_little_at_a_time(tmp_path: Path) -> None:
-    """Arrow's memory while 64 MB of bytes in one row group are read."""
-    from llave_hf.corpus import reading
-    from llave_hf.corpus.parts import parts_of
-    from llave_hf.corpus.sources import open_source
-
+    """Arrow's memory, and Python's, while 64 MB of bytes in one row group are read."""
     rng = np.random.default_rng(0)
     table = pa.table({"image": pa.array([rng.bytes(1 << 18) for _ in range(256)], pa.binary())})
     pq.write_table(table, tmp_path / "rows.parquet", use_dictionary=False, write_batch_size=8)
     del table
     source = open_source(str(tmp_path / "rows.parquet"))
     before, peak, rows = pa.total_allocated_bytes(), 0, 0
-    reader = reading.Reader(source, ["image"])
-    for part in parts_of(source, 32):
-        for chunk in reader.chunks(part):
-            rows += len(chunk)
-            peak = max(peak, pa.total_allocated_bytes() - before)
-            del chunk
-    assert rows == 256 and peak < 32 << 20, peak
+    reader = Reader(source, ["image"])
+    tracemalloc.start()
+    try:
+        for part in parts_of(source, 32):
+            for chunk in reader.chunks(part):
+                rows += len(chunk)
+                peak = max(peak, pa.total_allocated_bytes() - before)
+                del chunk
+        _, of_python = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert rows == 256 and peak < 32 << 20 and of_python < 16 << 20, (peak, of_python)
