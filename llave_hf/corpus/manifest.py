@@ -40,22 +40,26 @@ class Manifest:
 
     Attributes:
         settings: What all vectors share, by the names of `_CALLED`, and `model`, its folder or id.
-        kept: The columns that are kept.
+        columns: All of the first file of rows.
+        kept: Those that are kept.
         kept_schema: The same with their types, as Arrow writes it, in hexadecimal digits.
         ranges: For int8, `(2, D)`.
         parts: In the order of files and rows.
     """
 
     settings: dict[str, Any]
+    columns: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     kept_schema: str = ""
     ranges: list[list[float]] | None = None
     parts: tuple[Part, ...] = ()
 
     @staticmethod
-    def new(settings: dict[str, Any], kept: pa.Schema, parts: Sequence[Part]) -> Manifest:
+    def new(settings: dict[str, Any], columns: Sequence[str], kept: pa.Schema, parts: Sequence[Part]) -> Manifest:
         """Of vectors that are to be made."""
-        return Manifest(settings, tuple(kept.names), kept.serialize().to_pybytes().hex(), None, tuple(parts))
+        return Manifest(
+            settings, tuple(columns), tuple(kept.names), kept.serialize().to_pybytes().hex(), None, tuple(parts)
+        )
 
     def kept_fields(self) -> pa.Schema:
         """The columns that are kept, with their types."""
@@ -97,12 +101,11 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / FILE} cannot be read ({error}); delete the folder and begin anew.") from error
-    if content.get("format") != FORMAT:
-        raise UserError(
-            f"{folder / FILE} has the format {content.get('format')}, not {FORMAT}: embed the corpus anew."
-        )
+    found = content.pop("format", None)
+    if found != FORMAT:
+        raise UserError(f"{folder / FILE} has the format {found}, not {FORMAT}: embed the corpus anew.")
     parts = tuple(Part(**part) for part in content["parts"])
-    return Manifest(content["settings"], tuple(content["kept"]), content["kept_schema"], content["ranges"], parts)
+    return Manifest(**{**content, "parts": parts, **{name: tuple(content[name]) for name in ("columns", "kept")}})
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from llave_hf.encoding.meter import Meter
 from llave_hf.encoding.model_identity import package_versions
@@ -112,6 +111,8 @@ class _Run:
             manifest.check_settings(self.shared, self.folder)
         (self.folder / WORK).mkdir(parents=True, exist_ok=True)
         self.model: CorpusModel | None = None
+        if manifest is None or self._missing(manifest):
+            self._open()  # before anybody waits for the lock: several processes do it at once
         with locked(self.folder / WORK / "manifest.lock"):
             self.manifest = self._up_to_date(read_manifest(self.folder))
         self._embed()
@@ -159,16 +160,21 @@ class _Run:
         parts = parts_of(self.source, settings.rows)
         if not parts:
             raise UserError(f"{where} holds no rows: check the path.")
-        first = self._first_rows(parts)
+        first = next(Reader(self.source, None).chunks(parts[0])).table
         side_of(settings.input, first.column_names, where)
         kept = kept_columns(first, settings.id, where)
         model = self._open()
         dimensions = check_dimensions(settings.dimensions, settings.precision, model.dimensions)
         shared = {**self.shared, "dimensions": dimensions, "dtype": model.dtype, "rows_per_shard": settings.rows}
-        made = Manifest.new({**shared, "model_dimensions": model.dimensions}, kept, parts)
+        shared |= {"model_dimensions": model.dimensions, "kind": self.source.kind, "root": self._root()}
+        made = Manifest.new(shared, first.column_names, kept, parts)
         if settings.precision == "int8":
             made = replace(made, ranges=self._calibrated(made, dimensions).tolist())
         return made
+
+    def _root(self) -> str | None:
+        root = self.source.media_root
+        return None if root is None else os.path.abspath(root)
 
     def _calibrated(self, manifest: Manifest, dimensions: int) -> np.ndarray:
         """The ranges of int8, from the first rows of parts that are spread over the corpus."""
@@ -179,19 +185,19 @@ class _Run:
         found = [shortened(vector[None], dimensions) for vector in made if vector is not None]
         return ranges_of(np.concatenate(found) if found else np.empty((0, dimensions), np.float32))
 
-    def _first_rows(self, parts: Sequence[Part]) -> pa.Table:
-        return next(Reader(self.source, None).chunks(parts[0])).table
-
     def _maker(self, manifest: Manifest) -> VectorMaker:
-        side = side_of(self.settings.input, self._first_rows(manifest.parts).column_names, self.settings.source)
+        side = side_of(self.settings.input, manifest.columns, self.settings.source)
         needed = columns_of(side)
         reader = Reader(self.source, list(dict.fromkeys([*needed, *manifest.kept])), needed)
         is_plain = self.settings.input is None and self.shared["prompt"] is None
         return VectorMaker(self._open(), reader, side, self.source.media_root, is_plain)
 
+    def _missing(self, manifest: Manifest) -> list[Part]:
+        return [part for part in manifest.parts if not (self.folder / part.name).exists()]
+
     def _embed(self) -> None:
         """Takes up parts until there is none left that nobody has finished."""
-        missing = [part for part in self.manifest.parts if not (self.folder / part.name).exists()]
+        missing = self._missing(self.manifest)
         if not missing:
             return
         model, maker = self._open(), self._maker(self.manifest)

@@ -26,7 +26,8 @@ class EmbedSettings:
         input: What of a row is embedded: a template, or a mapping of `text`, `image` and `video`, as a side in a
             recipe; None: columns of these names, and MMEB's instruction beside a picture or video without a text.
         id: The columns that are kept; None: all of texts, numbers, truth values, dates and times.
-        media_root, split, subsets, revision: As in a recipe's `train_data`.
+        media_root, revision: As in a recipe's `train_data`.
+        split, subsets: Only these of the source; None: all.
         prompt: What stands before every text.
         prompt_name: The same by its name in the model.
         dimensions: How many of the first are kept; None: all.

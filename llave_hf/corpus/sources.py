@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ def open_source(
     Args:
         path: A file (.parquet, .jsonl, .json, .csv, .tar), a pattern of such, a folder with them, a folder saved by
             datasets, a folder of texts, pictures and videos, or a Hub id.
-        split, subsets, revision, media_root: As in a recipe's `train_data`.
+        split, subsets: Only these; None: all of them.
+        revision, media_root: As in a recipe's `train_data`.
 
     Raises:
         UserError: It is not there, or holds nothing that can be embedded.
@@ -77,8 +78,11 @@ def open_source(
     try:
         if is_saved(spec):
             return _saved(spec)
-        if os.path.isdir(path) and not is_pattern(path) and not _has_rows(Path(path)):
+        rows = _rows_in_folder(Path(path)) if os.path.isdir(path) and not is_pattern(path) else None
+        if rows is not None and not rows:
             return _media(Path(path), media_root)
+        if rows is not None and split is None and subsets is None:
+            return _files(rows, Path(path), media_root)
         found = find_files(spec)
         if found is None:
             return _hub(spec)
@@ -86,15 +90,25 @@ def open_source(
         raise
     except ValueError as error:
         raise UserError(str(error).replace("train_data ", "the corpus ", 1)) from error
-    root = found[0].root
-    paths = {file.relative_to(root).as_posix(): str(file) for one in found for file in one.files}
+    return _files([file for one in found for file in one.files], found[0].root, media_root)
+
+
+def _files(files: Sequence[Path], root: Path, media_root: str | None) -> Source:
+    paths = {file.relative_to(root).as_posix(): str(file) for file in files}
     stamps = {name: _stamp(file) for name, file in paths.items()}
     return Source(FILES, paths, stamps, media_root or str(root))
 
 
-def _has_rows(folder: Path) -> bool:
-    folders = [folder, *(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))]
-    return any(data_files(one) for one in folders)
+def _rows_in_folder(folder: Path) -> list[Path]:
+    """The files of rows in a folder and in those in it, of all splits.
+
+    Where there are but .csv and .json files, and media beside them, these are what is to be embedded.
+    """
+    folders = [folder, *sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))]
+    files = [file for one in folders for split in data_files(one).values() for file in split]
+    suffixes = {file.suffix.lower() for one in folders for file in one.iterdir()}
+    only_descriptions = all(file.suffix in (".csv", ".json") for file in files)
+    return [] if only_descriptions and suffixes & (IMAGE_SUFFIXES | VIDEO_SUFFIXES) else files
 
 
 def _stamp(file: str) -> str:
@@ -110,9 +124,17 @@ def _saved(spec: SourceSpec) -> Source:
 
 
 def _hub(spec: SourceSpec) -> Source:
-    with hub_errors(spec):
-        addresses = [file for _, files in hub_files(spec) for file in files]
+    import datasets
+
     files, stamps = {}, {}
+    addresses = []
+    with hub_errors(spec):
+        subsets = spec.subsets or datasets.get_dataset_config_names(spec.path, revision=spec.revision)
+        for subset in subsets:
+            splits = datasets.get_dataset_split_names(spec.path, subset, revision=spec.revision)
+            for split in splits if spec.split is None else [spec.split]:
+                found = hub_files(replace(spec, subsets=[subset], split=split))
+                addresses += [file for _, names in found for file in names]
     for address in addresses:  # hf://datasets/owner/name@commit/folder/file.parquet
         commit, _, name = address.rpartition("@")[2].partition("/")
         files[name], stamps[name] = address, commit

@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", nargs="+", metavar="COLUMN", help=kept)
     root = "what paths of pictures and videos are relative to (default: the source's folder)"
     parser.add_argument("--media_root", metavar="DIR", help=root)
-    parser.add_argument("--split", metavar="NAME", help="of the source (default: original, train, or the only one)")
+    parser.add_argument("--split", metavar="NAME", help="only this split of the source (default: all)")
     parser.add_argument("--subsets", nargs="+", metavar="NAME", help="only these subsets of the source")
     parser.add_argument("--revision", metavar="COMMIT", help="of a Hub data set")
     parser.add_argument("--prompt", metavar="TEXT", help=r"what stands before every text; \n is a new line")
@@ -57,7 +57,9 @@ def run(arguments: argparse.Namespace) -> None:
     from llave_hf.corpus.run import embed_corpus
     from llave_hf.corpus.settings import EmbedSettings
     from llave_hf.corpus.summary import summary_lines
+    from llave_hf.search.embedder import load_quietly
 
+    load_quietly()
     ranks = Ranks.from_environment()
     given = {name: value for name, value in vars(arguments).items() if name in EmbedSettings.__dataclass_fields__}
     given["input"] = parse_description(arguments.input)
