@@ -25,7 +25,7 @@ class Progress:
     def __init__(self, total: int, meter: Meter, *, shown: bool) -> None:
         every = 0.5 if sys.stderr.isatty() else _SECONDS_OF_A_LOG
         self._bar = tqdm(total=total, desc="Embedding", unit="row", disable=not shown, mininterval=every)
-        self._meter, self._started = meter, time.monotonic()
+        self._meter, self._started, self._processor = meter, time.monotonic(), time.process_time()
         self.rows = self.errors = 0
 
     def __enter__(self) -> Progress:
@@ -50,6 +50,10 @@ class Progress:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._started
+
+    @property
+    def processor_seconds(self) -> float:
+        return time.process_time() - self._processor
 
     def rates(self) -> str:
         """Of this process."""

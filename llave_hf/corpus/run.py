@@ -50,7 +50,7 @@ class EmbedReport:
 
     Attributes:
         rows, errors: That this process embedded, and those of them that have no vector.
-        seconds: It took for that, opening the model left out.
+        seconds, processor_seconds: It took for that, opening the model left out.
         rates: Of this process, in words.
         total_rows, total_errors: Of the whole folder.
         shards: How many files of vectors it holds.
@@ -61,6 +61,7 @@ class EmbedReport:
     rows: int = 0
     errors: int = 0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     rates: str = ""
     total_rows: int = 0
     total_errors: int = 0
@@ -209,7 +210,8 @@ class _Run:
                 if missing:  # others work on them; where one dies, its part is taken up here
                     time.sleep(_LOOKS)
             self.report.rows, self.report.errors = bar.rows, bar.errors
-            self.report.seconds, self.report.rates = bar.seconds, bar.rates()
+            self.report.seconds, self.report.processor_seconds = bar.seconds, bar.processor_seconds
+            self.report.rates = bar.rates()
 
     def _is_finished(self, part: Part, maker: VectorMaker, bar: Progress) -> bool:
         """Whether the vectors of a part are there; they are made where no other process does so."""
