@@ -96,6 +96,8 @@ class _Run:
         settings = self.settings
         check_model(settings.model)
         check_output_folder(self.folder, "The folder of vectors")
+        if os.path.isdir(settings.source) and self.folder.resolve().is_relative_to(Path(settings.source).resolve()):
+            raise UserError(f"--output {self.folder} lies in the source, of which it would be a part: choose another.")
         if settings.media_root is not None:
             check_folder(settings.media_root, "media_root")
         self.source = open_source(

@@ -3,7 +3,8 @@
     python tests/benchmarks/embed_killed.py [--rows 50000] [--kills 3] [--seed 0]
 
 Short rows in four JSONL files, a tiny model, and SIGKILL while shards are being written. Afterwards every row must be
-there once, with the very vector that the undisturbed run gave it.
+there once, with the very vector that the undisturbed run gave it. The peak memory of a run over a tenth of the rows
+stands beside that of the whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,8 +66,14 @@ def read(folder: Path) -> pa.Table:
 
 def run(root: Path, rows: int, kills: int, seed: int) -> None:
     write_model(root / "model")
+    write_rows(root / "rows", rows // 10)
+    start(root, root / "few").communicate()
+    few = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    shutil.rmtree(root / "rows")
     write_rows(root / "rows", rows)
     print("undisturbed:", start(root, root / "undisturbed").communicate()[0].strip(), flush=True)
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(f"peak memory: {few / 1024:.0f} MB with {rows // 10:,} rows, {most / 1024:.0f} MB with {rows:,}", flush=True)
     moments, output = random.Random(seed), root / "killed"
     for kill in range(kills):
         process = start(root, output)

@@ -7,6 +7,8 @@ import os
 import tracemalloc
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +35,7 @@ from llave_hf.corpus.sources import open_source
 from llave_hf.encoding.model_identity import path_revision
 from llave_hf.errors import UserError
 
+SPLITS = {"train": 4, "test": 3}  # rows
 PROMPT = "Represent the given image.\n"
 
 
@@ -299,3 +302,39 @@ def test_one_long_row_group_of_pictures_is_read_a_little_at_a_time(tmp_path: Pat
     finally:
         tracemalloc.stop()
     assert rows == 256 and peak < 32 << 20 and of_python < 16 << 20, (peak, of_python)
+
+
+def test_the_vectors_do_not_lie_in_the_corpus(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lies in the source"):
+        embed(media_folder(tmp_path / "media"), model, tmp_path / "media" / "vectors")
+    assert not (tmp_path / "media" / "vectors").exists()
+
+
+def test_pictures_with_descriptions_beside_them_are_a_folder_of_media(model: Path, tmp_path: Path) -> None:
+    folder = media_folder(tmp_path / "media")
+    (folder / "a.json").write_text("[]")
+    report = embed(folder, model, tmp_path / "out")
+    assert report.total_rows == 5 and report.left_out == {".json files": 1, ".xyz files": 1}
+
+
+def test_all_splits_of_a_data_set_of_the_hub(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The functions of datasets that name its files are stood in for, and so is what opens them."""
+    contents = {split: hub_pictures(tmp_path / f"{split}.parquet", rows=rows) for split, rows in SPLITS.items()}
+    address = "hf://datasets/owner/name@0123abc/data"
+
+    class Builder:
+        config = type("Config", (), {"data_files": {split: [f"{address}/{split}.parquet"] for split in SPLITS}})
+
+    class Hub:
+        def open(self, file: str, mode: str) -> object:
+            return open(file.replace(address, str(tmp_path)), mode)
+
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda *args, **kwargs: ["default"])
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *args, **kwargs: list(SPLITS))
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *args, **kwargs: Builder())
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
+    assert embed("owner/name", model, tmp_path / "out").total_rows == 7
+    assert embed("owner/name", model, tmp_path / "of one", split="test").total_rows == 3
+    table = pq.read_table(tmp_path / "out" / "data__train.parquet")
+    assert set(table["source_file"].to_pylist()) == {"data/train.parquet"}
+    assert_vectors(table, expected(model, [{"image": one, "text": PROMPT} for one in contents["train"]]))
