@@ -59,7 +59,7 @@ class Block:
     first_line: int = 1
 
 
-def sample_blocks(file: str, rows: int = SHARD_ROWS) -> Iterator[Block]:
+def sample_blocks(file: str, rows: int) -> Iterator[Block]:
     """The samples of an archive, so many at a time; only headers are read.
 
     Raises:
@@ -75,7 +75,7 @@ def sample_blocks(file: str, rows: int = SHARD_ROWS) -> Iterator[Block]:
         yield Block(start, first, count)
 
 
-def line_blocks(file: str, rows: int = SHARD_ROWS) -> Iterator[Block]:
+def line_blocks(file: str, rows: int) -> Iterator[Block]:
     """The lines of a file that are not blank, so many at a time; they are counted.
 
     Raises:
@@ -211,7 +211,7 @@ def _read_groups(
 def _archive_shards(file: str, spec: SourceSpec) -> list[Shard]:
     shards = [
         Shard(file, block.rows, partial(_read_samples, file, spec, block.start, block.first_row, block.rows))
-        for block in sample_blocks(file)
+        for block in sample_blocks(file, SHARD_ROWS)
     ]
     if shards:
         check_fields(read_archive(file, spec.columns(), rows=_FIRST_ROWS)[1], spec, file)
@@ -225,7 +225,9 @@ def _read_samples(file: str, spec: SourceSpec, start: int, first_row: int, rows:
 
 
 def _json_line_shards(file: str, spec: SourceSpec) -> list[Shard]:
-    return [Shard(file, block.rows, partial(_checked_lines, file, spec, block)) for block in line_blocks(file)]
+    return [
+        Shard(file, block.rows, partial(_checked_lines, file, spec, block)) for block in line_blocks(file, SHARD_ROWS)
+    ]
 
 
 def _checked_lines(file: str, spec: SourceSpec, block: Block) -> Iterator[pa.Table]:
