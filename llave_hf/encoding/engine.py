@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from llave_hf.model.media_llave import MediaError
 from .content_keys import ContentKeys
 from .failures import Failures
 from .lean_decoding import LeanDecoding
+from .meter import Meter
 from .plan import TokenBudget, estimate_tokens
 from .prefetch import prefetch
 from .rows import Features, Row, join_rows, split_rows
@@ -77,7 +79,11 @@ class EncodingEngine:
 
     @torch.inference_mode()
     def encode(
-        self, inputs: Sequence[Any], options: EncodingOptions, failures: Failures | None = None
+        self,
+        inputs: Sequence[Any],
+        options: EncodingOptions,
+        failures: Failures | None = None,
+        meter: Meter | None = None,
     ) -> list[torch.Tensor]:
         """One vector `(D,)` an input, in order.
 
@@ -86,6 +92,7 @@ class EncodingEngine:
             options: How.
             failures: Is given the inputs that cannot be used, each place with its reason; they have no vector in what
                 is returned. None: the first one is raised.
+            meter: Is told what it took.
 
         Raises:
             ValueError: An input cannot be used; the message begins with its place in the list. [`MediaError`], which
@@ -102,7 +109,7 @@ class EncodingEngine:
             texts = self._text_rows(inputs, self._texts(inputs, places, bad), bad)
             usable = [index for index in places if index not in (bad or ())]
             lengths = self._lengths(inputs, usable, texts)
-            rows = self._all_rows(inputs, lengths, texts, options.num_workers, bad)
+            rows = self._all_rows(inputs, lengths, texts, options.num_workers, bad, meter or Meter())
             with contextlib.closing(rows):
                 for number, batch in enumerate(budget.batches((len(row), row) for row in rows)):
                     if number == 0 and lean is not None:
@@ -143,6 +150,7 @@ class EncodingEngine:
         texts: Mapping[int, Row],
         num_workers: int | None,
         bad: Failures | None,
+        meter: Meter,
     ) -> Generator[Row, None, None]:
         """The rows of all distinct inputs, the longest first; pictures and videos are prepared ahead."""
         order = sorted(lengths, key=lambda index: -lengths[index])
@@ -153,7 +161,11 @@ class EncodingEngine:
         )
         with contextlib.closing(prepared):
             for index in order:
-                yield from [texts[index]] if index in texts else next(prepared)
+                began = time.perf_counter()
+                rows = [texts[index]] if index in texts else next(prepared)
+                meter.waited += time.perf_counter() - began
+                meter.tokens += sum(map(len, rows))
+                yield from rows
 
     def _text_rows(self, inputs: Sequence[Any], indices: list[int], bad: Failures | None) -> dict[int, Row]:
         starts = range(0, len(indices), TEXTS_PER_CALL)

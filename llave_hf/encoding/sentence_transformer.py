@@ -26,6 +26,7 @@ from .bare_inputs import for_sentence_transformers
 from .encoder import LlaveEncoder
 from .engine import UNLIMITED_ROWS, EncodingEngine, EncodingOptions
 from .failures import Failures, check_on_error, with_gaps
+from .meter import Meter
 from .rows import Features
 
 STOCK_BATCH_SIZE = 32
@@ -35,7 +36,7 @@ _OTHER_ARGUMENTS = (
     *("output_value", "precision", "convert_to_numpy", "convert_to_tensor", "device", "normalize_embeddings"),
     *("truncate_dim", "pool", "chunk_size"),
 )
-_OWN_ARGUMENTS = ("max_tokens", "num_workers", "failures")
+_OWN_ARGUMENTS = ("max_tokens", "num_workers", "failures", "meter")
 
 
 class LlaveSentenceTransformer(SentenceTransformer):
@@ -52,7 +53,8 @@ class LlaveSentenceTransformer(SentenceTransformer):
       encode the others. Then a list is returned, whatever `convert_to_tensor` says: for each input its vector (a
       numpy array, or a tensor where tensors are asked for), or None; a single input gives its vector or None;
     - `reasons`: a dictionary that `"none"` gives the places of such inputs and what is wrong with each; without it a
-      warning says so.
+      warning says so;
+    - `meter`: a [`Meter`] that is told what it took.
 
     Beside sentence-transformers' inputs, a picture may be given in every form of [`load_image`] (bytes, a `Path`, a
     file object, the Hub's `{"bytes", "path"}`), and the inputs in any sequence.
@@ -175,6 +177,7 @@ class LlaveSentenceTransformer(SentenceTransformer):
         max_tokens: int | None = None,
         num_workers: int | None = None,
         failures: Failures | None = None,
+        meter: Meter | None = None,
         **kwargs: Any,
     ) -> Any:
         inputs = [for_sentence_transformers(entry) for entry in inputs]
@@ -210,7 +213,7 @@ class LlaveSentenceTransformer(SentenceTransformer):
             is_text=lambda entry: infer_modality(entry, self.modalities) == "text",
         )
         options = EncodingOptions(max_tokens, batch_size, num_workers, show_progress_bar)
-        vectors = engine.encode(inputs, options, failures)
+        vectors = engine.encode(inputs, options, failures, meter)
         return torch.stack(vectors) if vectors else torch.tensor([], device=target)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from llave_hf.histograms import BINS, bin_numbers
+from llave_hf.evaluation.scoring.histograms import BINS, bin_numbers
 
 from .sample import PairSample
 from .weights import PairWeights, Weighting, extremes, weigh

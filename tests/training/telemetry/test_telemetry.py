@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from llave_hf import distributed, histograms
+from llave_hf import distributed
+from llave_hf.evaluation.scoring import histograms
 from llave_hf.training.telemetry.counts import PairCounts, top_share
 from llave_hf.training.telemetry.hardness import Judge
 from llave_hf.training.telemetry.report import summary
