@@ -11,7 +11,7 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "export", run, "write a folder that opens without llave_hf")
     parser.add_argument("model", metavar="MODEL", help="a model folder or Hub id")
     parser.add_argument("folder", metavar="OUT", help="the folder to write; must be new or empty")
-    parser.add_argument("--format", required=True, choices=["llava_onevision"], help="transformers' own model class")
+    parser.add_argument("--format", required=True, choices=["stock", "llava_onevision"], help="transformers' own model class")
 
 
 def run(arguments: argparse.Namespace) -> None:
