@@ -22,10 +22,13 @@ class StockClass:
         prefixes: From the beginning of a weight's name in the backbone to that in the published files. transformers
             and serving engines rename these; names that transformers happens to save a model under are not always
             known to engines.
+        interleaved: Whether the axes of a picture's positions are interleaved. transformers' classes know it, engines
+            ask the config; None where positions have one axis.
     """
 
     name: str
     prefixes: dict[str, str]
+    interleaved: bool | None = None
 
 
 _LATER_QWEN = {"language_model.": "model.language_model.", "visual.": "model.visual."}
@@ -40,10 +43,10 @@ STOCK_CLASSES = {
             "image_newline": "image_newline",
         },
     ),
-    "qwen2_vl": StockClass("Qwen2VLForConditionalGeneration", _EARLIER_QWEN),
-    "qwen2_5_vl": StockClass("Qwen2_5_VLForConditionalGeneration", _EARLIER_QWEN),
-    "qwen3_vl": StockClass("Qwen3VLForConditionalGeneration", _LATER_QWEN),
-    "qwen3_5": StockClass("Qwen3_5ForConditionalGeneration", _LATER_QWEN),
+    "qwen2_vl": StockClass("Qwen2VLForConditionalGeneration", _EARLIER_QWEN, interleaved=False),
+    "qwen2_5_vl": StockClass("Qwen2_5_VLForConditionalGeneration", _EARLIER_QWEN, interleaved=False),
+    "qwen3_vl": StockClass("Qwen3VLForConditionalGeneration", _LATER_QWEN, interleaved=True),
+    "qwen3_5": StockClass("Qwen3_5ForConditionalGeneration", _LATER_QWEN, interleaved=True),
 }
 
 
@@ -51,7 +54,7 @@ def save_stock_weights(model: LlaveModel, folder: Path) -> None:
     """Writes `model.safetensors` (in shards where it is large) and `config.json`."""
     stock = STOCK_CLASSES[model.config.backbone_config.model_type]
     folder.mkdir(parents=True, exist_ok=True)
-    _stock_config(model, stock.name).save_pretrained(folder)
+    _stock_config(model, stock).save_pretrained(folder)
     save_torch_state_dict(published_names(model, stock), folder)
 
 
@@ -70,13 +73,18 @@ def published_names(model: LlaveModel, stock: StockClass) -> dict[str, torch.Ten
     return named
 
 
-def _stock_config(model: LlaveModel, architecture: str) -> PreTrainedConfig:
+def _stock_config(model: LlaveModel, stock: StockClass) -> PreTrainedConfig:
     config = copy.deepcopy(model.config.backbone_config)
-    config.architectures = [architecture]
+    config.architectures = [stock.name]
     config.name_or_path = ""
     # An embedding model has no head; tied to the token embeddings it needs no weights of its own.
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
     config.dtype = model.dtype
+    if stock.interleaved is not None:
+        positions = config.text_config.rope_parameters
+        positions.pop("mrope_interleaved", None)
+        if stock.interleaved:
+            positions["mrope_interleaved"] = True
     if model.config.matryoshka_dimensions:
         config.matryoshka_dimensions = model.config.matryoshka_dimensions  # vLLM asks for it before it cuts a vector
     return config
