@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
@@ -79,12 +80,15 @@ def _refuse_other_models(model: str | os.PathLike[str], source: object, format: 
     kind = source.config.backbone_config.model_type if isinstance(source, LlaveModel) else None
     if kind not in STOCK_CLASSES or format not in ("stock", kind):
         backbones = [format] if format != "stock" else list(STOCK_CLASSES)
-        raise UserError(f"{model} is no LLaVE model with a backbone of {', '.join(backbones)}: {format} is not for it.")
+        raise UserError(
+            f"{model} is no LLaVE model with a backbone of {', '.join(backbones)}: {format} is not for it."
+        )
 
 
 def _retiled(
     source: LlaveModel, processor: LlaveProcessor, model: str | os.PathLike[str], tiling: str
 ) -> tuple[list[str], LlaveProcessor]:
-    changed = AutoProcessor.from_pretrained(model, image_tiling=tiling)
+    changed = copy.deepcopy(processor)
+    changed.image_tiling = tiling
     suit_processor(source, os.fspath(model), keep=False)
     return tiling_costs(source, processor, changed), changed

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoProcessor
 
 from llave_hf.errors import UserError
 from llave_hf.hub.fingerprint.stages import full_precision, visual_module
@@ -146,14 +145,15 @@ def open_reference(model: str | os.PathLike[str], dtype: str, device: str) -> Re
         ValueError, OSError: It cannot be opened.
     """
     check_model(model)
-    network = AutoModel.from_pretrained(model).eval()
-    if not isinstance(network, LlaveModel):
+    try:  # an exported folder holds the backbone's own classes, which these open as a LLaVE model
+        network, processor = LlaveModel.from_pretrained(model).eval(), LlaveProcessor.from_pretrained(model)
+    except ValueError as error:
         raise UserError(
-            f"{model} is no LLaVE model but {type(network).__name__}; give the folder that the served one was made of "
-            "(of an export: the folder that was exported)."
-        )
+            f"{model} is no LLaVE model, nor the export of one ({error}); give the folder that is served, or the one "
+            "that it was made of."
+        ) from error
     cast(network, getattr(torch, dtype))
-    return Reference(network.to(device), AutoProcessor.from_pretrained(model), _prompts(model))
+    return Reference(network.to(device), processor, _prompts(model))
 
 
 def shortened(vector: np.ndarray, dimensions: int | None) -> np.ndarray:

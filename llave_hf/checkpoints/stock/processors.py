@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 from transformers import (
@@ -26,8 +27,9 @@ _QWEN_PROCESSORS: dict[str, type[ProcessorMixin]] = {
     "qwen3_vl": Qwen3VLProcessor,
     "qwen3_5": Qwen3VLProcessor,
 }
-# What opening a tokenizer leaves in it and saving writes: where it came from, and our own class.
-_LEFTOVERS = ("auto_map", "is_local", "local_files_only", "processor_class", "name_or_path")
+# What opening a tokenizer leaves in it and saving writes: where it came from, our own class and our own settings.
+_LEFTOVERS = {"auto_map", "is_local", "local_files_only", "processor_class", "name_or_path"}
+_LEFTOVERS |= set(inspect.signature(LlaveProcessor.__init__).parameters)
 
 
 def stock_processor(processor: LlaveProcessor) -> ProcessorMixin:
