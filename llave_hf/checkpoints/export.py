@@ -80,9 +80,8 @@ def _refuse_other_models(model: str | os.PathLike[str], source: object, format: 
     kind = source.config.backbone_config.model_type if isinstance(source, LlaveModel) else None
     if kind not in STOCK_CLASSES or format not in ("stock", kind):
         backbones = [format] if format != "stock" else list(STOCK_CLASSES)
-        raise UserError(
-            f"{model} is no LLaVE model with a backbone of {', '.join(backbones)}: {format} is not for it."
-        )
+        named = ", ".join(backbones)
+        raise UserError(f"{model} is no LLaVE model with a backbone of {named}: {format} is not for it.")
 
 
 def _retiled(

@@ -132,7 +132,7 @@ for kind, (folder, inputs) in json.loads(sys.argv[1]).items():
     with torch.no_grad():
         plain = last(network(**made).last_hidden_state, made["attention_mask"])
     found[kind] = {
-        "vectors": whole.encode([row if set(row) != {"text"} else row["text"] for row in inputs], batch_size=2).tolist(),
+        "vectors": whole.encode([row["text"] if [*row] == ["text"] else row for row in inputs], batch_size=2).tolist(),
         "plain": plain[0].tolist(),
         "classes": [type(network).__name__, type(processor).__name__],
         "loading": [sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")],
@@ -192,7 +192,7 @@ def test_weights_have_the_names_of_the_published_files(kind: str, folders: dict[
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_serving_engines_look_for(kind: str, folders: dict[str, tuple[Path, Path]]) -> None:
-    """An architecture that they know, a pooling in the old and the new spelling, no code, no pickle, nothing of ours."""
+    """An architecture that they know, a pooling in old and new spelling, no code, no pickle, nothing of ours."""
     exported = folders[kind][1]
     config = json.loads((exported / "config.json").read_text())
     assert config["architectures"][0].endswith("ForConditionalGeneration")

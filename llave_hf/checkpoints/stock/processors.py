@@ -37,10 +37,11 @@ def stock_processor(processor: LlaveProcessor) -> ProcessorMixin:
     tokenizer = _clean_tokenizer(processor.tokenizer)
     if processor.backbone == "llava_onevision":
         return _llava_onevision(processor, tokenizer)
+    visual: Any = processor._visual
     return _QWEN_PROCESSORS[processor.backbone](
         image_processor=Qwen2VLImageProcessor(**(processor.image_settings or {})),
         tokenizer=tokenizer,
-        video_processor=copy.deepcopy(processor._visual.videos),
+        video_processor=copy.deepcopy(visual.videos),
         chat_template=processor.chat_template,
     )
 

@@ -82,8 +82,8 @@ def differences(config: Any, processor: LlaveProcessor) -> list[str]:
     of_kind = _of_llava_onevision if processor.backbone == "llava_onevision" else _of_qwen
     found += of_kind(config, processor)
     found.append(
-        "Video files: transformers and vLLM choose frames by rules of their own. A video all of whose frames are taken "
-        "is the same."
+        "Video files: transformers and vLLM choose frames by rules of their own. A video all of whose frames are "
+        "taken is the same."
     )
     found.append("Transparent pictures: vLLM lays them on white, this model drops the transparency.")
     return found

@@ -19,8 +19,8 @@ def refuse_tiling(tiling: str) -> None:
     """Raises UserError for a tiling that neither transformers nor a serving engine has."""
     if tiling not in TILINGS:
         raise UserError(
-            f"the model sees pictures with image_tiling {tiling!r}, which stock code does not have: its pictures would "
-            "get other vectors. --image_tiling anyres exports it with the tiling of serving engines, and says by how "
+            f"the model sees pictures with image_tiling {tiling!r}, which stock code does not have: its pictures "
+            "would get other vectors. --image_tiling anyres exports it with the tiling of serving engines, and says by how "
             "much its pictures' vectors change; to lose nothing, train with image_tiling anyres."
         )
 
@@ -35,8 +35,8 @@ def tiling_costs(model: LlaveModel, own: LlaveProcessor, changed: LlaveProcessor
     """
     samples = [sample for sample in affordable(model.num_parameters(), model.device.type) if sample.images]
     lines = [
-        f"Another tiling ({own.image_tiling} -> {changed.image_tiling}) changes the vectors of pictures. Cosines of the "
-        "model's own vectors and those of the export:"
+        f"Another tiling ({own.image_tiling} -> {changed.image_tiling}) changes the vectors of pictures. Cosines of "
+        "the model's own vectors and those of the export:"
     ]
     inputs = [(own(**sample.columns), changed(**sample.columns)) for sample in samples]
     with forward_bar(model, [made for pair in inputs for made in pair], "Comparing tilings"):
