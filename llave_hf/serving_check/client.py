@@ -16,6 +16,7 @@ from typing import Any
 from llave_hf.errors import UserError
 
 KEY_NAMES = ("LLAVE_API_KEY", "OPENAI_API_KEY")
+TIMEOUT = 120.0  # seconds
 MAX_BYTES = 256 * 2**20  # of one answer
 _BUSY = (429, 503)
 _TRIES = 4  # of a request that a busy server turns away
@@ -60,7 +61,7 @@ class Client:
         UserError: The address is none.
     """
 
-    def __init__(self, url: str, key: str | None = None, timeout: float = 120.0) -> None:
+    def __init__(self, url: str, key: str | None = None, timeout: float = TIMEOUT) -> None:
         self.url = _checked(url)
         self.timeout = timeout
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}

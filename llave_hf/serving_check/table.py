@@ -11,6 +11,7 @@ import numpy as np
 from .asking import Asked, Outcome
 from .diagnosis import Cause
 from .probes import KINDS, OPTIONAL
+from .reference import Reference
 
 _HEAD = ("form", "inputs", "n", "least cosine", "norm", "")
 _BAD = ("off", "failed")
@@ -22,9 +23,7 @@ class Report:
 
     Attributes:
         url, served: The server, and its name for the model.
-        model: The folder that it is compared with.
-        size: Numbers of a vector.
-        dtype, device: What the folder's vectors were computed in and on.
+        reference: The model that it is compared with.
         tolerance: How far from 1 a cosine may be.
         limit: Longest sequence in tokens that was sent.
         asked: What came back.
@@ -35,10 +34,7 @@ class Report:
 
     url: str
     served: str | None
-    model: str
-    size: int
-    dtype: str
-    device: str
+    reference: Reference
     tolerance: float
     limit: int
     asked: Asked
@@ -61,8 +57,9 @@ class Report:
     def lines(self) -> list[str]:
         """The table, then why what is off is so."""
         named = "" if self.served is None else f", model {self.served}"
+        own = self.reference
         head = (
-            f"{self.url}{named}, beside {self.model} ({self.dtype}, {self.device}): vectors of {self.size} numbers, "
+            f"{self.url}{named}, beside {own.name} ({own.dtype}, {own.device}): vectors of {own.size} numbers, "
             f"up to {self.limit} tokens; a cosine may be {self.tolerance:g} below 1."
         )
         refused = [kind for kind in self.not_carried if self._outcomes(kind)]
@@ -80,7 +77,10 @@ class Report:
             forms[name] = {"offered": False, "message": message, "inputs": []}
         return {
             "agrees": self.agrees,
-            **{name: getattr(self, name) for name in ("url", "served", "model", "size", "dtype", "device")},
+            "url": self.url,
+            "served": self.served,
+            "model": self.reference.name,
+            **{name: getattr(self.reference, name) for name in ("size", "dtype", "device")},
             "tolerance": self.tolerance,
             "limit": self.limit,
             "not_carried": self.not_carried,
