@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,7 +138,7 @@ class Report:
                 continue
             share = "" if len(found) == len(outcomes) else f" {len(found)} of {len(outcomes)}"
             shown = verdict if verdict == "refused" else verdict.upper()
-            why = ": as it may be" if kind == "over" and verdict == "refused" else f": {self._short(found[0])}"
+            why = f": {self._short(found[0])}" if verdict != "refused" else ": as it may be" if kind == "over" else ""
             words.append(f"{shown}{share}{why}")
         return "; ".join(words) or "right"
 
@@ -150,7 +150,7 @@ class Report:
         """Each reason once, with where it was met."""
         met: dict[tuple[str, ...], dict[str, list[str]]] = {}
         for outcome in self.asked.outcomes:
-            if outcome.verdict in _BAD:
+            if outcome.verdict in _BAD or (outcome.verdict == "refused" and outcome.probe.kind != "over"):
                 near = "" if outcome.cosine is None else f" ({outcome.cosine:.6f})"
                 places = met.setdefault(self._reason(outcome), {}).setdefault(outcome.form.name, [])
                 places.append(f"{outcome.probe.name}{near}")
@@ -158,12 +158,12 @@ class Report:
         for (what, *more), where in met.items():
             places = [f"{form}: {', '.join(names)}" for form, names in where.items()]
             lines += ["", what, *(f"  {line}" for line in [*more, *places])]
-        return [*lines, ""] if lines else [""]
+        return [*lines, ""]
 
     def _reason(self, outcome: Outcome) -> tuple[str, ...]:
         cause = self._cause(outcome)
         if cause is None:
-            return (f"FAILED: {outcome.message}",)
+            return (f"{outcome.verdict.upper()}: {outcome.message}",)
         if cause.name:
             near = "" if cause.cosine is None else f" (a vector made so is at {_rounded(cause.cosine)} or nearer)"
             return (f"OFF: {cause.name}{near}", f"what to do: {cause.advice}")
@@ -171,15 +171,19 @@ class Report:
         return ("OFF, unknown: no known fault gives this vector", f"nearest: {nearest or 'none'}")
 
     def _verdict(self) -> str:
-        forms: Mapping[str, list[Outcome]] = {}
-        by_form: dict[str, list[Outcome]] = dict(forms)
+        by_form: dict[str, list[Outcome]] = {}
         for outcome in self.asked.outcomes:
             by_form.setdefault(outcome.form.name, []).append(outcome)
-        off = [name for name, found in by_form.items() if any(one.verdict in _BAD for one in found)]
-        right = [name for name in by_form if name not in off]
-        parts = [f"right: {', '.join(right) or 'none'}"]
-        if off:
-            parts.append(f"OFF: {', '.join(off)}")
+        words: dict[str, list[str]] = {"right": [], "right in part": [], "OFF": []}
+        for name, outcomes in by_form.items():
+            bad = dict.fromkeys(KINDS[outcome.probe.kind] for outcome in outcomes if outcome.verdict in _BAD)
+            if not bad:
+                words["right"].append(name)
+            elif any(outcome.verdict == "right" for outcome in outcomes):
+                words["right in part"].append(f"{name} (off: {', '.join(bad)})")
+            else:
+                words["OFF"].append(name)
+        parts = [f"{word}: {', '.join(names)}" for word, names in words.items() if names]
         if self.not_carried:
             parts.append(f"not carried: {', '.join(KINDS[kind] for kind in self.not_carried)}")
         return "; ".join(parts)

@@ -206,7 +206,9 @@ def test_dimensions_that_are_not_heeded(local: Local) -> None:
     assert not report.agrees
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("bfloat16", None), ("float16", 1e-9)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("bfloat16", None), pytest.param("float16", 1e-9, marks=pytest.mark.slow)]
+)
 def test_rounding_is_told_from_faults(name: str, tolerance: float | None, local: Local) -> None:
     def embed(asked: Asked) -> np.ndarray:
         with torch.autocast("cpu", dtype=getattr(torch, name)):

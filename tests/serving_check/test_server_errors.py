@@ -169,6 +169,8 @@ def test_a_server_that_does_not_answer_in_time(local: Local) -> None:
 
     report = local.check(local.planted(slow), ("text",), ("input-list",), timeout=0.2)
     assert "FAILED: no answer within 0.2 seconds (--timeout)" in report.lines
+    with pytest.raises(UserError, match=r"gave no answer within 0.2 seconds .*, 3 times in a row"):
+        local.check(local.planted(slow), ("text",), ("input",), timeout=0.2)
 
 
 def test_forms_that_are_not_offered_are_no_failure(local: Local) -> None:
@@ -269,3 +271,24 @@ def test_the_command_refuses_in_one_line(
         cli.main(["verify", str(local.folder), *words])
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1 and message in error
+
+
+def test_the_last_line_says_what_each_form_is_good_for(local: Local) -> None:
+    def embed(asked: Asked) -> np.ndarray:
+        if asked.form == "texts" or "<" in asked.text:
+            return local.right(Asked("something else"))
+        return local.right(asked)
+
+    report = local.check(local.planted(embed), ("text", "marks"), ("input", "input-base64", "v2-texts"))
+    assert report.lines[-1] == "right: input-base64; right in part: input (off: literal marks); OFF: v2-texts"
+
+
+def test_a_connection_that_breaks_off(local: Local) -> None:
+    def embed(asked: Asked) -> np.ndarray:
+        if asked.text.startswith("Count"):
+            raise ConnectionAbortedError
+        return local.right(asked)
+
+    report = local.check(local.planted(embed), ("text",), ("input",))
+    assert any(line.startswith("FAILED: the connection broke off (RemoteDisconnected") for line in report.lines)
+    assert [outcome.verdict for outcome in report.asked.outcomes] == ["right", "failed", "right"]
