@@ -17,6 +17,7 @@ from .offers import Offers
 from .probes import Probe
 
 NORM_TOLERANCE = 1e-3  # of a vector's length, relative: 16-bit numbers move it by a tenth of that
+_LATE = 3  # answers in a row that do not come in time end the check
 _NOT_NOW = (408, 429)  # it would have answered at another time
 
 
@@ -75,6 +76,7 @@ def ask(
     asked = Asked()
     probes = list(probes)
     plan = [(form, group) for form in forms for group in _groups(form, probes)]
+    late = 0
     for form, group in patient_bar(plan, "Asking", unit="request"):
         if form.name in asked.not_offered:
             continue
@@ -84,6 +86,9 @@ def ask(
         named = {} if offers.model is None else {"model": offers.model}
         reply = client.post(form.path, {**named, **form.body(group, empty_prompt)})
         _refuse_unknown_model(client, offers, reply)
+        late = late + 1 if reply.late else 0
+        if late == _LATE:
+            raise UserError(f"{client.url} gave {reply.message}, {_LATE} times in a row: is it at work, or too slow?")
         first = not any(outcome.form is form for outcome in asked.outcomes)
         if first and (reply.status == 501 or (reply.refused and reply.status not in _NOT_NOW)):
             asked.not_offered[form.name] = reply.told

@@ -22,9 +22,9 @@ from .asking import Asked, ask
 from .client import Client
 from .diagnosis import Diagnosis
 from .forms import FORMS, Form
-from .offers import discover
+from .offers import Offers
 from .probes import KINDS, Probe, make_probes
-from .reference import Reference, open_reference
+from .reference import Reference
 from .table import Report
 
 # Of float32 beside float32: other kernels move a model of 24 layers by less than 1e-9, and a picture that is resized
@@ -34,46 +34,35 @@ LOOSE = 5e-3  # where the folder's vectors are computed in 16 bits
 
 
 def check_server(
-    model: str | os.PathLike[str],
-    url: str,
+    reference: Reference,
+    client: Client,
+    offers: Offers,
     *,
-    served: str | None = None,
     forms: Sequence[str] = tuple(FORMS),
     skip: Collection[str] = (),
-    key: str | None = None,
     tolerance: float | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    timeout: float = 120.0,
 ) -> Report:
-    """Sends fixed inputs to a server in each of its request forms, and compares its vectors with the folder's own.
+    """Sends fixed inputs to a server in each of its request forms, and compares its vectors with the model's own.
 
     Args:
-        model: The folder or Hub id of the LLaVE model that is served, or that the served folder was exported from.
-        url: `http://host:port`.
-        served: The server's name for it; None takes the server's only one.
+        reference: The LLaVE model that is served, or that the served folder was exported from.
+        client, offers: The server.
         forms: Names of [`FORMS`] to try.
         skip: Names of [`KINDS`] to leave out.
-        key: The API key.
-        tolerance: How far from 1 a cosine may be; None takes [`TOLERANCE`], or [`LOOSE`] for a `dtype` of 16 bits.
-        dtype: What the folder's own vectors are computed in.
-        device: And where.
-        timeout: Seconds for one answer.
+        tolerance: How far from 1 a cosine may be; None takes [`TOLERANCE`], or [`LOOSE`] where the model computes in
+            16 bits.
 
     Raises:
-        UserError: There is no server or no model, it wants a key, it knows no such model, it offers none of the forms,
-            or the folder does not give the vectors of its own fingerprint.
+        UserError: The server is gone or wants a key, it knows no such model, it offers none of the forms, or the
+            folder does not give the vectors of its own fingerprint.
     """
-    chosen = _chosen(forms, skip)
-    client = Client(url, key, timeout)
-    offers = discover(client, served)
-    reference = open_reference(model, dtype, device)
+    chosen = chosen_forms(forms, skip)
     limit = min(reference.processor.max_length, offers.limit or reference.processor.max_length)
-    probes = [probe for probe in _probes(reference, limit) if probe.kind not in skip]
+    probes = [probe for probe in probes_of(reference, limit) if probe.kind not in skip]
     if tolerance is None:
-        tolerance = TOLERANCE if dtype == "float32" else LOOSE
+        tolerance = TOLERANCE if reference.dtype == "float32" else LOOSE
     expected, notes = _expected(reference, probes)
-    _check_fingerprint(model, expected, dtype)
+    _check_fingerprint(reference, expected)
     sent = [probe for probe in probes if probe.name in expected]
     empty_prompt = next((name for name, prompt in reference.prompts.items() if not prompt), None)
     if skip:
@@ -82,19 +71,8 @@ def check_server(
     if not asked.outcomes:
         tried = "; ".join(f"{name}: {message}" for name, message in asked.not_offered.items())
         raise UserError(f"{client.url} offers none of the request forms ({tried}); is it an embedding server?")
-    report = Report(
-        client.url,
-        offers.model,
-        os.fspath(model),
-        reference.size,
-        dtype,
-        device,
-        tolerance,
-        limit,
-        asked,
-        notes=notes,
-        kinds=[kind for kind in KINDS if any(probe.kind == kind for probe in sent)],
-    )
+    kinds = [kind for kind in KINDS if any(probe.kind == kind for probe in sent)]
+    report = Report(client.url, offers.model, reference, tolerance, limit, asked, notes=notes, kinds=kinds)
     _explain(report, Diagnosis(reference, expected), sent)
     return report
 
@@ -106,14 +84,16 @@ def write_report(report: Report, file: str | os.PathLike[str]) -> None:
     path.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _chosen(forms: Sequence[str], skip: Collection[str]) -> list[Form]:
+def chosen_forms(forms: Sequence[str], skip: Collection[str]) -> list[Form]:
+    """The forms of some names; raises [`UserError`] where a form or kind is unknown."""
     for name, value, known in (("--forms", forms, FORMS), ("--skip", skip, KINDS)):
         if unknown := [one for one in value if one not in known]:
             raise UserError(f"{name} has no {', '.join(map(repr, unknown))}; choose from {', '.join(known)}.")
     return [FORMS[name] for name in FORMS if name in forms]
 
 
-def _probes(reference: Reference, limit: int) -> list[Probe]:
+def probes_of(reference: Reference, limit: int) -> list[Probe]:
+    """All inputs for a model; `limit` is the longest sequence that model and server take."""
     return make_probes(
         image_mark=reference.processor.image_token if reference.has_vision else None,
         prompts=reference.prompts,
@@ -134,11 +114,11 @@ def _expected(reference: Reference, probes: Sequence[Probe]) -> tuple[dict[str, 
     return expected, notes
 
 
-def _check_fingerprint(model: str | os.PathLike[str], expected: dict[str, np.ndarray], dtype: str) -> None:
-    if find_file(model, FILE) is None:
+def _check_fingerprint(reference: Reference, expected: dict[str, np.ndarray]) -> None:
+    if find_file(reference.name, FILE) is None:
         return
-    fingerprint = read_fingerprint(model)
-    exact = dtype == fingerprint["dtype"] == "float32"
+    fingerprint = read_fingerprint(reference.name)
+    exact = reference.dtype == fingerprint["dtype"] == "float32"
     for name, stages in fingerprint["samples"].items():
         if name not in expected or "vector" not in stages:
             continue
@@ -146,7 +126,7 @@ def _check_fingerprint(model: str | os.PathLike[str], expected: dict[str, np.nda
         found = compare("vector", stages["vector"], summary(expected[name]), tolerance=allowed, exact_pixels=False)
         if not found.agrees:
             raise UserError(
-                f"{os.fspath(model)} does not give the vectors of its own {FILE} here ({name!r} {found.detail}), so a "
+                f"{reference.name} does not give the vectors of its own {FILE} here ({name!r} {found.detail}), so a "
                 "server cannot be compared with it; `llave verify` without --url says where they part."
             )
 

@@ -16,6 +16,7 @@ from typing import Any
 from llave_hf.errors import UserError
 
 KEY_NAMES = ("LLAVE_API_KEY", "OPENAI_API_KEY")
+TIMEOUT = 120.0  # seconds
 MAX_BYTES = 256 * 2**20  # of one answer
 _BUSY = (429, 503)
 _TRIES = 4  # of a request that a busy server turns away
@@ -31,11 +32,13 @@ class Reply:
         status: The HTTP status; None where no whole answer came.
         content: The body as JSON; None where it is none.
         message: What the server, or the way to it, says of an error.
+        late: It took longer than it may.
     """
 
     status: int | None
     content: Any = None
     message: str = ""
+    late: bool = False
 
     @property
     def refused(self) -> bool:
@@ -60,7 +63,7 @@ class Client:
         UserError: The address is none.
     """
 
-    def __init__(self, url: str, key: str | None = None, timeout: float = 120.0) -> None:
+    def __init__(self, url: str, key: str | None = None, timeout: float = TIMEOUT) -> None:
         self.url = _checked(url)
         self.timeout = timeout
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -96,15 +99,18 @@ class Client:
         except urllib.error.HTTPError as error:
             return self._read_error(error)
         except TimeoutError:
-            return Reply(None, message=f"no answer within {self.timeout:g} seconds (--timeout)")
+            return self._late()
         except urllib.error.URLError as error:
             if isinstance(error.reason, TimeoutError):
-                return Reply(None, message=f"no answer within {self.timeout:g} seconds (--timeout)")
+                return self._late()
             raise UserError(
                 f"{self.url} cannot be reached ({error.reason}); is the server running, and is this its address?"
             ) from error
         except (http.client.HTTPException, ConnectionError) as error:
             return Reply(None, message=f"the connection broke off ({type(error).__name__}: {error})")
+
+    def _late(self) -> Reply:
+        return Reply(None, message=f"no answer within {self.timeout:g} seconds (--timeout)", late=True)
 
     def _read(self, status: int, body: bytes) -> Reply:
         if len(body) > MAX_BYTES:

@@ -106,11 +106,12 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A vector that a fault gives: how far its cosine is from 1, its names, and what to do."""
+    """A vector that a fault gives: how far its cosine is from 1, its names, what to do, and its length."""
 
     away: float
     name: str
     advice: str
+    norm: float = 1.0
     fault: str = ""
 
 
@@ -155,17 +156,18 @@ class _Search:
             names = [name for name in ("" if steps_back else fault.name, reading.name) if name]
             if names:
                 advice = reading.advice if steps_back else fault.advice or reading.advice
-                self._candidates.append(_Candidate(1 - reading.cosine, " and ".join(names), advice, fault.name))
+                self._candidates.append(
+                    _Candidate(1 - reading.cosine, " and ".join(names), advice, reading.norm, fault.name)
+                )
 
     def cause(self) -> Cause:
         """The fault that fits, or what was nearest."""
-        length = self._length()
-        if self.away <= _SAME and length:
-            return Cause(*length)
+        if self.away <= _SAME and self._raw is not None:
+            return Cause(*self._length(float(np.linalg.norm(self._raw[: self.vector.size]))))
         if fitting := self._fitting(FITS):
             best = min(fitting, key=lambda one: one.away)
-            name = f"{best.name}; {length[0]}" if length else best.name
-            return Cause(name, best.advice, 1 - best.away, best.fault)
+            length, _ = self._length(best.norm)
+            return Cause(f"{best.name}; {length}" if length else best.name, best.advice, 1 - best.away, best.fault)
         if rounding := self._rounding_that_fits():
             advice = "start the server with float32 to see whether anything else is off, or allow it: --tolerance"
             return Cause(f"rounding as of {rounding}", advice)
@@ -183,23 +185,23 @@ class _Search:
     def _rounding_that_fits(self) -> str | None:
         return next((name for name, moved in self._rounding.items() if self.away <= _ROUNDED * moved), None)
 
-    def _length(self) -> tuple[str, str] | None:
-        """What is wrong with the vector's length, if anything."""
-        norm = float(np.linalg.norm(self.vector))
+    def _length(self, raw: float) -> tuple[str, str]:
+        """What is wrong with the vector's length and what to do; empty where nothing is.
+
+        Args:
+            raw: The length that it would have without being normalised.
+        """
+        norm, wanted = float(np.linalg.norm(self.vector)), float(np.linalg.norm(self.expected))
         if has_norm(norm, self.expected) or self._raw is None:
-            return None
-        whole, width = float(np.linalg.norm(self._raw)), self.vector.size
-        cut = float(np.linalg.norm(self._raw[:width]))
-        if width < self._raw.size and abs(norm / (cut / whole) - 1) <= NORM_TOLERANCE:
-            return (
-                "cut to `dimensions` and not brought back to length 1",
-                "normalise what you get, or the server should",
-            )
-        if abs(norm / cut - 1) <= NORM_TOLERANCE:
+            return "", ""
+        if abs(norm / raw - 1) <= NORM_TOLERANCE:
             return "not normalised", 'normalise what you get, or let the server do it (vLLM: "use_activation": true)'
+        cut = float(np.linalg.norm(self._raw[: self.vector.size]) / np.linalg.norm(self._raw))
+        if abs(norm / cut - 1) <= NORM_TOLERANCE:
+            return "cut to `dimensions` and not brought back to length 1", "normalise what you get"
         if abs(norm - 1) <= NORM_TOLERANCE:
             return "normalised, which the model's own vectors are not", "config.json says normalize: false"
-        return f"of length {norm:.6g} instead of {np.linalg.norm(self.expected):.6g}", "normalise what you get"
+        return f"of length {norm:.6g} instead of {wanted:.6g}", "normalise what you get"
 
 
 def _key(row: Row) -> str:

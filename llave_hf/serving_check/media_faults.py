@@ -88,7 +88,8 @@ def _with(reference: Reference, probe: Probe, changes: Mapping[str, Any], **conf
 def _tilings(reference: Reference, probe: Probe) -> Iterator[Fault]:
     if not _is_tiled(reference) or not probe.pictures:
         return
-    for tiling in reversed(IMAGE_TILINGS):
+    # Where two tilings make the same of a probe, the first is named.
+    for tiling in ("anyres_single", "none", "anyres") if len(probe.pictures) > 1 else reversed(IMAGE_TILINGS):
         if tiling != reference.processor.image_tiling:
             changes = {"image_tiling": tiling}
             yield Fault(_TILINGS[tiling], _TILING, partial(_with, reference, probe, changes))

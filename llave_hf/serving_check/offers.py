@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llave_hf.errors import UserError
 
 from .client import Client
+from .forms import COHERE, OPENAI
 
 
 @dataclass(frozen=True)
@@ -64,4 +65,4 @@ def _paths(client: Client) -> frozenset[str] | None:
     if not isinstance(paths, Mapping):
         return None
     found = frozenset(paths)
-    return found if any("embed" in path for path in found) else None  # a gateway's page says nothing of what is behind
+    return found if found & {OPENAI, COHERE} else None  # a gateway's page says nothing of what is behind it

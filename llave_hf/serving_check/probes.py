@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from llave_hf.hub.fingerprint.samples import Sample, fingerprint_samples
+from llave_hf.hub.fingerprint.samples import fingerprint_samples
 
 from .media import Encoded, as_clip, as_png, large_picture, transparent_picture, turned_picture
 
@@ -99,17 +100,20 @@ def make_probes(
     if named is not None:
         text = samples["text"].text
         probes.append(Probe(f"prompt {named}", "instruction", text, instruction=named, prompt=prompts[named]))
-    probes += _media_probes(samples) if image_mark else []
+    probes += _media_probes() if image_mark else ()
     return [replace(probe, limit=limit) for probe in probes]
 
 
-def _media_probes(samples: Mapping[str, Sample]) -> list[Probe]:
+@functools.cache
+def _media_probes() -> tuple[Probe, ...]:
+    samples = {sample.name: sample for sample in fingerprint_samples()}
+
     def of(name: str, kind: str) -> Probe:
         sample = samples[name]
         clip = as_clip(sample.frames) if sample.frames else None
         return Probe(name, kind, sample.text, tuple(as_png(image) for image in sample.images), clip)
 
-    return [
+    return (
         of("square image", "picture"),
         of("wide image", "picture"),
         of("tall image and text", "picture"),
@@ -118,7 +122,7 @@ def _media_probes(samples: Mapping[str, Sample]) -> list[Probe]:
         of("video", "clip"),
         Probe("transparent image", "transparency", pictures=(transparent_picture(),)),
         Probe("photo with an orientation", "orientation", pictures=(turned_picture(),)),
-    ]
+    )
 
 
 def _words(count: int) -> str:

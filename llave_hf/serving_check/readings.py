@@ -24,11 +24,19 @@ _CUT = (
 
 @dataclass(frozen=True)
 class Reading:
-    """A vector that may be read off hidden states: its name (empty for the right one), what to do, and its cosine."""
+    """A vector that may be read off hidden states.
+
+    Attributes:
+        name: Of the fault; empty for the right one.
+        advice: What to do.
+        cosine: To the server's vector.
+        norm: Its length before it is normalised.
+    """
 
     name: str
     advice: str
     cosine: float
+    norm: float
 
 
 def readings(reference: Reference, row: Row, hidden: np.ndarray, target: np.ndarray) -> list[Reading]:
@@ -41,29 +49,32 @@ def readings(reference: Reference, row: Row, hidden: np.ndarray, target: np.ndar
         target: The server's vector, of D numbers or fewer: `dimensions`.
     """
     width = target.size
-    kept, aim = hidden[:, :width], target / np.linalg.norm(target)
-    near = kept @ aim / np.linalg.norm(kept, axis=1)
-    mean = kept.mean(0)
+
+    def read(name: str, advice: str, vector: np.ndarray) -> Reading:
+        norm = float(np.linalg.norm(vector))
+        return Reading(name, advice, float(vector @ target / (norm * np.linalg.norm(target))), norm)
+
+    kept = hidden[:, :width]
     found = [
-        Reading("", "", float(near[-1])),
-        Reading("the mean of all tokens is taken", _POOLING, float(mean @ aim / np.linalg.norm(mean))),
-        Reading("the first token is taken", _POOLING, float(near[0])),
+        read("", "", kept[-1]),
+        read("the mean of all tokens is taken", _POOLING, kept.mean(0)),
+        read("the first token is taken", _POOLING, kept[0]),
     ]
     if width < hidden.shape[1]:
-        last = hidden[-1, -width:]
         other = "`dimensions` takes the vector's end, where its beginning is wanted"
-        found.append(Reading("the last numbers are taken", other, float(last @ aim / np.linalg.norm(last))))
-    if len(near) > 2:
-        place = 1 + int(np.argmax(near[1:-1]))
-        found.append(_at(reference, row, place, float(near[place])))
+        found.append(read("the last numbers are taken", other, hidden[-1, -width:]))
+    if len(kept) > 2:
+        near = kept[1:-1] @ target / np.linalg.norm(kept[1:-1], axis=1)
+        place = 1 + int(np.argmax(near))
+        found.append(read(*_place(reference, row, place), kept[place]))
     return found
 
 
-def _at(reference: Reference, row: Row, place: int, near: float) -> Reading:
+def _place(reference: Reference, row: Row, place: int) -> tuple[str, str]:
     """Another token than the last: hidden states know nothing of what follows, so it is as if the rest were cut."""
     total, suffix = len(row.ids), reference.builder.suffix
     shown = reference.tokenizer.decode(row.ids[max(0, place - 3) : place + 1])
     where = f"after token {place + 1} of {total}, at …{shown[-24:]!r}"
     if row.ids[total - len(suffix) :] == suffix and place >= total - len(suffix) - 1:
-        return Reading(f"the prompt's end is left out, {where}", _END, near)
-    return Reading(f"the end is cut off, {where}", _CUT, near)
+        return f"the prompt's end is left out, {where}", _END
+    return f"the end is cut off, {where}", _CUT

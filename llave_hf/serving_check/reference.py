@@ -57,12 +57,16 @@ class Reference:
         model: In evaluation mode.
         processor: The model's.
         prompts: The folder's, by name.
+        name: The folder or Hub id.
     """
 
-    def __init__(self, model: LlaveModel, processor: LlaveProcessor, prompts: Mapping[str, str]) -> None:
+    def __init__(self, model: LlaveModel, processor: LlaveProcessor, prompts: Mapping[str, str], name: str) -> None:
         self.model = model
         self.processor = processor
         self.prompts = dict(prompts)
+        self.name = name
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.device = model.device.type
         self.tokenizer = processor.tokenizer
         self.builder = PromptBuilder(self.tokenizer, self.visual().style)
         self.size: int = model.config.hidden_size
@@ -153,7 +157,7 @@ def open_reference(model: str | os.PathLike[str], dtype: str, device: str) -> Re
             "that it was made of."
         ) from error
     cast(network, getattr(torch, dtype))
-    return Reference(network.to(device), processor, _prompts(model))
+    return Reference(network.to(device), processor, _prompts(model), os.fspath(model))
 
 
 def shortened(vector: np.ndarray, dimensions: int | None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from .asking import Asked, Outcome
 from .diagnosis import Cause
 from .probes import KINDS, OPTIONAL
+from .reference import Reference
 
 _HEAD = ("form", "inputs", "n", "least cosine", "norm", "")
 _BAD = ("off", "failed")
@@ -22,9 +23,7 @@ class Report:
 
     Attributes:
         url, served: The server, and its name for the model.
-        model: The folder that it is compared with.
-        size: Numbers of a vector.
-        dtype, device: What the folder's vectors were computed in and on.
+        reference: The model that it is compared with.
         tolerance: How far from 1 a cosine may be.
         limit: Longest sequence in tokens that was sent.
         asked: What came back.
@@ -35,10 +34,7 @@ class Report:
 
     url: str
     served: str | None
-    model: str
-    size: int
-    dtype: str
-    device: str
+    reference: Reference
     tolerance: float
     limit: int
     asked: Asked
@@ -61,8 +57,9 @@ class Report:
     def lines(self) -> list[str]:
         """The table, then why what is off is so."""
         named = "" if self.served is None else f", model {self.served}"
+        own = self.reference
         head = (
-            f"{self.url}{named}, beside {self.model} ({self.dtype}, {self.device}): vectors of {self.size} numbers, "
+            f"{self.url}{named}, beside {own.name} ({own.dtype}, {own.device}): vectors of {own.size} numbers, "
             f"up to {self.limit} tokens; a cosine may be {self.tolerance:g} below 1."
         )
         refused = [kind for kind in self.not_carried if self._outcomes(kind)]
@@ -80,7 +77,10 @@ class Report:
             forms[name] = {"offered": False, "message": message, "inputs": []}
         return {
             "agrees": self.agrees,
-            **{name: getattr(self, name) for name in ("url", "served", "model", "size", "dtype", "device")},
+            "url": self.url,
+            "served": self.served,
+            "model": self.reference.name,
+            **{name: getattr(self.reference, name) for name in ("size", "dtype", "device")},
             "tolerance": self.tolerance,
             "limit": self.limit,
             "not_carried": self.not_carried,
@@ -138,7 +138,7 @@ class Report:
                 continue
             share = "" if len(found) == len(outcomes) else f" {len(found)} of {len(outcomes)}"
             shown = verdict if verdict == "refused" else verdict.upper()
-            why = ": as it may be" if kind == "over" and verdict == "refused" else f": {self._short(found[0])}"
+            why = f": {self._short(found[0])}" if verdict != "refused" else ": as it may be" if kind == "over" else ""
             words.append(f"{shown}{share}{why}")
         return "; ".join(words) or "right"
 
@@ -150,7 +150,7 @@ class Report:
         """Each reason once, with where it was met."""
         met: dict[tuple[str, ...], dict[str, list[str]]] = {}
         for outcome in self.asked.outcomes:
-            if outcome.verdict in _BAD:
+            if outcome.verdict in _BAD or (outcome.verdict == "refused" and outcome.probe.kind != "over"):
                 near = "" if outcome.cosine is None else f" ({outcome.cosine:.6f})"
                 places = met.setdefault(self._reason(outcome), {}).setdefault(outcome.form.name, [])
                 places.append(f"{outcome.probe.name}{near}")
@@ -158,12 +158,12 @@ class Report:
         for (what, *more), where in met.items():
             places = [f"{form}: {', '.join(names)}" for form, names in where.items()]
             lines += ["", what, *(f"  {line}" for line in [*more, *places])]
-        return [*lines, ""] if lines else [""]
+        return [*lines, ""]
 
     def _reason(self, outcome: Outcome) -> tuple[str, ...]:
         cause = self._cause(outcome)
         if cause is None:
-            return (f"FAILED: {outcome.message}",)
+            return (f"{outcome.verdict.upper()}: {outcome.message}",)
         if cause.name:
             near = "" if cause.cosine is None else f" (a vector made so is at {_rounded(cause.cosine)} or nearer)"
             return (f"OFF: {cause.name}{near}", f"what to do: {cause.advice}")
@@ -171,15 +171,19 @@ class Report:
         return ("OFF, unknown: no known fault gives this vector", f"nearest: {nearest or 'none'}")
 
     def _verdict(self) -> str:
-        forms: Mapping[str, list[Outcome]] = {}
-        by_form: dict[str, list[Outcome]] = dict(forms)
+        by_form: dict[str, list[Outcome]] = {}
         for outcome in self.asked.outcomes:
             by_form.setdefault(outcome.form.name, []).append(outcome)
-        off = [name for name, found in by_form.items() if any(one.verdict in _BAD for one in found)]
-        right = [name for name in by_form if name not in off]
-        parts = [f"right: {', '.join(right) or 'none'}"]
-        if off:
-            parts.append(f"OFF: {', '.join(off)}")
+        words: dict[str, list[str]] = {"right": [], "right in part": [], "OFF": []}
+        for name, outcomes in by_form.items():
+            bad = dict.fromkeys(KINDS[outcome.probe.kind] for outcome in outcomes if outcome.verdict in _BAD)
+            if not bad:
+                words["right"].append(name)
+            elif any(outcome.verdict == "right" for outcome in outcomes):
+                words["right in part"].append(f"{name} (off: {', '.join(bad)})")
+            else:
+                words["OFF"].append(name)
+        parts = [f"{word}: {', '.join(names)}" for word, names in words.items() if names]
         if self.not_carried:
             parts.append(f"not carried: {', '.join(KINDS[kind] for kind in self.not_carried)}")
         return "; ".join(parts)

@@ -74,7 +74,8 @@ class Planted:
     """How the server answers; each field may be planted.
 
     Attributes:
-        embed: From an input to a vector that is not normalised yet.
+        embed: From an input to a vector that is not normalised yet; raises ValueError for an input that is refused,
+            and ConnectionAbortedError to end without an answer.
         finish: From that vector and `dimensions` to what is sent.
         change: From the path, the body and the right answer to status and content: bytes, or what becomes JSON.
         models: What /v1/models lists; None: there is no such path.
@@ -120,6 +121,8 @@ def serving(planted: Planted) -> Iterator[str]:
             planted.seen.append((self.path, body))
             try:
                 answer = _answer(planted, self.path, body)
+            except ConnectionAbortedError:
+                self.close_connection = True
             except KeyError:
                 self._send(404, {"detail": "Not Found"})
             except ValueError as error:

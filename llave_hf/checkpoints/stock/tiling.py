@@ -20,8 +20,8 @@ def refuse_tiling(tiling: str) -> None:
     if tiling not in TILINGS:
         raise UserError(
             f"the model sees pictures with image_tiling {tiling!r}, which stock code does not have: its pictures "
-            "would get other vectors. --image_tiling anyres exports it with the tiling of serving engines, and says by how "
-            "much its pictures' vectors change; to lose nothing, train with image_tiling anyres."
+            "would get other vectors. --image_tiling anyres exports it with the tiling of serving engines and says by "
+            "how much its pictures' vectors change; to lose nothing, train with image_tiling anyres."
         )
 
 

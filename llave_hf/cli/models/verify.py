@@ -65,21 +65,20 @@ def _refuse(wrong: bool, chosen: dict[str, Any], names: tuple[str, ...], message
 
 def _verify_server(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
     from llave_hf.runtime.places import check_model_path, check_output_file
-    from llave_hf.serving_check.check import check_server, write_report
-    from llave_hf.serving_check.client import api_key
+    from llave_hf.serving_check.check import check_server, chosen_forms, write_report
+    from llave_hf.serving_check.client import TIMEOUT, Client, api_key
+    from llave_hf.serving_check.offers import discover
+    from llave_hf.serving_check.reference import open_reference
 
     check_model_path(arguments.model)
     if arguments.json is not None:
         check_output_file(arguments.json, "--json")
-    options = {name: chosen[name] for name in ("served", "forms", "skip", "tolerance", "timeout") if name in chosen}
-    report = check_server(
-        arguments.model,
-        arguments.url,
-        key=api_key(arguments.api_key_env),
-        dtype=arguments.dtype or "float32",
-        device=arguments.device,
-        **options,
-    )
+    chosen_forms(arguments.forms or (), arguments.skip or ())
+    client = Client(arguments.url, api_key(arguments.api_key_env), arguments.timeout or TIMEOUT)
+    offers = discover(client, arguments.served)  # before a model is opened that takes a minute
+    reference = open_reference(arguments.model, arguments.dtype or "float32", arguments.device)
+    options = {name: chosen[name] for name in ("forms", "skip", "tolerance") if name in chosen}
+    report = check_server(reference, client, offers, **options)
     print("\n".join(report.lines))
     if arguments.json is not None:
         write_report(report, arguments.json)
