@@ -83,6 +83,10 @@ _VISION: dict[str, dict[str, Any]] = {
     },
 }
 _VISION["qwen3_5"] = {key: value for key, value in _VISION["qwen3_vl"].items() if key != "deepstack_visual_indexes"}
+_WIDTHS = (
+    *("hidden_size", "intermediate_size", "embed_dim", "out_hidden_size"),
+    *("head_dim", "linear_key_head_dim", "linear_value_head_dim"),
+)
 # Qwen2-VL's template, shortened to what it does with texts, images and videos; Qwen3-VL has no system turn of its own.
 _TURNS = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' and @SYSTEM@ %}<|im_start|>system\n"
@@ -102,12 +106,17 @@ _TRIMMED_TURNS = (
 )
 
 
-def save_backbone(folder: Path, kind: str, *, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
-    """A backbone of some ten thousand parameters with its processor, of one of [`KINDS`]."""
+def save_backbone(
+    folder: Path, kind: str, *, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None, wider: int = 1
+) -> Path:
+    """A backbone of some ten thousand parameters with its processor, of one of [`KINDS`].
+
+    `wider` multiplies all widths: 4 gives heads of 32 numbers, the fewest that serving engines compute with.
+    """
     tokenizer = tokenizer or train_tokenizer(TEXTS, 320)
     torch.manual_seed(seed)
     if kind == "llava_onevision":
-        return _save_llava_onevision(folder, tokenizer)
+        return _save_llava_onevision(folder, tokenizer, wider)
     tokenizer.add_special_tokens(
         {"additional_special_tokens": list(VISION_TOKENS)}, replace_extra_special_tokens=False
     )
@@ -121,8 +130,8 @@ def save_backbone(folder: Path, kind: str, *, seed: int = 0, tokenizer: PreTrain
     text = {**_TEXT, "vocab_size": len(tokenizer), "rope_parameters": {**_ROPE, "mrope_interleaved": True}}
     text |= _TEXT_OF.get(kind, {})
     config = config_class(
-        text_config=text,
-        vision_config=_VISION[kind],
+        text_config=_widened(text, wider),
+        vision_config=_widened(_VISION[kind], wider),
         image_token_id=image,
         video_token_id=video,
         vision_start_token_id=start,
@@ -146,21 +155,34 @@ def _template(kind: str) -> str:
     return _TRIMMED_TURNS if kind == "qwen3_5" else _TURNS.replace("@SYSTEM@", str(kind not in TIMED).lower())
 
 
-def _save_llava_onevision(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+def _widened(fields: dict[str, Any], wider: int) -> dict[str, Any]:
+    """A configuration with all widths multiplied."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            found[name] = _widened(value, wider)
+        elif name == "mrope_section":
+            found[name] = [part * wider for part in value]
+        else:
+            found[name] = value * wider if name in _WIDTHS else value
+    return found
+
+
+def _save_llava_onevision(folder: Path, tokenizer: PreTrainedTokenizerFast, wider: int) -> Path:
     image, video = tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
     grids = [[28, 28], [28, 56], [56, 28], [56, 56]]
     config = LlavaOnevisionConfig(
         vision_config={
             "model_type": "siglip_vision_model",
             "vision_use_head": False,
-            "hidden_size": 16,
-            "intermediate_size": 32,
+            "hidden_size": 16 * wider,
+            "intermediate_size": 32 * wider,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "image_size": 28,
             "patch_size": 7,
         },
-        text_config={"model_type": "qwen2", **_TEXT, "vocab_size": len(tokenizer)},
+        text_config={"model_type": "qwen2", **_widened(_TEXT, wider), "vocab_size": len(tokenizer)},
         image_token_index=image,
         video_token_index=video,
         image_grid_pinpoints=grids,

@@ -6,110 +6,88 @@ import copy
 import os
 from pathlib import Path
 
-import torch
-from transformers import (
-    AutoModel,
-    AutoProcessor,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionImageProcessor,
-    LlavaOnevisionProcessor,
-    LlavaOnevisionVideoProcessor,
-)
+from transformers import AutoModel, AutoProcessor
 
 from llave_hf.errors import UserError
-from llave_hf.model.geometry_llave import swapped
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
-from llave_hf.model.sentence_transformer_layout_llave import write_sentence_transformer_layout
+from llave_hf.runtime.opening import suit_processor
 from llave_hf.runtime.places import check_model
 from llave_hf.runtime.progress import writing_bar
 
 from .initialisation import refuse_used_folder
+from .stock.layout import write_stock_layout
+from .stock.processors import stock_processor
+from .stock.serving import differences, write_serving_page
+from .stock.tiling import TILINGS, refuse_tiling, tiling_costs
+from .stock.weights import STOCK_CLASSES, save_stock_weights
+
+FORMATS = ("stock", "llava_onevision")  # the second is the first for that backbone alone
 
 
-def export(model: str | os.PathLike[str], folder: str | os.PathLike[str], format: str = "llava_onevision") -> str:
-    """Writes stock weights, processor, chat template and modules.json.
+def export(
+    model: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    format: str = "stock",
+    *,
+    image_tiling: str | None = None,
+) -> str:
+    """Writes stock weights, processor, chat template, modules.json and a page on how to serve them.
 
     `AutoModel`, `AutoProcessor`, `SentenceTransformer` and serving engines with a pooling runner open the folder
     without llave_hf and without a trust flag.
 
     Args:
-        model: A LLaVE folder or Hub id with a LLaVA-OneVision backbone.
+        model: A LLaVE folder or Hub id.
         folder: Must not exist or be empty.
-        format: `"llava_onevision"`.
+        format: One of [`FORMATS`].
+        image_tiling: How a LLaVA-OneVision model is to see pictures from now on: `"anyres"` or `"anyres_single"`,
+            where it was trained with another tiling; what that costs is measured. None keeps the model's own.
 
     Returns:
-        What was written, and for which inputs transformers' own code gives other vectors.
+        What was written, for which inputs transformers' own code gives other vectors, and what another tiling costs.
 
     Raises:
-        UserError: The format or the backbone is another one, or `folder` is in use.
+        UserError: The format or the backbone is another one, stock code has no such tiling, or `folder` is in use.
     """
     target = Path(folder)
     refuse_used_folder(target)
-    if format != "llava_onevision":
-        raise UserError(f"format is {format!r}; 'llava_onevision' is the only one.")
+    if format not in FORMATS:
+        raise UserError(f"format is {format!r}; choose one of {', '.join(map(repr, FORMATS))}.")
+    if image_tiling not in (None, *TILINGS):
+        raise UserError(f"image_tiling is {image_tiling!r}; stock code has {' and '.join(map(repr, TILINGS))}.")
     check_model(model)
     source, processor = AutoModel.from_pretrained(model), AutoProcessor.from_pretrained(model)
-    if not isinstance(source, LlaveModel) or source.config.backbone_config.model_type != "llava_onevision":
-        raise UserError(
-            f"{model} is no LLaVE model with a LLaVA-OneVision backbone; a Qwen-VL backbone needs no export, its own "
-            "class is transformers' already: save `model.backbone`."
-        )
+    _refuse_other_models(model, source, format)
+    lines: list[str] = []
+    if processor.backbone == "llava_onevision":
+        wanted = image_tiling or processor.image_tiling
+        refuse_tiling(wanted)
+        if wanted != processor.image_tiling:
+            lines, processor = _retiled(source.eval(), processor, model, wanted)
+    elif image_tiling is not None:
+        raise UserError(f"image_tiling is LLaVA-OneVision's; {model} is a {processor.backbone} model: leave it out.")
     with writing_bar(target, sum(parameter.nbytes for parameter in source.parameters()), "Writing"):
-        _save_weights(source, target)
+        save_stock_weights(source, target)
     stock_processor(processor).save_pretrained(target)
-    # Texts go through the chat template as a whole, so that a literal special token must be made harmless first.
-    write_sentence_transformer_layout(
-        target,
-        source.config.hidden_size,
-        source.config.normalize,
-        processing_kwargs={"text": {"truncation": False}, "chat_template": {"sanitize_control_tokens": True}},
-    )
-    return "\n".join([f"Written: {target}", *(f"- {line}" for line in differences(source, processor))])
+    write_stock_layout(target, source.config.hidden_size, source.config.normalize)
+    write_serving_page(target, source.config, processor, lines)
+    notes = [f"- {line}" for line in differences(source.config, processor)]
+    return "\n".join([f"Written: {target}; how to serve it: {target / 'SERVING.md'}", *notes, *lines])
 
 
-def _save_weights(model: LlaveModel, folder: Path) -> None:
-    config = copy.deepcopy(model.config.backbone_config)
-    # An embedding model has no head; tied to the token embeddings it needs no weights of its own.
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
-    config.dtype = model.dtype
-    with torch.device("meta"):
-        whole = LlavaOnevisionForConditionalGeneration(config)
-    whole.model = model.backbone
-    whole.tie_weights()
-    whole.save_pretrained(folder)
+def _refuse_other_models(model: str | os.PathLike[str], source: object, format: str) -> None:
+    kind = source.config.backbone_config.model_type if isinstance(source, LlaveModel) else None
+    if kind not in STOCK_CLASSES or format not in ("stock", kind):
+        backbones = [format] if format != "stock" else list(STOCK_CLASSES)
+        named = ", ".join(backbones)
+        raise UserError(f"{model} is no LLaVE model with a backbone of {named}: {format} is not for it.")
 
 
-def stock_processor(processor: LlaveProcessor) -> LlavaOnevisionProcessor:
-    """transformers' own processor with the same tiles, mean, std, tokens and prompt."""
-    size = {"height": processor.image_size, "width": processor.image_size}
-    values = {"size": size, "image_mean": processor.image_mean, "image_std": processor.image_std}
-    return LlavaOnevisionProcessor(
-        image_processor=LlavaOnevisionImageProcessor(
-            image_grid_pinpoints=swapped(processor.image_grid_pinpoints), **values
-        ),
-        tokenizer=processor.tokenizer,
-        video_processor=LlavaOnevisionVideoProcessor(**values),
-        num_image_tokens=(processor.image_size // processor.patch_size) ** 2,
-        vision_feature_select_strategy="full",
-        chat_template=processor.chat_template,
-        image_token=processor.image_token,
-        video_token=processor.video_token,
-    )
-
-
-def differences(model: LlaveModel, processor: LlaveProcessor) -> list[str]:
-    """For which inputs transformers' own LLaVA-OneVision gives other vectors than this model."""
-    found = ["An input that is too long is not cut: give the engine a maximal length of its own."]
-    if processor.image_tiling == "anyres":
-        found.append("Several images in one input: transformers pads each to one square tile, this model tiles each.")
-    if processor.image_tiling == "none":
-        found.append("Images: transformers tiles a single image, this model pads it to one square tile.")
-    if model.config.unpad_rounding == "truncate":
-        found.append("A few image sizes (64 of 4 million): transformers rounds the unpadded size otherwise.")
-    if model.config.video_newline != "one_token":
-        found.append(
-            f"Videos: transformers puts one newline after the last frame, this model `{model.config.video_newline}`."
-        )
-    found.append("Transparent pictures: transformers lays them on white, this model drops the transparency.")
-    return found
+def _retiled(
+    source: LlaveModel, processor: LlaveProcessor, model: str | os.PathLike[str], tiling: str
+) -> tuple[list[str], LlaveProcessor]:
+    changed = copy.deepcopy(processor)
+    changed.image_tiling = tiling
+    suit_processor(source, os.fspath(model), keep=False)
+    return tiling_costs(source, processor, changed), changed

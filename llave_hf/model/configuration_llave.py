@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -33,6 +33,9 @@ class LlaveConfig(PreTrainedConfig):
         unpad_rounding (`str`, *optional*, defaults to `"truncate"`):
             How the height or width without padding is made whole: `"truncate"` is the research code's `int(x)`,
             `"round"` transformers' `int(round(x, 7))`. They differ for 64 of 4 million image sizes.
+        matryoshka_dimensions (`list[int]`, *optional*):
+            Lengths to which a vector may be cut and normalised again, because it was trained so (`matryoshka_dims` of
+            a recipe), longest first. vLLM asks for them by this name.
 
     Example:
 
@@ -55,6 +58,7 @@ class LlaveConfig(PreTrainedConfig):
         normalize: bool = True,
         video_newline: str = "one_token",
         unpad_rounding: str = "truncate",
+        matryoshka_dimensions: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         _check_choice("pooling", pooling, POOLING_MODES)
@@ -65,6 +69,7 @@ class LlaveConfig(PreTrainedConfig):
         self.normalize = normalize
         self.video_newline = video_newline
         self.unpad_rounding = unpad_rounding
+        self.matryoshka_dimensions = sorted(matryoshka_dimensions, reverse=True) if matryoshka_dimensions else None
         if kwargs.get("attn_implementation") is None:
             # "As it is": by default the base class resets the attention that a backbone in use has chosen.
             kwargs["attn_implementation"] = {"backbone_config": {}}

@@ -86,6 +86,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         choose_metric(args, kwargs.get("callbacks") or ())
         check_metric(args, eval_dataset)
         align_special_tokens(model, processing_class)
+        model.config.matryoshka_dimensions = sorted(args.matryoshka_dims, reverse=True) or None
         model = tuned_model(model, args)
         tasks = [source.name for source in train_dataset.sources] if train_dataset is not None else []
         limits = args.mini_batch_size, args.mini_batch_num_tokens

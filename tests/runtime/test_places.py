@@ -98,6 +98,7 @@ PLACES = {
     ("sweep", "results"): ("output file", "sweep {sweep} --output {out} --results @ --dry_run"),
     ("sweep", "accelerate_config"): ("file", "sweep {sweep} --output {out} --accelerate_config @ --dry_run"),
     ("verify", "model"): ("model", "verify @"),
+    ("verify", "json"): ("output file", "verify {model} --url http://127.0.0.1:9 --json @"),
     ("verify", "picture"): ("file", "verify {model} --published 0.5B --picture @"),
     ("push", "model"): ("folder here", "push @ me/model --dry_run"),
 }
@@ -128,7 +129,10 @@ NO_PLACES = {
     "data": {"subsets", "split", "streaming", "rows", "json"},
     "doctor": {"fast", "devices", "tflops"},
     "sweep": {"budget_pairs", "parallel", "num_processes", "dry_run", "report_only"},
-    "verify": {"backend", "dtype", "device", "published", "thorough"},
+    "verify": {
+        *("backend", "dtype", "device", "published", "thorough"),
+        *("url", "served", "forms", "skip", "api_key_env", "tolerance", "timeout"),
+    },
     "env": {"json"},
     "push": {"repository", "private", "revision", "message", "overwrite", "device", "dry_run"},
 }

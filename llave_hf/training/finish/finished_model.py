@@ -66,6 +66,7 @@ def save_finished(run: FinishedRun, open_base: Callable[[], LlaveModel]) -> None
         if run.args.should_save:
             with whole_models():
                 whole = merged(open_base(), folder / ADAPTER_FOLDER)
+            whole.config.matryoshka_dimensions = adapted.config.matryoshka_dimensions
             run.model = cast_parameters(whole, run.opened_dtype)
             run._save(str(folder))
         distributed.barrier()
