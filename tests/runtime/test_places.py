@@ -92,6 +92,7 @@ PLACES = {
     ("sweep", "accelerate_config"): ("file", "sweep {sweep} --output {out} --accelerate_config @ --dry_run"),
     ("verify", "model"): ("model", "verify @"),
     ("verify", "picture"): ("file", "verify {model} --published 0.5B --picture @"),
+    ("serve", "model"): ("model", "serve @ --port 0"),
     ("push", "model"): ("folder here", "push @ me/model --dry_run"),
 }
 # And every other argument: a new one must be put into either table.
@@ -117,6 +118,10 @@ NO_PLACES = {
     "doctor": {"fast", "devices", "tflops"},
     "sweep": {"budget_pairs", "parallel", "num_processes", "dry_run", "report_only"},
     "verify": {"backend", "dtype", "device", "published", "thorough"},
+    "serve": {
+        *("host", "port", "served_name", "device", "dtype", "allow_fetch", "max_tokens", "max_body", "max_inputs"),
+        *("max_pictures", "max_pixels", "max_queue"),
+    },
     "env": {"json"},
     "push": {"repository", "private", "revision", "message", "overwrite", "device", "dry_run"},
 }
