@@ -15,10 +15,14 @@ VARIABLE = "LLAVE_API_KEY"
 
 
 def key_of_environment() -> str | None:
-    """The key, or None where there is to be none; raises [`UserError`] for an empty one."""
+    """The key, or None where there is to be none; raises [`UserError`] for one that no header can hold."""
     key = os.environ.get(VARIABLE)
-    if key is not None and not key.strip():
+    if key is None:
+        return None
+    if not key:
         raise UserError(f"{VARIABLE} is set and empty; give it a key, or unset it to serve everybody.")
+    if not key.isascii() or not key.isprintable() or key.strip() != key:
+        raise UserError(f"{VARIABLE} cannot be sent in a header; use ASCII letters, digits and signs.")
     return key
 
 
@@ -27,7 +31,7 @@ def check_key(request: Request, key: str | None) -> None:
     if key is None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    is_right = hmac.compare_digest(given.strip().encode("latin-1"), key.encode("utf-8"))
+    is_right = hmac.compare_digest(given.strip().encode("latin-1"), key.encode())
     if scheme.lower() != "bearer" or not is_right:
         raise RequestError(
             "the API key is missing or wrong; send the header Authorization: Bearer KEY.",

@@ -11,7 +11,7 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
@@ -22,6 +22,7 @@ MAX_REDIRECTS = 3
 MAX_ADDRESS = 4096  # characters
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HEADERS = [(b"Accept", b"image/*, video/*"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"llave-serve")]
+_ADDRESS_SIGNS = "!#$%&'()*+,/:;=?@[]~"  # stay as they are; what is beyond ASCII is written with %
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Numbers = list[str]
@@ -96,7 +97,8 @@ class Fetcher:
                     raise MediaError("leads to something that is no http:// or https:// address.")
                 if parts.username is not None or parts.password is not None:
                     raise MediaError("has a user name in its address; leave it out.")
-                async with pool.stream("GET", address.partition("#")[0], headers=_HEADERS) as answer:
+                asked = quote(address.partition("#")[0], safe=_ADDRESS_SIGNS)
+                async with pool.stream("GET", asked, headers=_HEADERS) as answer:
                     headers = {name.lower(): value for name, value in answer.headers}
                     if answer.status in _REDIRECTS and b"location" in headers:
                         address = urljoin(address, headers[b"location"].decode("latin-1"))

@@ -95,7 +95,9 @@ class EmbeddingRequest(_Part):
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
     ] = None
     messages: list[Message] | None = None
-    dimensions: int | None = Field(None, description="the first so many numbers of the vector, normalised again")
+    dimensions: int | None = Field(
+        None, ge=1, le=1_000_000, description="the first so many numbers of the vector, normalised again"
+    )
     encoding_format: Literal["float", "base64"] = Field("float", description="base64: of float32, little endian")
     input_type: str | None = Field(None, description="another name of `prompt_name`")
     prompt_name: str | None = Field(None, description="one of the model's prompts, put before the text")

@@ -34,18 +34,8 @@ def serve(state: ServerState, opener: Callable[[], ServedModel], host: str, port
         UserError: The port is taken, or the model cannot be opened.
         KeyboardInterrupt: Ctrl-C, once everything is answered.
     """
-    listener = _listen(host, port)
-    config = uvicorn.Config(
-        build_app(state),
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        backlog=BACKLOG,
-        server_header=False,
-        ws="none",
-    )
-    server = _Server(config, state)
+    listener = listen(host, port)
+    server = Server(state)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}"
 
@@ -67,10 +57,20 @@ def serve(state: ServerState, opener: Callable[[], ServedModel], host: str, port
         os._exit(0)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's, but that a signal that was obeyed is no error, and any second one ends at once."""
 
-    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+    def __init__(self, state: ServerState) -> None:
+        config = uvicorn.Config(
+            build_app(state),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            backlog=BACKLOG,
+            server_header=False,
+            ws="none",
+        )
         super().__init__(config)
         self.stopped_by: int | None = None
         self._state = state
@@ -83,7 +83,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """The socket that requests come to; taken before the model is opened, which may take minutes."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
