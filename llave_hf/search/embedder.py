@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,14 +109,6 @@ class _Expected:
     vectors: np.ndarray
     made_with: str
     uri: str
-
-
-def load_quietly() -> None:
-    """No lines and no bar from the libraries that load a model; for commands whose output somebody waits for."""
-    from transformers.utils import logging as transformers_logging
-
-    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()
 
 
 def _drawn() -> Image.Image:

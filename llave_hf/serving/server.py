@@ -1,4 +1,4 @@
-"""The process of `llave serve`: its socket, its model, and how it ends."""
+"""The process of `llave serve`: its model opens while it answers already, and signals end it."""
 
 from __future__ import annotations
 
@@ -11,33 +11,28 @@ from types import FrameType
 
 import uvicorn
 
-from llave_hf.errors import UserError
-
 from .app import build_app
 from .served import ServedModel
 from .state import ServerState
 
-BACKLOG = 2048
 KEEP_ALIVE = 75  # seconds; clients' pools keep idle connections for less
 
 
-def serve(state: ServerState, opener: Callable[[], ServedModel], host: str, port: int) -> None:
+def serve(state: ServerState, opener: Callable[[], ServedModel], listener: socket.socket) -> None:
     """Serves until SIGTERM or Ctrl-C, which let requests under way be answered; a second one ends at once.
 
     Args:
         state: What is served and how.
         opener: Opens the model, while `/health` is answered already.
-        host: An address of this machine.
-        port: 0 takes a free one, which the printed line names.
+        listener: What [`listen`] gave.
 
     Raises:
-        UserError: The port is taken, or the model cannot be opened.
+        UserError: The model cannot be opened.
         KeyboardInterrupt: Ctrl-C, once everything is answered.
     """
-    listener = listen(host, port)
     server = Server(state)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def opened() -> None:
         if state.failure is None:
@@ -50,11 +45,10 @@ def serve(state: ServerState, opener: Callable[[], ServedModel], host: str, port
     server.run(sockets=[listener])
     if state.failure is not None:
         raise state.failure
+    if thread.is_alive():  # inside a library's import or a file's reading, of which Python's shutdown knows nothing
+        os._exit(0 if server.stopped_by == signal.SIGTERM else 130)
     if server.stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
-    if thread.is_alive():  # inside a library's import or a file's reading, of which Python's shutdown knows nothing
-        sys.stdout.flush()
-        os._exit(0)
 
 
 class Server(uvicorn.Server):
@@ -67,7 +61,6 @@ class Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE,
-            backlog=BACKLOG,
             server_header=False,
             ws="none",
         )
@@ -81,22 +74,3 @@ class Server(uvicorn.Server):
         self.stopped_by = sig
         self._state.is_ending = True
         self.should_exit = True
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """The socket that requests come to; taken before the model is opened, which may take minutes."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        # With TCP by its number: asyncio asks the number before it turns off the delay of small packets.
-        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"nothing can be served on {host}:{port} ({getattr(error, 'strerror', None) or error}); choose another "
-            "--port or --host."
-        ) from error
-    return listener

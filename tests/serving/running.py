@@ -18,8 +18,9 @@ import openai
 from PIL import Image
 
 from llave_hf.serving.limits import Limits
+from llave_hf.serving.listening import listen
 from llave_hf.serving.served import open_model
-from llave_hf.serving.server import Server, listen
+from llave_hf.serving.server import Server
 from llave_hf.serving.state import ServerState
 
 NAME = "tiny"

@@ -38,14 +38,17 @@ def run(arguments: argparse.Namespace) -> None:
 
     from llave_hf.errors import UserError
     from llave_hf.runtime.places import check_model
+    from llave_hf.serving.listening import listen
 
     if arguments.max_tokens is not None and arguments.max_tokens < 1:
         raise UserError(f"--max_tokens is {arguments.max_tokens}; give a positive number.")
     check_model(arguments.model)
+    listener = listen(arguments.host, arguments.port)  # before imports, which take seconds, and the model's opening
     try:
         from llave_hf.serving.server import serve
     except ImportError as error:
         raise UserError(f"the server needs {error.name}: pip install 'llave-hf[serve]'.") from error
+    from llave_hf.runtime.opening import load_quietly
     from llave_hf.serving.access import VARIABLE, key_of_environment
     from llave_hf.serving.fetch import Fetcher
     from llave_hf.serving.limits import Limits, parse_size
@@ -70,5 +73,6 @@ def run(arguments: argparse.Namespace) -> None:
             f"llave: {arguments.host} can be reached by others, and {VARIABLE} is not set: anybody may ask\n"
         )
 
+    load_quietly()
     options = {name: getattr(arguments, name) for name in ("device", "dtype", "max_tokens")}
-    serve(state, partial(open_model, arguments.model, limits, **options), arguments.host, arguments.port)
+    serve(state, partial(open_model, arguments.model, limits, **options), listener)
