@@ -18,9 +18,8 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:  # getaddrinfo would take the rest of it by 65536
         raise UserError(f"nothing can be served on {host}:{port}; a port is a number from 1 to 65535, or 0 for any.")
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, address = found[0]
         # With TCP by its number: asyncio asks the number before it turns off the delay of small packets.
         listener = socket.socket(family, kind, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
