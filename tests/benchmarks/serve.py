@@ -2,10 +2,11 @@
 
     python tests/benchmarks/serve.py [--quick]
 
-The server is a process of its own, its clients a third one: 1, 8 and 64 connections that each send one input a request
-and wait for the answer. Passes of `encode` on the same list alternate with them. A ratio is a median over the rounds:
-of inputs a second by those of `encode`, and of the processor time of `encode` by the server's, which says the same where
-other programs keep the cores busy. Server and clients share the cores that `encode` has alone. The vectors must agree.
+The server is a process of its own, its clients a third one: 1, 8 and 64 connections that each send one input a
+request and wait for the answer. Passes of `encode` on the same list alternate with them. A ratio is a median over the
+rounds: of inputs a second by those of `encode`, and of the processor time of `encode` by the server's, which says the
+same where other programs keep the cores busy. Server and clients share the cores that `encode` has alone. The vectors
+must agree.
 """
 
 from __future__ import annotations
