@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("llave_hf needs Python >= 3.10; set PYTHON=/path/to/python3" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev,deepspeed,search,app,mteb,ray]' faiss-cpu
+	$(BIN)/python -m pip install --quiet --editable '.[dev,deepspeed,search,app,serve,mteb,ray]' faiss-cpu
 	@touch $(STAMP)
 
 install: $(STAMP)  ## create .venv and install llave_hf with its tools

@@ -5,7 +5,7 @@
 
 from llave_hf.cli import env
 from llave_hf.cli.evaluation import compare, evaluate, evaluate_videos
-from llave_hf.cli.models import convert, export, init, merge, verify
+from llave_hf.cli.models import convert, export, init, merge, serve, verify
 from llave_hf.cli.publishing import card, push
 from llave_hf.cli.search import app, embed, index, search
 from llave_hf.cli.training import data, doctor, mine, sweep
@@ -28,6 +28,7 @@ COMMANDS = (
     doctor,
     sweep,
     verify,
+    serve,
     push,
     env,
 )  # in the order of `llave --help`

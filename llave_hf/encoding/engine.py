@@ -34,7 +34,7 @@ MAX_WORKERS = 8
 ROWS_AHEAD = 4  # prepared pictures or videos that wait, a thread
 UNLIMITED_ROWS = 1 << 30
 # What an input that cannot be used makes libraries raise, PyTorch's own errors (RuntimeError) apart.
-_INPUT_ERRORS = (
+INPUT_ERRORS = (
     *(ValueError, TypeError, OSError, AttributeError, LookupError, ArithmeticError),
     *(AssertionError, EOFError, SyntaxError, struct.error),
 )
@@ -176,7 +176,7 @@ class EncodingEngine:
         """The rows of those that can be used."""
         try:
             return split_rows(self.preprocess([inputs[index] for index in indices]), indices)
-        except _INPUT_ERRORS as error:
+        except INPUT_ERRORS as error:
             if len(indices) > 1:  # which one is it?
                 return [row for index in indices for row in self._prepare(inputs, [index], bad)]
             _note(error, indices[0], bad)
@@ -188,7 +188,7 @@ class EncodingEngine:
             try:
                 if self.is_text(inputs[index]):
                     texts.append(index)
-            except _INPUT_ERRORS as error:
+            except INPUT_ERRORS as error:
                 _note(error, index, bad)
         return texts
 
@@ -214,14 +214,14 @@ def _note(error: Exception, index: int, bad: Failures | None) -> None:
     """Keeps what is wrong with an input, or raises it."""
     if bad is None:
         raise _naming(error, index) from error
-    bad[index] = error if isinstance(error, ValueError) else ValueError(_reason(error))
+    bad[index] = error if isinstance(error, ValueError) else ValueError(reason_of(error))
 
 
 def _naming(error: Exception, index: int) -> ValueError:
-    return (MediaError if isinstance(error, MediaError) else ValueError)(f"input {index}: {_reason(error)}")
+    return (MediaError if isinstance(error, MediaError) else ValueError)(f"input {index}: {reason_of(error)}")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """In one line; what is no ValueError says little without its type."""
     text = " ".join(str(error).split())
     return text if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {text}"

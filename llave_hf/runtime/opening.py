@@ -78,6 +78,14 @@ def without_advice() -> Iterator[None]:
         logger.removeFilter(keep)
 
 
+def load_quietly() -> None:
+    """No lines and no bar from the libraries that load a model; for commands whose output somebody waits for."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+
+
 def let_go(weights: nn.Module | Iterable[torch.Tensor]) -> None:
     """What of a model's weights, or of some of them, is a map of their file leaves memory until it is used again."""
     maps = _file_maps()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,14 +155,6 @@ class _Expected:
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-
-def load_quietly() -> None:
-    """No lines and no bar from the libraries that load a model; for commands whose output somebody waits for."""
-    from transformers.utils import logging as transformers_logging
-
-    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()
 
 
 def _drawn() -> Image.Image:

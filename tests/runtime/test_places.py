@@ -100,6 +100,7 @@ PLACES = {
     ("verify", "model"): ("model", "verify @"),
     ("verify", "json"): ("output file", "verify {model} --url http://127.0.0.1:9 --json @"),
     ("verify", "picture"): ("file", "verify {model} --published 0.5B --picture @"),
+    ("serve", "model"): ("model", "serve @ --port 0"),
     ("push", "model"): ("folder here", "push @ me/model --dry_run"),
 }
 # And every other argument: a new one must be put into either table.
@@ -132,6 +133,10 @@ NO_PLACES = {
     "verify": {
         *("backend", "dtype", "device", "published", "thorough"),
         *("url", "served", "forms", "skip", "api_key_env", "tolerance", "timeout"),
+    },
+    "serve": {
+        *("host", "port", "served_name", "device", "dtype", "allow_fetch", "max_tokens", "max_body", "max_inputs"),
+        *("max_pictures", "max_pixels", "max_queue"),
     },
     "env": {"json"},
     "push": {"repository", "private", "revision", "message", "overwrite", "device", "dry_run"},

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     from llave_hf.corpus.run import embed_corpus
     from llave_hf.corpus.settings import EmbedSettings
     from llave_hf.corpus.summary import summary_lines
-    from llave_hf.search.embedder import load_quietly
+    from llave_hf.runtime.opening import load_quietly
 
     load_quietly()
     ranks = Ranks.from_environment()

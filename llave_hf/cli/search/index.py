@@ -33,10 +33,10 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from llave_hf.encoding.prompts import parse_prompts
+    from llave_hf.runtime.opening import load_quietly
     from llave_hf.runtime.places import check_folder
     from llave_hf.search import Collection
     from llave_hf.search.collection import ANN_FROM, FOLDER_NAME
-    from llave_hf.search.embedder import load_quietly
     from llave_hf.search.listing import counts_line, report_lines
     from llave_hf.search.vectors import is_vectors, vectors_manifest
 
