@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from llave_hf.model.backbone_llava_onevision_llave import IMAGE_TILINGS
-from llave_hf.model.configuration_llave import UNPAD_ROUNDINGS, VIDEO_NEWLINES
+from llave_hf.model.configuration_llave import VIDEO_NEWLINES
 from llave_hf.model.geometry_llave import swapped
 from llave_hf.model.media_llave import Clip
 
@@ -234,13 +234,6 @@ def _resizes(reference: Reference, probe: Probe) -> Iterator[Fault]:
             how = partial(_resize_torch, name, antialias)
             words = f"resized {name} by torchvision, {'with' if antialias else 'without'} antialias"
             yield Fault(words, _RESIZE, partial(resized, how))
-    for rounding in UNPAD_ROUNDINGS:
-        fields = {"unpad_rounding": rounding}
-        yield Fault(
-            f"tokens of padding are counted as unpad_rounding {rounding!r}",
-            _TILING,
-            partial(_with, reference, probe, fields, config=fields),
-        )
 
 
 def _resize_pil(resample: int, image: Image.Image, width: int, height: int) -> np.ndarray:

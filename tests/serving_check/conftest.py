@@ -49,8 +49,9 @@ class Local:
             return check_server(self.reference, client, offers, forms=forms, skip=skip, **options)
 
 
-def saved(folder: Path, **processor: Any) -> Local:
+def saved(folder: Path, *, normalize: bool = True, **processor: Any) -> Local:
     model, made = tiny_model(seed=5, processor={"max_length": MAX_LENGTH, **processor})
+    model.config.normalize = normalize
     for part in (model, made):
         part.save_pretrained(folder)
     return Local(folder, model, made, open_reference(folder, "float32", "cpu"))
