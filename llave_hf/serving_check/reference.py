@@ -26,7 +26,7 @@ from llave_hf.runtime.places import check_model, find_file
 
 from .probes import Probe
 
-_NO_LIMIT = 1 << 40
+NO_LIMIT = 1 << 40
 _SETTINGS = (
     *("backbone", "image_size", "patch_size", "image_grid_pinpoints", "image_tiling", "image_mean", "image_std"),
     *("backend", "resize_order", "image_settings", "video_settings", "video_newline", "unpad_rounding"),
@@ -81,7 +81,7 @@ class Reference:
 
     def count(self, text: str) -> int:
         """Tokens of a text's sequence, prompt included."""
-        rows, _ = self.builder.build([text], [[]], _NO_LIMIT)
+        rows, _ = self.builder.build([text], [[]], NO_LIMIT)
         return len(rows[0])
 
     def row(self, probe: Probe) -> Row:

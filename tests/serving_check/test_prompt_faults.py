@@ -111,7 +111,7 @@ def test_a_planted_fault_is_named(name: str, local: Local) -> None:
     named = {probe: cause.name for (_, probe), cause in report.causes.items()}
     assert named and all(name in found for found in named.values()), named
     lines = "\n".join(report.lines)
-    assert f"OFF: {named.popitem()[1]}" in lines and "what to do: " in lines
+    assert f"OFF: {named.popitem()[1]} (vectors made so have cosines of 1.0000" in lines and "what to do: " in lines
     for outcome in report.asked.outcomes:
         assert (outcome.verdict == "off") == ((outcome.form.name, outcome.probe.name) in report.causes)
 
