@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from backbones import save_backbone
-from conftest import MAX_LENGTH, Local
 from helpers import TEXTS
+from local_model import MAX_LENGTH, Local
 from PIL import Image
 from planted_server import Asked, Embed, embedding, run
 from torchvision.transforms.v2 import functional as tv

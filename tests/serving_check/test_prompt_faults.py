@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MAX_LENGTH, Local, saved
+from local_model import MAX_LENGTH, Local, saved
 from planted_server import Asked, Embed, run, run_ids, unit
 
 from llave_hf.model.sentence_transformer_layout_llave import PROMPTS
