@@ -180,7 +180,7 @@ def test_a_client_that_has_gone_is_dropped(server: Running) -> None:
         holding.result()
     server.embed(input="a later one")
     assert server.number("llave_inputs_total", kind="text", outcome="encoded") <= before + 2
-    assert server.number("llave_requests_total", path="/v1/embeddings", status="499") == 1
+    wait_until(lambda: server.number("llave_requests_total", path="/v1/embeddings", status="499") == 1)
     assert server.number("llave_body_bytes") == 0
 
 
