@@ -192,8 +192,8 @@ def report(folder: Path, rounds: int, scale: float) -> None:
     media = folder / "media"
     media.mkdir()
     numbers = np.random.default_rng(0)
-    pictures = [{"image": path, "text": "what is it?"} for path in images(media, numbers, round(48 * scale), SIZES)]
-    corpora = {"texts": texts(numbers, round(256 * scale)), "pictures with a text": pictures}
+    pictures = [{"image": path, "text": "what is it?"} for path in images(media, numbers, round(24 * scale), SIZES)]
+    corpora = {"texts": texts(numbers, round(128 * scale)), "pictures with a text": pictures}
     ours = LlaveSentenceTransformer(str(folder / "model"), device="cpu")
     command = [sys.executable, __file__, "--load"]
     clients = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
