@@ -14,6 +14,7 @@ from llave_hf.encoding.model_identity import package_versions
 from llave_hf.errors import UserError
 from llave_hf.runtime.places import check_folder, check_model, check_output_folder
 
+from .cut_texts import CutTexts
 from .inputs import columns_of, side_of
 from .manifest import (
     WORK,
@@ -50,6 +51,7 @@ class EmbedReport:
 
     Attributes:
         rows, errors: That this process embedded, and those of them that have no vector.
+        cut: How many texts were longer than the model takes, and were cut as `encode` cuts them.
         seconds, processor_seconds: It took for that, opening the model left out.
         rates: Of this process, in words.
         total_rows, total_errors: Of the whole folder.
@@ -60,6 +62,7 @@ class EmbedReport:
 
     rows: int = 0
     errors: int = 0
+    cut: int = 0
     seconds: float = 0.0
     processor_seconds: float = 0.0
     rates: str = ""
@@ -206,12 +209,13 @@ class _Run:
         model, maker = self._open(), self._maker(self.manifest)
         self.manifest.check_settings({"model": self.shared["model"], "dtype": model.dtype}, self.folder)
         model.meter = Meter()
-        with Progress(sum(part.rows for part in missing), model.meter, shown=self.shows) as bar:
+        total = sum(part.rows for part in missing)
+        with CutTexts() as cut, Progress(total, model.meter, shown=self.shows) as bar:
             while missing:
                 missing = [part for part in self.ranks.order(missing) if not self._is_finished(part, maker, bar)]
                 if missing:  # others work on them; where one dies, its part is taken up here
                     time.sleep(_LOOKS)
-            self.report.rows, self.report.errors = bar.rows, bar.errors
+            self.report.rows, self.report.errors, self.report.cut = bar.rows, bar.errors, cut.count
             self.report.seconds, self.report.processor_seconds = bar.seconds, bar.processor_seconds
             self.report.rates = bar.rates()
 

@@ -338,3 +338,11 @@ def test_all_splits_of_a_data_set_of_the_hub(model: Path, tmp_path: Path, monkey
     table = pq.read_table(tmp_path / "out" / "data__train.parquet")
     assert set(table["source_file"].to_pylist()) == {"data/train.parquet"}
     assert_vectors(table, expected(model, [{"image": one, "text": PROMPT} for one in contents["train"]]))
+
+
+def test_texts_that_are_cut_are_counted(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": "a dog in the snow"}, {"text": "a dog " * 5000}, {"text": "a circle " * 5000}]
+    source = lines(tmp_path / "rows.jsonl", rows)
+    cli.main(["embed", str(source), "--model", str(model), "--output", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert "  2 texts are longer than the model takes" in said.out and "max_length" not in said.err
