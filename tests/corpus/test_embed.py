@@ -346,3 +346,23 @@ def test_texts_that_are_cut_are_counted(model: Path, tmp_path: Path, capsys: pyt
     cli.main(["embed", str(source), "--model", str(model), "--output", str(tmp_path / "out")])
     said = capsys.readouterr()
     assert "  2 texts are longer than the model takes" in said.out and "max_length" not in said.err
+
+
+def test_a_broken_file_keeps_no_other_from_being_embedded(model: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        lines(tmp_path / "data" / f"{number}.jsonl", [{"text": caption(number)}])
+    (tmp_path / "data" / "1.jsonl").write_text("{no JSON\n")
+    said = r"1 of 3 files of vectors could not be made, all others are there. 1.parquet: .*1.jsonl, line 1 is no JSON"
+    with pytest.raises(UserError, match=said):
+        embed(tmp_path / "data", model, tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.parquet")) == ["0.parquet", "2.parquet"]
+    lines(tmp_path / "data" / "1.jsonl", [{"text": "mended"}])
+    assert embed(tmp_path / "data", model, tmp_path / "out", refresh=True).total_rows == 3
+
+
+def test_mistakes_in_columns_are_said_before_the_model_is_opened(
+    texts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llave_hf.corpus.run.CorpusModel", lambda *args, **kwargs: pytest.fail("opened"))
+    with pytest.raises(UserError, match="no column 'captoin'"):
+        embed(texts, model, tmp_path / "out", input="{captoin}")
