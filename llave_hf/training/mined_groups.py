@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
 
 from llave_hf import distributed
 from llave_hf.data.batches.sampler import TaskBatchSampler
@@ -21,7 +21,7 @@ from llave_hf.data.rows.tasks import PairDataset
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache
 from llave_hf.encoding.encoder import LlaveEncoder
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 STATE_FILE = "mined_groups.npz"
 
@@ -95,10 +95,10 @@ class MinedGroups(TrainerCallback):
                 mined = mine_task(replace(task, negatives=None), cache, options, groups_needed=len(groups)).grouping
                 assert mined is not None
                 found.append(source.start + mined.rows)
-                told.append(f"{task.name}: {mined.report()}")
+                told.append(f"  {task.name}: {mined.report()}")
         self.groups = distributed.all_gather_object(found)[0]
         if distributed.rank() == 0:
-            logger.warning("Mined again in %.0f s. %s", time.monotonic() - began, "; ".join(told))
+            logger.warning("\n".join([f"Groups mined again in {time.monotonic() - began:.0f} s", *told]))
 
 
 class _Share:
