@@ -99,10 +99,12 @@ def elsewhere(
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_stock_classes_open_it_without_llave_hf_and_without_trust(elsewhere: dict[str, Any]) -> None:
     assert elsewhere["classes"] == ["LlavaOnevisionModel", "LlavaOnevisionProcessor"]
 
 
+@pytest.mark.slow
 def test_the_vectors_are_the_same(elsewhere: dict[str, Any], folders: tuple[Path, Path], images: list[str]) -> None:
     assert np.abs(np.array(elsewhere["vectors"]) - expected(folders[0], images)).max() <= 1e-5
 
