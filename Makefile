@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("llave_hf needs Python >= 3.10; set PYTHON=/path/to/python3" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev,deepspeed,search,app,mteb]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,deepspeed,search,app,serve,mteb,ray]' faiss-cpu
 	@touch $(STAMP)
 
 install: $(STAMP)  ## create .venv and install llave_hf with its tools
@@ -42,7 +42,7 @@ test-lowest:  ## the tests on the oldest supported releases, in an environment o
 
 .venv-lowest/.lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python -m pip install --quiet 'torch==2.11.*' 'torchvision==0.26.*' 'transformers==5.17.*' \
-	  'sentence-transformers==6.0.1' 'accelerate==1.15.*' 'peft==0.20.0' 'bitsandbytes==0.47.0' 'lancedb==0.34.0' \
+	  'sentence-transformers==6.2.0' 'accelerate==1.15.*' 'peft==0.20.0' 'bitsandbytes==0.47.0' 'lancedb==0.34.0' \
 	  'gradio==6.31.0' 'mteb==2.26.0; python_version >= "3.11"'
 	@touch $@
 

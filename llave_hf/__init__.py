@@ -14,6 +14,7 @@ from llave_hf.runtime.registration import register_when_imported
 from llave_hf.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from llave_hf.corpus.embedder import LlaveEmbedder
     from llave_hf.encoding.sentence_transformer import LlaveSentenceTransformer
     from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
     from llave_hf.model.configuration_llave import LlaveConfig
@@ -27,6 +28,7 @@ else:
         {
             "HardnessWeightedContrastiveLoss": "losses.contrastive",
             "LlaveConfig": "model.configuration_llave",
+            "LlaveEmbedder": "corpus.embedder",
             "LlaveModel": "model.modeling_llave",
             "LlaveModelOutput": "model.modeling_llave",
             "LlaveProcessor": "model.processing_llave",
@@ -41,6 +43,7 @@ register_when_imported()
 __all__ = [
     "HardnessWeightedContrastiveLoss",
     "LlaveConfig",
+    "LlaveEmbedder",
     "LlaveModel",
     "LlaveModelOutput",
     "LlaveProcessor",

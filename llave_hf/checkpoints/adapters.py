@@ -38,6 +38,11 @@ def merge_adapter(adapter: str | os.PathLike[str], folder: str | os.PathLike[str
         UserError: `peft` is not installed, the adapter or its base is none of ours, or `folder` is in use.
     """
     target = Path(folder)
+    if Path(adapter, "config.json").is_file() and not Path(adapter, "adapter_config.json").is_file():
+        raise UserError(
+            f"{adapter} is a whole model and holds no adapter_config.json: one adapter is merged into its base, or "
+            "two or more models into a new one (llave merge A B OUT)."
+        )
     refuse_used_folder(target)
     check_model(adapter, ("adapter_config.json",))
     base, model, processor = open_base(adapter)

@@ -5,9 +5,9 @@
 
 from llave_hf.cli import env
 from llave_hf.cli.evaluation import compare, evaluate, evaluate_videos
-from llave_hf.cli.models import convert, export, init, merge, verify
+from llave_hf.cli.models import convert, export, init, merge, serve, verify
 from llave_hf.cli.publishing import card, push
-from llave_hf.cli.search import app, index, search
+from llave_hf.cli.search import app, embed, index, search
 from llave_hf.cli.training import data, doctor, mine, sweep
 
 COMMANDS = (
@@ -20,6 +20,7 @@ COMMANDS = (
     export,
     merge,
     mine,
+    embed,
     index,
     search,
     app,
@@ -27,6 +28,7 @@ COMMANDS = (
     doctor,
     sweep,
     verify,
+    serve,
     push,
     env,
 )  # in the order of `llave --help`

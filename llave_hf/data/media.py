@@ -160,12 +160,21 @@ def open_video(
     Raises:
         MediaError: See `resolve_media_path` and `media_llave.load_clip`.
     """
+    return load_clip(locate_video(source, media_root), num_frames, max_frames)
+
+
+def locate_video(source: Any, media_root: str | os.PathLike[str] | None) -> Any:
+    """As [`locate`]; the frames of a folder may not leave `media_root` either.
+
+    Raises:
+        MediaError: See `resolve_media_path`.
+    """
     located = locate(source, media_root)
     if media_root is not None and isinstance(located, Path) and located.is_dir():
         for frame in frame_files(located):
             if frame.is_symlink():  # a frame may lead out of the root where its folder does not
                 resolve_media_path(os.path.join(source, frame.name), media_root)
-    return load_clip(located, num_frames, max_frames)
+    return located
 
 
 def load_sample(sample: Sample, num_frames: int | None = None, max_frames: int = MAX_FRAMES) -> LoadedSample:

@@ -3,8 +3,8 @@
 A recipe says what their columns mean, or they are in MMEB's schema: a row has `qry, qry_image_path, pos_text,
 pos_image_path` and, if it likes, `neg_text, neg_image_path` and a `*_video_path` for each role. A picture's path may
 be a list of paths; `<|image_1|>` in the text marks each picture. Pictures that lie in the table itself, as the Hub has
-them, stand in the same columns or in `qry_image` and so on. `label`, `pos_hardness` and `neg_hardness` are read where
-they are, see `labels.py`.
+them, stand in the same columns or in `qry_image` and so on. `label`, `pos_hardness`, `neg_hardness`, `pos_score` and
+`neg_score` are read where they are, see `labels.py`, and `batch_group`, see `groups.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from llave_hf.data.rows.columns import ColumnError, SideColumns
+from llave_hf.data.rows.groups import capped_groups, how_to_group, read_groups, rows_of_groups
 from llave_hf.data.rows.known import check_unread
 from llave_hf.data.rows.labels import read_judgements
 from llave_hf.data.rows.sides import check_fields, training_sides
@@ -40,6 +41,7 @@ def load_pairs(
     max_samples_per_source: int | None = None,
     use_negatives: bool = True,
     check_files: bool = True,
+    whole_groups: bool = False,
     seed: int = 0,
 ) -> PairDataset:
     """Opens and checks training data. Each subset of each source is one task.
@@ -55,6 +57,7 @@ def load_pairs(
             and the subset's name, so that another source beside it changes nothing.
         use_negatives: Whether to read the columns `neg_*`, or what is described as `negatives`.
         check_files: Whether to look for every picture now (existence only; one listing a folder).
+        whole_groups: Whether rows need a `batch_group`, and `max_samples_per_source` keeps whole groups only.
         seed: Of the choice of rows.
 
     Raises:
@@ -63,24 +66,35 @@ def load_pairs(
     """
     defaults = {"media_root": media_root, "subsets": subsets, "split": split, "max_samples": max_samples_per_source}
     opened = open_tasks(
-        parse_specs(train_data, **defaults), use_negatives=use_negatives, check_files=check_files, seed=seed
+        parse_specs(train_data, **defaults),
+        use_negatives=use_negatives,
+        check_files=check_files,
+        whole_groups=whole_groups,
+        seed=seed,
     )
     return PairDataset([task for _, task in opened])
 
 
 def open_tasks(
-    specs: Sequence[SourceSpec], *, use_negatives: bool = True, check_files: bool = True, seed: int = 0
+    specs: Sequence[SourceSpec],
+    *,
+    use_negatives: bool = True,
+    check_files: bool = True,
+    whole_groups: bool = False,
+    seed: int = 0,
 ) -> list[tuple[Subset, TaskRows]]:
     """[`load_pairs`]'s tasks, each with the subset that its rows come from."""
     opened = [subset for spec in specs for subset in open_source(spec)]
     return [
-        (subset, _task_rows(subset, name, use_negatives, check_files, seed))
+        (subset, _task_rows(subset, name, use_negatives, check_files, whole_groups, seed))
         for subset, name in zip(opened, task_names(opened), strict=True)
     ]
 
 
-def _task_rows(subset: Subset, name: str, use_negatives: bool, check_files: bool, seed: int) -> TaskRows:
-    kept = capped_rows(subset, len(subset.table), seed)
+def _task_rows(
+    subset: Subset, name: str, use_negatives: bool, check_files: bool, whole_groups: bool, seed: int
+) -> TaskRows:
+    kept = capped_rows(subset, len(subset.table), seed, checked_groups(subset, subset.table) if whole_groups else None)
     check_fields(subset.fields, subset.spec, subset.where())
     table = subset.table if kept is None else subset.table.take(pa.array(kept))
     rows = np.arange(len(table)) if kept is None else kept
@@ -149,8 +163,30 @@ def _faults(sides: Sequence[Located], media_root: str | None, check_files: bool)
         yield error
 
 
-def capped_rows(subset: SubsetFiles, size: int, seed: int) -> np.ndarray | None:
+def checked_groups(subset: SubsetFiles, table: pa.Table) -> np.ndarray:
+    """The group of each of a subset's rows: int64 `(n,)`, -1 where it is in none.
+
+    Raises:
+        ValueError: There is no column of groups, or it cannot be used.
+    """
+    try:
+        groups = read_groups(table)
+        if groups is None:
+            raise ValueError(f"{subset.where()} {how_to_group(subset.spec.path)}.")
+        rows_of_groups(groups)
+    except ColumnError as error:
+        raise ValueError(f"{subset.where() if error.row is None else subset.locate(error.row)}: {error}") from error
+    return groups
+
+
+def capped_rows(subset: SubsetFiles, size: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray | None:
     """Which of a subset's rows to keep, in the order of the file: `(n,)`; None keeps all.
+
+    Args:
+        subset: Whose rows.
+        size: How many there are.
+        seed: Of the choice.
+        groups: `(size,)`, the group of each row; whole ones are kept. None: rows are kept one by one.
 
     Raises:
         ValueError: There is no row.
@@ -161,6 +197,8 @@ def capped_rows(subset: SubsetFiles, size: int, seed: int) -> np.ndarray | None:
     if limit is None or size <= limit:
         return None
     order = np.random.default_rng((seed, zlib.crc32(subset.name.encode())))
+    if groups is not None:
+        return capped_groups(groups, limit, order)
     return np.sort(order.permutation(size)[:limit])
 
 

@@ -63,6 +63,8 @@ class Pair:
         label: Equal where the rows' labels are; -1: the row has none.
         hardness: What the data say the positive is worth as a negative of other queries, or None.
         negative_hardness: The same of each negative, or None.
+        score: How well the positive answers the query, as a judge says (high is good), or None.
+        negative_scores: The same of each negative, or None.
     """
 
     query: Sample
@@ -73,6 +75,8 @@ class Pair:
     label: int = -1
     hardness: float | None = None
     negative_hardness: tuple[float, ...] | None = None
+    score: float | None = None
+    negative_scores: tuple[float, ...] | None = None
 
 
 def sample_from(

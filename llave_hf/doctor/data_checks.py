@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from llave_hf.data.look.pictures import broken_files, open_samples
 from llave_hf.data.look.repeats import repeat_remarks, repeats_of_pairs
 from llave_hf.data.look.spread import evenly
-from llave_hf.data.rows.labels import hardness_of
+from llave_hf.data.rows.labels import numbers_of
 from llave_hf.data.samples import Pair
 from llave_hf.data.sources.downloads import missing_data
 from llave_hf.data.sources.specs import read_specs
 from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
-from llave_hf.training.objective.objective import hardness_columns
+from llave_hf.training.objective.objective import number_columns
 from llave_hf.training.recipe.best_metric import check_metric
 from llave_hf.training.recipe.recipe import Recipe
 from llave_hf.training.run import load_eval_benchmark, load_training_pairs
@@ -29,7 +29,10 @@ def open_data(recipe: Recipe) -> tuple[TrainingPairs | None, list[Finding]]:
     try:
         findings = _missing(recipe)
         if not any(finding.level == PROBLEM for finding in findings):
-            dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
+            args = recipe.training
+            dataset = load_training_pairs(
+                recipe.data, use_negatives=args.use_negatives, whole_groups=args.batch_groups
+            )
             text = f"{len(dataset):,} rows of {len(dataset.sources)} tasks; "
             if isinstance(dataset, StreamedPairs):
                 text += "streamed: rows and files are checked as they are read"
@@ -63,13 +66,19 @@ def check_data(patient: Patient) -> Iterator[Finding]:
         return
     batch = args.per_device_train_batch_size * patient.devices
     level = PROBLEM if args.on_bad_sample == "raise" else NOTE
-    columns = hardness_columns(args)
+    columns = number_columns(args)
     without: list[str] = []
-    for source in dataset.sources:
+    grouped = [count * size for count, size in dataset.group_sizes()] if args.batch_groups else None
+    for number, source in enumerate(dataset.sources):
         pairs = _Looked(dataset, _rows(source.start, len(source), patient.fast))
-        if len(source) < batch and args.batch_tasks == "one":
-            text = f"{source.name} has {len(source)} rows, fewer than a batch of {batch}: none of them is trained on"
+        rows, what = (len(source), "rows") if grouped is None else (grouped[number], "rows in groups")
+        if rows < batch and args.batch_tasks == "one":
+            text = f"{source.name} has {rows} {what}, fewer than a batch of {batch}: none of them is trained on"
             yield Finding(PROBLEM, "data", text)
+        if rows < len(source):
+            share = (len(source) - rows) / len(source)
+            text = f"{source.name}: {len(source) - rows:,} rows are in no group ({share:.1%}) and are not trained on"
+            yield Finding(PROBLEM if not rows else NOTE, "data", text)
         try:
             for remark in repeat_remarks(source.name, repeats_of_pairs(pairs)):
                 yield Finding(remark.level, "data", f"{remark.where}: {remark.text}")
@@ -82,8 +91,8 @@ def check_data(patient: Patient) -> Iterator[Finding]:
             if args.use_negatives and not any(pair.negatives for pair in pairs):
                 without.append(source.name)
             for pair in pairs if columns else ():
-                hardness_of([pair], columns, len(pair.negatives))
-        except ValueError as error:  # a row of a stream, which is checked only now, or one without hardness
+                numbers_of([pair], columns, len(pair.negatives))
+        except ValueError as error:  # a row of a stream, which is checked only now, or one without a number
             yield Finding(PROBLEM, "data", str(error))
     if without:
         level = PROBLEM if len(without) == len(dataset.sources) else NOTE

@@ -10,6 +10,7 @@ from llave_hf.training.recipe.recipe import load_recipe
 from .data_checks import check_data, open_data
 from .estimates import check_memory_and_time
 from .findings import PROBLEM, Check, Finding, Patient
+from .grade_checks import check_grades
 from .model_checks import check_disk, check_model
 from .settings_checks import check_settings
 from .start_checks import check_batches, check_engine, check_loss, check_precision, check_teacher
@@ -41,8 +42,8 @@ def examine(
     dataset, findings = open_data(recipe)
     yield from findings
     patient = Patient(recipe, dataset, fast, tflops, devices, engine)
-    checks: list[Check] = [check_engine, check_precision, check_data, check_loss, check_batches, check_teacher]
-    checks += [check_model, check_disk, check_memory_and_time]
+    checks: list[Check] = [check_engine, check_precision, check_data, check_grades, check_loss, check_batches]
+    checks += [check_teacher, check_model, check_disk, check_memory_and_time]
     told: set[str] = set()
     for check in checks:
         try:

@@ -22,7 +22,10 @@ def check_model(patient: Patient) -> Iterator[Finding]:
     notes = dict.fromkeys(frozen, " (frozen)") | dict.fromkeys(adapted, " (frozen, with adapters)")
     parts = ", ".join(f"{part} {count:,}{notes.get(part, '')}" for part, count in sizes.items())
     text = f"{config_of(recipe).backbone_config.model_type}: {parts}; {tuned.trained:,} trained"
-    yield Finding(OK, "model", text + (f", {tuned.adapters:,} of them in adapters" if tuned.adapters else ""))
+    if tuned.adapters:
+        text += f", {tuned.adapters:,} of them in adapters"
+    frozen_count = sum(sizes.values()) - tuned.whole
+    yield Finding(OK, "model", text + (f", {frozen_count:,} frozen" if frozen_count else ""))
 
 
 def check_disk(patient: Patient) -> Iterator[Finding]:

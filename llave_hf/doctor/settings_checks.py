@@ -26,6 +26,9 @@ def check_settings(recipe: Recipe) -> Iterator[Finding]:
     if args.hardness_mode != "in_batch_negatives" and not args.use_negatives:
         text = f"hardness_mode {args.hardness_mode} weighs rows' own negatives, but use_negatives is off"
         yield Finding(PROBLEM, "settings", text)
+    if args.focal_margin is not None and recipe.model.from_scratch is not None:
+        text = "focal_margin drives a positive whose cosine is below 0 to -1: start from a trained model"
+        yield Finding(NOTE, "settings", text)
     if not args.gather_across_devices:
         yield Finding(NOTE, "settings", "gather_across_devices is off: other devices' documents are no negatives")
     if (Path(args.output_dir) / "config.json").exists() and not args.resume_from_checkpoint:

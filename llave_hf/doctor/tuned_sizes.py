@@ -8,9 +8,9 @@ from torch import nn
 
 from llave_hf.training.recipe.quantization import QuantizationSettings
 from llave_hf.training.recipe.recipe import Recipe
-from llave_hf.training.recipe.tuning import LoraSettings, frozen_parts
+from llave_hf.training.recipe.tuning import PARTS, LoraSettings, frozen_parts
 from llave_hf.training.tuning.lora import projector_modules, target_layers
-from llave_hf.training.tuning.parts import part_modules
+from llave_hf.training.tuning.parts import part_modules, part_parameters, unused_parameters
 
 from .model_sizes import opened_bytes, part_sizes, skeleton
 
@@ -40,15 +40,9 @@ class TunedSizes:
 
 def tuned_sizes(recipe: Recipe) -> TunedSizes:
     """From the recipe and the shapes of its model."""
-    args, sizes = recipe.training, part_sizes(recipe)
-    adapted = LoraSettings.of(args.lora).parts if args.lora is not None else ()
-    frozen = frozen_parts(args.freeze, args.lora)
-    if args.lora is not None:
-        model = skeleton(recipe)
-        modules = [model.get_submodule(name) for name in projector_modules(model)]
-        sizes["projector"] = sum(parameter.numel() for module in modules for parameter in module.parameters())
-    whole = sum(count for part, count in sizes.items() if part not in frozen and part not in adapted)
-    kept = sum(sizes.values()) - whole
+    args = recipe.training
+    whole = trained_parameters(recipe)
+    kept = sum(part_sizes(recipe).values()) - whole
     adapters = adapter_parameters(recipe)
     master = 2 if args.master_weights == "bfloat16" else 4
     autocast = args.bf16 or args.fp16
@@ -56,6 +50,20 @@ def tuned_sizes(recipe: Recipe) -> TunedSizes:
     packed, packed_width = quantised_parameters(recipe)
     weights = (whole + adapters) * master + (kept - packed) * width + packed * packed_width
     return TunedSizes(whole, adapters, weights, (whole + adapters) * master * 3)
+
+
+def trained_parameters(recipe: Recipe) -> int:
+    """Of the model itself: of its parts that are neither frozen nor adapted, but for what no embedding depends on."""
+    args, model = recipe.training, skeleton(recipe)
+    adapted = LoraSettings.of(args.lora).parts if args.lora is not None else ()
+    left_out = {*frozen_parts(args.freeze, args.lora), *adapted}
+    of_parts = {part: part_parameters(model, part) for part in PARTS if part not in left_out}
+    if args.lora is not None and "projector" in of_parts:  # PEFT trains modules
+        modules = [model.get_submodule(name) for name in projector_modules(model)]
+        of_parts["projector"] = [parameter for module in modules for parameter in module.parameters()]
+    unused = set(map(id, unused_parameters(model)))
+    trained = {id(p): p.numel() for parameters in of_parts.values() for p in parameters if id(p) not in unused}
+    return sum(trained.values())
 
 
 def adapter_parameters(recipe: Recipe) -> int:

@@ -15,6 +15,7 @@ from llave_hf.model.processing_llave import LlaveProcessor
 from .bare_inputs import is_clip, is_medium
 from .engine import EncodingEngine, EncodingOptions
 from .failures import Failures, check_on_error, with_gaps
+from .meter import Meter
 from .rows import Features
 
 INPUT_KEYS = frozenset({"text", "image", "video"})
@@ -51,6 +52,7 @@ class LlaveEncoder:
         show_progress_bar: bool = False,
         on_error: str = "raise",
         reasons: dict[int, str] | None = None,
+        meter: Meter | None = None,
         **_: Any,
     ) -> Any:
         """Embeds n inputs; each distinct one once, alike lengths together (see [`EncodingEngine`]).
@@ -63,6 +65,7 @@ class LlaveEncoder:
                 place, or `"none"`: encode the others.
             reasons: With `"none"`, is given the place of each such input and what is wrong with it; without, a warning
                 says so.
+            meter: Is told what it took.
 
         Returns:
             `(n, D)` float32, in the order of `inputs`; with `on_error="none"` a list of n vectors `(D,)`, None for an
@@ -78,7 +81,7 @@ class LlaveEncoder:
         was_training = self.model.training
         self.model.eval()
         try:
-            vectors = self._engine.encode(entries, options, failures)
+            vectors = self._engine.encode(entries, options, failures, meter)
         finally:
             self.model.train(was_training)
         size = self.model.config.hidden_size

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from llave_hf.model.media_llave import MediaError
 from .content_keys import ContentKeys
 from .failures import Failures
 from .lean_decoding import LeanDecoding
+from .meter import Meter
 from .plan import TokenBudget, estimate_tokens
 from .prefetch import prefetch
 from .rows import Features, Row, join_rows, split_rows
@@ -32,7 +34,7 @@ MAX_WORKERS = 8
 ROWS_AHEAD = 4  # prepared pictures or videos that wait, a thread
 UNLIMITED_ROWS = 1 << 30
 # What an input that cannot be used makes libraries raise, PyTorch's own errors (RuntimeError) apart.
-_INPUT_ERRORS = (
+INPUT_ERRORS = (
     *(ValueError, TypeError, OSError, AttributeError, LookupError, ArithmeticError),
     *(AssertionError, EOFError, SyntaxError, struct.error),
 )
@@ -77,7 +79,11 @@ class EncodingEngine:
 
     @torch.inference_mode()
     def encode(
-        self, inputs: Sequence[Any], options: EncodingOptions, failures: Failures | None = None
+        self,
+        inputs: Sequence[Any],
+        options: EncodingOptions,
+        failures: Failures | None = None,
+        meter: Meter | None = None,
     ) -> list[torch.Tensor]:
         """One vector `(D,)` an input, in order.
 
@@ -86,6 +92,7 @@ class EncodingEngine:
             options: How.
             failures: Is given the inputs that cannot be used, each place with its reason; they have no vector in what
                 is returned. None: the first one is raised.
+            meter: Is told what it took.
 
         Raises:
             ValueError: An input cannot be used; the message begins with its place in the list. [`MediaError`], which
@@ -102,7 +109,7 @@ class EncodingEngine:
             texts = self._text_rows(inputs, self._texts(inputs, places, bad), bad)
             usable = [index for index in places if index not in (bad or ())]
             lengths = self._lengths(inputs, usable, texts)
-            rows = self._all_rows(inputs, lengths, texts, options.num_workers, bad)
+            rows = self._all_rows(inputs, lengths, texts, options.num_workers, bad, meter or Meter())
             with contextlib.closing(rows):
                 for number, batch in enumerate(budget.batches((len(row), row) for row in rows)):
                     if number == 0 and lean is not None:
@@ -116,8 +123,15 @@ class EncodingEngine:
             bar.update(sum(len(places[index]) for index in bad or ()))
         for index, error in (bad or {}).items():
             for place in places[index]:
-                failures[place] = _naming(error, place)  # type: ignore[index]
+                own = error if place == index else self._own_error(inputs, place, error)
+                failures[place] = _naming(own, place)  # type: ignore[index]
         return [vectors[place] for place in sorted(vectors)]
+
+    def _own_error(self, inputs: Sequence[Any], place: int, error: ValueError) -> ValueError:
+        """What is said of an input with the content of one that cannot be used: another file has another name."""
+        own: Failures = {}
+        self._prepare(inputs, [place], own)
+        return own.get(place, error)
 
     def _plain(self, rows: Sequence[Row]) -> torch.Tensor:
         return self.forward(join_rows(rows, self._pad_token_id))
@@ -136,6 +150,7 @@ class EncodingEngine:
         texts: Mapping[int, Row],
         num_workers: int | None,
         bad: Failures | None,
+        meter: Meter,
     ) -> Generator[Row, None, None]:
         """The rows of all distinct inputs, the longest first; pictures and videos are prepared ahead."""
         order = sorted(lengths, key=lambda index: -lengths[index])
@@ -146,7 +161,11 @@ class EncodingEngine:
         )
         with contextlib.closing(prepared):
             for index in order:
-                yield from [texts[index]] if index in texts else next(prepared)
+                began = time.perf_counter()
+                rows = [texts[index]] if index in texts else next(prepared)
+                meter.waited += time.perf_counter() - began
+                meter.tokens += sum(map(len, rows))
+                yield from rows
 
     def _text_rows(self, inputs: Sequence[Any], indices: list[int], bad: Failures | None) -> dict[int, Row]:
         starts = range(0, len(indices), TEXTS_PER_CALL)
@@ -157,7 +176,7 @@ class EncodingEngine:
         """The rows of those that can be used."""
         try:
             return split_rows(self.preprocess([inputs[index] for index in indices]), indices)
-        except _INPUT_ERRORS as error:
+        except INPUT_ERRORS as error:
             if len(indices) > 1:  # which one is it?
                 return [row for index in indices for row in self._prepare(inputs, [index], bad)]
             _note(error, indices[0], bad)
@@ -169,7 +188,7 @@ class EncodingEngine:
             try:
                 if self.is_text(inputs[index]):
                     texts.append(index)
-            except _INPUT_ERRORS as error:
+            except INPUT_ERRORS as error:
                 _note(error, index, bad)
         return texts
 
@@ -195,14 +214,14 @@ def _note(error: Exception, index: int, bad: Failures | None) -> None:
     """Keeps what is wrong with an input, or raises it."""
     if bad is None:
         raise _naming(error, index) from error
-    bad[index] = error if isinstance(error, ValueError) else ValueError(_reason(error))
+    bad[index] = error if isinstance(error, ValueError) else ValueError(reason_of(error))
 
 
 def _naming(error: Exception, index: int) -> ValueError:
-    return (MediaError if isinstance(error, MediaError) else ValueError)(f"input {index}: {_reason(error)}")
+    return (MediaError if isinstance(error, MediaError) else ValueError)(f"input {index}: {reason_of(error)}")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """In one line; what is no ValueError says little without its type."""
     text = " ".join(str(error).split())
     return text if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {text}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
 from functools import partial
 from typing import Any
 
+import sentence_transformers
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import infer_modality
@@ -23,14 +26,17 @@ from .bare_inputs import for_sentence_transformers
 from .encoder import LlaveEncoder
 from .engine import UNLIMITED_ROWS, EncodingEngine, EncodingOptions
 from .failures import Failures, check_on_error, with_gaps
+from .meter import Meter
 from .rows import Features
 
 STOCK_BATCH_SIZE = 32
+logger = logging.getLogger(__name__)
 # sentence-transformers' arguments of `encode` behind those that this file names, in their order.
 _OTHER_ARGUMENTS = (
     *("output_value", "precision", "convert_to_numpy", "convert_to_tensor", "device", "normalize_embeddings"),
     *("truncate_dim", "pool", "chunk_size"),
 )
+_OWN_ARGUMENTS = ("max_tokens", "num_workers", "failures", "meter")
 
 
 class LlaveSentenceTransformer(SentenceTransformer):
@@ -47,7 +53,8 @@ class LlaveSentenceTransformer(SentenceTransformer):
       encode the others. Then a list is returned, whatever `convert_to_tensor` says: for each input its vector (a
       numpy array, or a tensor where tensors are asked for), or None; a single input gives its vector or None;
     - `reasons`: a dictionary that `"none"` gives the places of such inputs and what is wrong with each; without it a
-      warning says so.
+      warning says so;
+    - `meter`: a [`Meter`] that is told what it took.
 
     Beside sentence-transformers' inputs, a picture may be given in every form of [`load_image`] (bytes, a `Path`, a
     file object, the Hub's `{"bytes", "path"}`), and the inputs in any sequence.
@@ -62,6 +69,13 @@ class LlaveSentenceTransformer(SentenceTransformer):
         if kind != LlaveConfig.model_type:
             raise ValueError(
                 f"LlaveSentenceTransformer got a model of type {kind!r}, not 'llave'; use SentenceTransformer for it."
+            )
+        self._engine_serves = _encode_calls_the_engine()
+        if not self._engine_serves:
+            logger.warning(
+                "sentence-transformers %s encodes by other steps than 6.2, which it was made for: repeats are encoded "
+                "again and batches are formed by count. For the engine of llave_hf install 6.2.",
+                sentence_transformers.__version__,
             )
 
     @property
@@ -87,6 +101,11 @@ class LlaveSentenceTransformer(SentenceTransformer):
     ) -> Any:
         """See the class, and `SentenceTransformer.encode` for the arguments and what is returned."""
         check_on_error(on_error)
+        if not self._engine_serves:
+            if on_error != "raise":
+                raise ValueError("on_error='none' needs sentence-transformers 6.2, whose steps are known.")
+            batch_size = STOCK_BATCH_SIZE if batch_size == UNLIMITED_ROWS else batch_size
+            kwargs = {name: value for name, value in kwargs.items() if name not in _OWN_ARGUMENTS}
         given = (prompt_name, prompt, batch_size, show_progress_bar, *args)
         if on_error == "raise":
             return super().encode(inputs, *given, **kwargs)
@@ -134,10 +153,16 @@ class LlaveSentenceTransformer(SentenceTransformer):
         return super().encode_document(inputs, prompt_name, prompt, batch_size, *args, **kwargs)
 
     def get_model_kwargs(self) -> list[str]:
-        return [*super().get_model_kwargs(), "max_tokens", "num_workers", "failures"]
+        return [*super().get_model_kwargs(), *_OWN_ARGUMENTS]
+
+    def _inference(self, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """Called by `encode`, and by each process of a pool."""
+        if self._engine_serves:
+            return self._encode_by_engine(inputs, *args, **kwargs)
+        return super()._inference([for_sentence_transformers(entry) for entry in inputs], *args, **kwargs)
 
     @torch.inference_mode()
-    def _inference(
+    def _encode_by_engine(
         self,
         inputs: list[Any],
         *,
@@ -152,9 +177,9 @@ class LlaveSentenceTransformer(SentenceTransformer):
         max_tokens: int | None = None,
         num_workers: int | None = None,
         failures: Failures | None = None,
+        meter: Meter | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Called by `encode`, and by each process of a pool."""
         inputs = [for_sentence_transformers(entry) for entry in inputs]
         if output_value != "sentence_embedding":
             return super()._inference(
@@ -188,8 +213,17 @@ class LlaveSentenceTransformer(SentenceTransformer):
             is_text=lambda entry: infer_modality(entry, self.modalities) == "text",
         )
         options = EncodingOptions(max_tokens, batch_size, num_workers, show_progress_bar)
-        vectors = engine.encode(inputs, options, failures)
+        vectors = engine.encode(inputs, options, failures, meter)
         return torch.stack(vectors) if vectors else torch.tensor([], device=target)
+
+
+def _encode_calls_the_engine() -> bool:
+    """Whether sentence-transformers' `encode` still ends in the method that ours replaces, with the same arguments."""
+    stock = getattr(SentenceTransformer, "_inference", None)
+    if stock is None or "_inference" not in inspect.unwrap(SentenceTransformer.encode).__code__.co_names:
+        return False
+    ours = set(inspect.signature(LlaveSentenceTransformer._encode_by_engine).parameters) - {*_OWN_ARGUMENTS}
+    return ours == set(inspect.signature(stock).parameters)
 
 
 def load_encoder(

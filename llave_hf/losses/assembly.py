@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from .blocks import Block, Rows
@@ -32,6 +34,7 @@ def assemble(
     """Rows and blocks: the documents of all ranks, then, where shared, each k-th negative of all ranks."""
     query_counts, document_counts = content_counts(columns, rules)
     own = slice(columns.offset, columns.offset + inputs.size)
+    references = columns.references
     teacher = inputs.teacher_queries if hardness.from_vectors or rules.teacher_margin is not None else None
     rows = Rows(
         vectors=inputs.queries.detach(),
@@ -43,7 +46,7 @@ def assemble(
     documents = Block(
         vectors=columns.documents,
         mask=_document_mask(inputs, columns, rules),
-        weights=_weights(hardness, strength, columns.document_hardness),
+        weights=_weights(hardness, strength, columns.document_hardness, references, own),
         teacher=columns.teacher_documents,
         counts=None if document_counts is None else document_counts[:, 0],
     )
@@ -57,7 +60,7 @@ def assemble(
                 vectors=columns.negatives[:, k],
                 mask=_negative_mask(inputs, columns, documents.mask, k),
                 # Those of other rows are in-batch negatives to a row, as in sentence-transformers.
-                weights=_weights(hardness, strength, hard),
+                weights=_weights(hardness, strength, hard, references, own, anchors=False),
                 teacher=None if teachers is None else teachers[:, k],
                 counts=None if document_counts is None else document_counts[:, 1 + k],
                 anchors=False,
@@ -66,11 +69,26 @@ def assemble(
     return rows, tuple(blocks)
 
 
-def _weights(hardness: Hardness, strength: torch.Tensor, columns: torch.Tensor | None) -> TileWeights | None:
+def _weights(
+    hardness: Hardness,
+    strength: torch.Tensor,
+    columns: torch.Tensor | None,
+    references: torch.Tensor | None,
+    own: slice,
+    anchors: bool = True,
+) -> TileWeights | None:
+    """Log-weights of a block of columns; `references` `(N,)` of all anchors, see [`TileWeights`]."""
     if not hardness.weighs_in_batch:
         return None
     if hardness.source != "column":
-        return TileWeights(hardness.source, strength, hardness.log_cap)
+        rows = None if references is None else references[own]
+        return TileWeights(
+            hardness.source,
+            strength,
+            hardness.log_cap,
+            row_references=rows,
+            column_references=references if anchors else None,
+        )
     assert columns is not None
     return TileWeights(hardness.source, strength, hardness.log_cap, columns.to(strength.dtype))
 
@@ -84,15 +102,17 @@ def _document_mask(inputs: PairInputs, columns: Columns, rules: NegativeRules) -
             equal.append(equal_content(codes, own))
     return PairMask(
         equal=tuple(x for x in equal if x is not None),
-        score=_margin(columns, columns.positives, rules.false_negative_margin, inputs.size),
-        teacher=_margin(columns, columns.teacher_positives, rules.teacher_margin, inputs.size),
+        score=_margin(columns, columns.positives, rules, rules.false_negative_margin, inputs.size),
+        teacher=_margin(columns, columns.teacher_positives, rules, rules.teacher_margin, inputs.size),
     )
 
 
-def _margin(columns: Columns, positives: torch.Tensor | None, margin: float | None, rows: int) -> Margin | None:
+def _margin(
+    columns: Columns, positives: torch.Tensor | None, rules: NegativeRules, margin: float | None, rows: int
+) -> Margin | None:
     if positives is None or margin is None:
         return None
-    limits = positives + margin
+    limits = rules.limits(positives, margin)
     return Margin(row_limits=limits[columns.offset : columns.offset + rows], column_limits=limits)
 
 
@@ -125,14 +145,25 @@ def content_counts(columns: Columns, rules: NegativeRules) -> tuple[torch.Tensor
     return 1.0 / multiplicities(columns.integers["query_ids"]), 1.0 / totals.view(ids.shape)
 
 
-def anchor_shares(columns: Columns, rules: NegativeRules, rows: int) -> torch.Tensor | None:
+def anchor_shares(
+    integers: Mapping[str, torch.Tensor], offset: int, rules: NegativeRules, rows: int
+) -> torch.Tensor | None:
     """Each row's share `(B,)` of the mean over *local* rows, or None where it is 1/B for all.
 
     Pairs that stand several times share one place. The mean over ranks of the local sums is the mean of all places.
+    `integers` and `offset` as in [`Columns`].
     """
     if not rules.count_duplicates_once:
         return None
-    queries, documents = shared_codes(columns.integers["query_ids"]), shared_codes(columns.integers["document_ids"])
+    queries, documents = shared_codes(integers["query_ids"]), shared_codes(integers["document_ids"])
     places = 1.0 / multiplicities(queries[0].long() * len(queries[0]) + documents[0])
     world = len(places) / rows
-    return places[columns.offset : columns.offset + rows] * (world / places.sum())
+    return places[offset : offset + rows] * (world / places.sum())
+
+
+@torch.no_grad()
+def reference_weights(inputs: PairInputs, strength: torch.Tensor, hardness: Hardness) -> torch.Tensor | None:
+    """αh of each row's own positive `(B,)`, in float64, where weights are relative to it; else None."""
+    if not hardness.relative:
+        return None
+    return strength * (inputs.positives if hardness.source == "self" else inputs.teacher_positives)

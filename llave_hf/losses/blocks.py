@@ -72,7 +72,9 @@ class Tile:
     Args:
         block, row, column: Where it stands.
         exponentials: `(R, C)`.
-        out_of_rows, out_of_columns: `(R, C)` what rows, and what columns, leave out by a margin, or None.
+        out_of_rows, out_of_columns: `(R, C)` what rows, and what columns, leave out by a margin, True where out; where
+            the cap of weights differs by anchor, factors of the exponentials instead, 0 where out; or None.
+        slopes: `(R, C)` the logit's derivative by s, times τ, where it is not 1 throughout; else None.
     """
 
     block: Block
@@ -81,6 +83,7 @@ class Tile:
     exponentials: torch.Tensor
     out_of_rows: torch.Tensor | None = None
     out_of_columns: torch.Tensor | None = None
+    slopes: torch.Tensor | None = None
 
 
 def make_tile(
@@ -92,6 +95,7 @@ def make_tile(
     out: torch.Tensor | None = None,
     left_out: torch.Tensor | None = None,
     as_logits: bool = False,
+    focal_margin: float | None = None,
 ) -> Tile:
     """One tile of exponentials.
 
@@ -101,6 +105,7 @@ def make_tile(
         out: `(R, C)` memory for logits, in the vectors' type.
         left_out: Two integers, to which pairs are added that rows, and that columns, leave out.
         as_logits: Leaves logits, -inf where a pair counts for neither, for a kernel that exponentiates them.
+        focal_margin: m of s(s + m) instead of s, or None.
     """
     logits = torch.mm(rows.vectors[row], block.vectors[column].T, out=out)
     teacher = None
@@ -111,6 +116,14 @@ def make_tile(
     extra = None
     if block.weights is not None and block.weights.slope is None:
         extra = block.weights.tile(similarities, teacher, row, column)
+    kept = None
+    if block.weights is not None and block.weights.row_references is not None:
+        logs = block.weights.tile(similarities, teacher, row, column) if extra is None else extra
+        kept = tuple(None if x is None else x.exp_() for x in block.weights.excess(logs, row, column))
+    slopes = None
+    if focal_margin is not None:
+        slopes = 2 * logits + focal_margin
+        logits.mul_(logits + focal_margin)
     logits.mul_(block.sharpness(rows, row))
     if extra is not None:
         logits.add_(extra)
@@ -123,7 +136,12 @@ def make_tile(
         for place, margin in enumerate((out_of_rows, out_of_columns)):
             left_out[place] += _count(mask, margin, logits.shape, diagonal)
     exponentials = logits if as_logits else logits.to(dtype).exp_()
-    return Tile(block, row, column, exponentials, out_of_rows, out_of_columns)
+    if kept is not None:
+        out_of_rows, out_of_columns = (
+            factors if out is None or factors is None else factors.masked_fill_(out, 0)
+            for factors, out in zip(kept, (out_of_rows, out_of_columns), strict=True)
+        )
+    return Tile(block, row, column, exponentials, out_of_rows, out_of_columns, slopes)
 
 
 def _count(

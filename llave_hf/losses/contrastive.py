@@ -11,10 +11,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from .assembly import anchor_shares, assemble
+from .assembly import anchor_shares, assemble, reference_weights
 from .blocks import MAX_EXPONENT, exponent_dtype
 from .effective import LossStatistics
-from .gathering import gather_columns
+from .gathering import gather_columns, gather_ids
+from .graded import GradedLabels
 from .hardness import Hardness
 from .inputs import PairInputs, check
 from .matryoshka import truncated, truncations
@@ -56,11 +57,21 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         compiler: A backend of torch.compile (`"inductor"`) that fuses what is done to a tile between its products,
             worth it on a GPU; None: eagerly. The results are the same up to the order of sums.
         keep_tiles_mib: Memory for exponentials that forward keeps for backward, which saves one of four products.
+        hardness_reference: `"none"`, or `"positive"`: h less that of the anchor's own positive, see [`Hardness`].
+        focal_margin: m of Focal-InfoNCE (arXiv 2310.06918): logits s²/τ of positives and s(s + m)/τ of negatives,
+            which are differentiated. It takes the place of weights: α must be 0.
+        margin_strategy: What both margins are counted in, see [`NegativeRules`].
+        contrastive_weight: Of the loss above in the sum; 0: it is not computed, and there are no statistics.
+        distill_weight: Of the loss of graded labels in the sum, see [`GradedLabels`]; 0: there is none.
+        distill_source: Whose grades: `"column"` or `"teacher"`.
+        teacher_temperature: By which grades are divided before their softmax; None: each row's τ.
 
-    `statistics` describes the last forward of a training step, see [`LossStatistics`].
+    `statistics` describes the last forward of a training step, see [`LossStatistics`]; `distilled` is its mean loss
+    of graded labels over this rank's rows, without its weight, or None.
     """
 
     statistics: LossStatistics | None = None
+    distilled: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -83,6 +94,13 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         track_effective_negatives: bool = False,
         keep_tiles_mib: float = 16.0,
         compiler: str | None = None,
+        hardness_reference: str = "none",
+        focal_margin: float | None = None,
+        margin_strategy: str = "absolute",
+        contrastive_weight: float = 1.0,
+        distill_weight: float = 0.0,
+        distill_source: str = "column",
+        teacher_temperature: float | None = None,
     ) -> None:
         super().__init__()
         unknown = [direction for direction in directions if direction not in DIRECTIONS]
@@ -92,9 +110,23 @@ class HardnessWeightedContrastiveLoss(nn.Module):
             raise ValueError(f"tile_size is {tile_size}; it must be positive.")
         if keep_tiles_mib < 0:
             raise ValueError(f"keep_tiles_mib is {keep_tiles_mib}; it must not be negative.")
-        self.hardness = Hardness(hardness_strength, hardness_mode, hardness_source, max_weight)
+        if not contrastive_weight >= 0 or not contrastive_weight + distill_weight > 0:
+            raise ValueError(
+                f"contrastive_weight is {contrastive_weight} and distill_weight {distill_weight}; neither may be "
+                "negative, and one must be above 0."
+            )
+        if focal_margin is not None and not focal_margin >= 0:
+            raise ValueError(f"focal_margin is {focal_margin}; it must not be negative (its paper: 0.3).")
+        self.hardness = Hardness(hardness_strength, hardness_mode, hardness_source, max_weight, hardness_reference)
         self.temperatures = Temperature(temperature, learn_temperature)
-        self.rules = NegativeRules(false_negative_margin, teacher_margin, count_duplicates_once, share_negatives)
+        self.hardness.refuse_mere_temperature(self.temperatures.values[0])
+        self.rules = NegativeRules(
+            false_negative_margin, teacher_margin, count_duplicates_once, share_negatives, margin_strategy
+        )
+        self.graded = GradedLabels(distill_weight, distill_source, teacher_temperature, count_duplicates_once)
+        self.contrastive_weight = contrastive_weight
+        self.focal_margin = focal_margin
+        self._check_focal(hardness_strength)
         self.directions = tuple(directions)
         self.gather_across_devices = gather_across_devices
         self.tile_size = tile_size
@@ -103,7 +135,7 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         self.compiler = compiler
         self.keep_bytes = int(keep_tiles_mib * 2**20)
         if hardness_source != "column":
-            self._check_exponent(1 / min(self.temperatures.values) + hardness_strength)
+            self._check_exponent(self._steepness / min(self.temperatures.values) + hardness_strength)
 
     @property
     def temperature(self) -> float | tuple[float, ...]:
@@ -134,6 +166,8 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         teacher_query_embeddings: torch.Tensor | None = None,
         teacher_document_embeddings: torch.Tensor | None = None,
         teacher_negative_embeddings: torch.Tensor | None = None,
+        positive_scores: torch.Tensor | None = None,
+        negative_scores: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss of B pairs.
 
@@ -151,6 +185,8 @@ class HardnessWeightedContrastiveLoss(nn.Module):
                 is worth as a negative of others.
             teacher_query_embeddings, teacher_document_embeddings, teacher_negative_embeddings: `(B, E)`, `(B, E)`,
                 `(B, K, E)`, L2-normalised vectors of the teacher or the moving-average copy.
+            positive_scores, negative_scores: `(B,)`, `(B, K)` grades of `distill_source="column"`: how well a row's
+                candidates answer. High is good, the opposite of a negative's hardness.
 
         Raises:
             ValueError: Shapes do not fit together, vectors are not normalised, or the settings need more.
@@ -174,12 +210,14 @@ class HardnessWeightedContrastiveLoss(nn.Module):
             labels=labels,
             document_hardness=document_hardness,
             negative_hardness=negative_hardness,
+            positive_scores=positive_scores,
+            negative_scores=negative_scores,
         )
-        check(inputs, self.hardness, self.rules)
-        if "query_to_doc" not in self.directions:
-            inputs = replace(inputs, negatives=None)
+        check(inputs, self.hardness, self.rules, asks_teacher=self.graded.asks_teacher)
+        self.graded.check(inputs)
         scale = self.temperatures.scales(inputs.size, task_ids, like=inputs.queries)
         strength = self._strength(hardness_strength, inputs)
+        self.distilled = None
         self._check_exponent(self._bound(scale, strength, inputs))
         parts = self.matryoshka or ((inputs.queries.shape[1], 1.0),)
         with torch.autocast(inputs.queries.device.type, enabled=False):  # its products would be bf16's
@@ -190,7 +228,35 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         return torch.stack(losses).sum()
 
     def _loss(self, inputs: PairInputs, scale: torch.Tensor, strength: torch.Tensor, record: bool) -> torch.Tensor:
-        columns = gather_columns(inputs, self.gather_across_devices, self.rules)
+        """Of vectors of one width: both losses by their weights."""
+        contrastive, shares = None, None
+        if self.contrastive_weight:
+            contrastive, shares = self._contrastive(inputs, scale, strength, record)
+            contrastive = contrastive if self.contrastive_weight == 1 else self.contrastive_weight * contrastive
+            if not self.graded.weight:
+                return contrastive
+        elif self.rules.count_duplicates_once:
+            shares = anchor_shares(*gather_ids(inputs, self.gather_across_devices), self.rules, inputs.size)
+        by_row = self.graded.losses(inputs, scale)
+        distilled = (by_row.mean() if shares is None else (by_row * shares).sum()).to(inputs.queries.dtype)
+        if record:
+            self.distilled = distilled.detach()
+        distilled = self.graded.weight * distilled
+        return distilled if contrastive is None else contrastive + distilled
+
+    def _contrastive(
+        self, inputs: PairInputs, scale: torch.Tensor, strength: torch.Tensor, record: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The loss of pairs, and the share of each row in the mean."""
+        if "query_to_doc" not in self.directions:
+            inputs = replace(inputs, negatives=None)
+        if not self.hardness.from_vectors and self.rules.teacher_margin is None:  # a teacher grades, and no more
+            inputs = replace(inputs, teacher_queries=None, teacher_documents=None, teacher_negatives=None)
+        references = reference_weights(inputs, strength, self.hardness)
+        columns = gather_columns(
+            inputs, self.gather_across_devices, self.rules, references if self.hardness.caps_by_anchor else None
+        )
+        shares = anchor_shares(columns.integers, columns.offset, self.rules, inputs.size)
         rows, blocks = assemble(inputs, columns, scale, strength, self.hardness, self.rules)
         differentiable = torch.is_grad_enabled()
         tiles = PairTiles(
@@ -201,10 +267,13 @@ class HardnessWeightedContrastiveLoss(nn.Module):
             directions=("query_to_doc" in self.directions, "doc_to_query" in self.directions),
             keep_bytes=self.keep_bytes if differentiable else 0,
             compiler=self.compiler,
+            focal_margin=self.focal_margin,
         )
         own = None
         if inputs.negatives is not None:
-            own = own_logits(inputs, columns, scale, strength, self.hardness, self.rules)
+            own = own_logits(
+                inputs, columns, scale, strength, self.hardness, self.rules, references, self.focal_margin
+            )
         loss = WeightedContrast.apply(
             inputs.queries,
             inputs.documents,
@@ -212,12 +281,13 @@ class HardnessWeightedContrastiveLoss(nn.Module):
             own,
             scale,
             tiles,
-            anchor_shares(columns, self.rules, inputs.size),
+            shares,
             self.gather_across_devices,
+            references if self.hardness.weighs_in_batch else None,
         )
         if record and differentiable:
             self.statistics = measure(tiles, strength, self.gather_across_devices, self.track_effective_negatives)
-        return loss
+        return loss, shares
 
     def _strength(self, given: float | torch.Tensor | None, inputs: PairInputs) -> torch.Tensor:
         """α of each row `(B,)`."""
@@ -230,6 +300,7 @@ class HardnessWeightedContrastiveLoss(nn.Module):
             )
         if strength.numel() and not bool((strength >= 0).all()):
             raise ValueError(f"hardness_strength is {float(strength.min()):g}; it must not be negative.")
+        self._check_focal(float(strength.max()) if self.focal_margin is not None and strength.numel() else 0.0)
         return strength.expand(inputs.size)
 
     def _bound(self, scale: torch.Tensor, strength: torch.Tensor, inputs: PairInputs) -> float:
@@ -240,7 +311,19 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         if self.hardness.source == "column":
             given = [x for x in (inputs.document_hardness, inputs.negative_hardness) if x is not None and x.numel()]
             weight *= max((float(x.abs().max()) for x in given), default=0.0)
-        return float(scale.detach().max()) + weight
+        return float(scale.detach().max()) * self._steepness + weight
+
+    @property
+    def _steepness(self) -> float:
+        """The largest logit of vectors, times τ and without weights."""
+        return 1.0 if self.focal_margin is None else 1.0 + self.focal_margin
+
+    def _check_focal(self, strength: float) -> None:
+        if self.focal_margin is not None and strength > 0:
+            raise ValueError(
+                f"focal_margin is {self.focal_margin:g} and hardness_strength {strength:g}: both make hard negatives "
+                "count more. Set hardness_strength to 0, or leave focal_margin out."
+            )
 
     @staticmethod
     def _check_exponent(bound: float) -> None:

@@ -25,8 +25,7 @@ def exponentials_and_sums(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """e^logit `(R, C)`, Σ_j c_j e_ij `(R,)` and Σ_i r_i e_ij `(C,)`, each without what its anchor leaves out."""
     exponentials = torch.exp(logits.to(dtype))
-    by_rows = exponentials if out_of_rows is None else torch.where(out_of_rows, 0.0, exponentials)
-    by_columns = exponentials if out_of_columns is None else torch.where(out_of_columns, 0.0, exponentials)
+    by_rows, by_columns = _without(exponentials, out_of_rows), _without(exponentials, out_of_columns)
     if column_counts is not None:
         by_rows = by_rows * column_counts.to(dtype)
     if row_counts is not None:
@@ -48,14 +47,17 @@ def weighted(
     factors = row_factors[:, None]
     if column_counts is not None:
         factors = factors * column_counts.to(factors.dtype)
-    if out_of_rows is not None:
-        factors = torch.where(out_of_rows, 0.0, factors)
+    factors = _without(factors, out_of_rows)
     if column_factors is not None:
-        by_column = column_factors[None] * row_shares[:, None]
-        if out_of_columns is not None:
-            by_column = torch.where(out_of_columns, 0.0, by_column)
-        factors = factors + by_column
+        factors = factors + _without(column_factors[None] * row_shares[:, None], out_of_columns)
     return exponentials * factors
+
+
+def _without(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Zero where the mask is true, or times the mask where it is one of factors."""
+    if mask is None:
+        return values
+    return torch.where(mask, 0.0, values) if mask.dtype == torch.bool else values * mask
 
 
 @cache

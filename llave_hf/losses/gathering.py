@@ -19,6 +19,7 @@ class Columns:
     Args:
         offset: This rank's first row.
         positives, teacher_positives: `(N,)` s_ii, where margins need them.
+        references: `(N,)` αh_ii, where a cap needs them, see [`TileWeights`].
     """
 
     offset: int
@@ -31,11 +32,18 @@ class Columns:
     negative_hardness: torch.Tensor | None
     positives: torch.Tensor | None
     teacher_positives: torch.Tensor | None
+    references: torch.Tensor | None = None
 
 
 @torch.no_grad()
-def gather_columns(inputs: PairInputs, gather: bool, rules: NegativeRules) -> Columns:
-    """Gathers what columns need, over ranks where `gather`; explicit negatives only where they are shared."""
+def gather_columns(
+    inputs: PairInputs, gather: bool, rules: NegativeRules, references: torch.Tensor | None = None
+) -> Columns:
+    """Gathers what columns need, over ranks where `gather`; explicit negatives only where they are shared.
+
+    Args:
+        references: `(B,)` of this rank's rows, or None.
+    """
 
     def over_ranks(tensor: torch.Tensor | None) -> torch.Tensor | None:
         return distributed.all_gather(tensor) if gather and tensor is not None else tensor
@@ -57,7 +65,17 @@ def gather_columns(inputs: PairInputs, gather: bool, rules: NegativeRules) -> Co
         negative_hardness=None if shared is None else over_ranks(shared.negative_hardness),
         positives=None if rules.false_negative_margin is None else over_ranks(inputs.positives),
         teacher_positives=None if rules.teacher_margin is None else over_ranks(inputs.teacher_positives),
+        references=over_ranks(references),
     )
+
+
+@torch.no_grad()
+def gather_ids(inputs: PairInputs, gather: bool) -> tuple[dict[str, torch.Tensor], int]:
+    """`query_ids` and `document_ids` of all rows `(N,)`, and this rank's first row: what else [`gather_columns`] does
+    is not needed."""
+    integers = {"query_ids": inputs.query_ids, "document_ids": inputs.document_ids}
+    offset = distributed.rank() * inputs.size if gather else 0
+    return _gather_integers(inputs.size, integers, over_ranks=gather), offset
 
 
 def _gather_integers(size: int, integers: dict[str, torch.Tensor | None], over_ranks: bool) -> dict[str, torch.Tensor]:

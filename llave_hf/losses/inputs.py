@@ -29,6 +29,8 @@ class PairInputs:
     teacher_queries: torch.Tensor | None = None
     teacher_documents: torch.Tensor | None = None
     teacher_negatives: torch.Tensor | None = None
+    positive_scores: torch.Tensor | None = None
+    negative_scores: torch.Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -62,16 +64,20 @@ def row_products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def check(inputs: PairInputs, hardness: Hardness, rules: NegativeRules) -> None:
-    """Raises ValueError where shapes do not fit together, vectors are not normalised, or something is missing."""
+def check(inputs: PairInputs, hardness: Hardness, rules: NegativeRules, *, asks_teacher: bool = False) -> None:
+    """Raises ValueError where shapes do not fit together, vectors are not normalised, or something is missing.
+
+    Args:
+        asks_teacher: Whether anything beside weights and margins needs the teacher's vectors.
+    """
     _check_vectors(inputs.queries, inputs.documents, inputs.negatives)
     rows = inputs.queries.shape[:1]
-    for name in ("query_ids", "document_ids", "labels", "document_hardness"):
+    for name in ("query_ids", "document_ids", "labels", "document_hardness", "positive_scores"):
         _check_shape(name, getattr(inputs, name), rows)
     if inputs.negatives is not None:
-        for name in ("negative_ids", "negative_mask", "negative_hardness"):
+        for name in ("negative_ids", "negative_mask", "negative_hardness", "negative_scores"):
             _check_shape(name, getattr(inputs, name), inputs.negatives.shape[:2])
-    if hardness.from_vectors or rules.teacher_margin is not None:
+    if hardness.from_vectors or rules.teacher_margin is not None or asks_teacher:
         _check_teacher(inputs, hardness)
     if hardness.source == "column" and hardness.weighs_in_batch and inputs.document_hardness is None:
         raise ValueError("hardness_source is 'column': give document_hardness (B,), a number for each document.")

@@ -65,6 +65,8 @@ def _weights(tiles: PairTiles, rows: Rows, row: slice, column: slice) -> torch.T
     logs = torch.zeros_like(similarities)
     if block.weights is not None:
         logs = block.weights.tile(similarities, teacher, row, column).expand_as(similarities)
+        excess, _ = block.weights.excess(logs, row, column)
+        logs = logs if excess is None else logs + excess
     weights = logs.double().exp()
     for mask in (
         block.mask.out_for_both(row, column),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+MARGIN_STRATEGIES = ("absolute", "relative")
 FEW = 0.3  # share of repeated rows up to which only they are compared
 
 
@@ -18,12 +19,30 @@ class NegativeRules:
         teacher_margin: The same in a teacher's similarities.
         count_duplicates_once: Whether content that is repeated in the batch counts once.
         share_negatives: Whether explicit negatives are negatives of all queries, over ranks.
+        margin_strategy: What both margins are counted in: cosines (`"absolute"`) or shares of the positive's own
+            (`"relative"`). In sentence-transformers' words, whose sign is the other one: its margin x is our -x.
     """
 
     false_negative_margin: float | None = None
     teacher_margin: float | None = None
     count_duplicates_once: bool = False
     share_negatives: bool = False
+    margin_strategy: str = "absolute"
+
+    def __post_init__(self) -> None:
+        if self.margin_strategy not in MARGIN_STRATEGIES:
+            raise ValueError(
+                f"margin_strategy is {self.margin_strategy!r}; choose {' or '.join(map(repr, MARGIN_STRATEGIES))}."
+            )
+
+    def limits(self, positives: torch.Tensor, margin: float) -> torch.Tensor:
+        """What negatives of anchors with these positives must not pass, any shape."""
+        return margin_limits(positives, margin, self.margin_strategy)
+
+
+def margin_limits(positives: torch.Tensor, margin: float, strategy: str) -> torch.Tensor:
+    """s + m, or s + m|s|, which for a negative m is below s also where s is below 0."""
+    return positives + (margin * positives.abs() if strategy == "relative" else margin)
 
 
 @dataclass(frozen=True)
@@ -31,7 +50,7 @@ class Margin:
     """A pair whose similarity passes its anchor's positive by more than a margin is taken for a false negative.
 
     Args:
-        row_limits: `(B,)` s_ii + margin: what row i drops is above it.
+        row_limits: `(B,)` what row i drops is above it, see [`margin_limits`].
         column_limits: `(N,)` the same of the columns as anchors, or None where they are none.
     """
 
@@ -169,6 +188,11 @@ def usable_negatives(
 def first_seen(negative_ids: torch.Tensor, all_document_ids: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
     """Of own negatives `(B, K)`, those that are not in the sum already: as a document of the batch or earlier in
     their row."""
+    return first_in_row(negative_ids, usable) & ~torch.isin(negative_ids, all_document_ids)
+
+
+def first_in_row(negative_ids: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
+    """Of own negatives `(B, K)` that count, those whose content does not stand earlier in their row."""
     equal = negative_ids[:, :, None] == negative_ids[:, None, :]  # (B, K, K)
     earlier = (equal & usable[:, None, :]).tril(-1).any(2)
-    return usable & ~earlier & ~torch.isin(negative_ids, all_document_ids)
+    return usable & ~earlier

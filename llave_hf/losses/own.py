@@ -18,11 +18,19 @@ def own_logits(
     strength: torch.Tensor,
     hardness: Hardness,
     rules: NegativeRules,
+    references: torch.Tensor | None = None,
+    focal_margin: float | None = None,
 ) -> torch.Tensor:
-    """s/τ + log w `(B, K)` of each row's explicit negatives, -inf where one does not count; differentiable."""
+    """s/τ + log w `(B, K)` of each row's explicit negatives, -inf where one does not count; differentiable.
+
+    Args:
+        references: αh of each row's positive `(B,)` where weights are relative to it, else None.
+        focal_margin: m of s(s + m) instead of s, or None.
+    """
     assert inputs.negatives is not None
     similarities = torch.einsum("bd,bkd->bk", inputs.queries, inputs.negatives)
-    logits = similarities * scale[:, None]
+    curved = similarities if focal_margin is None else similarities * (similarities + focal_margin)
+    logits = curved * scale[:, None]
     with torch.no_grad():
         teacher = None
         if inputs.teacher_negatives is not None and inputs.teacher_queries is not None:
@@ -32,7 +40,9 @@ def own_logits(
             by_source = {"self": similarities.detach(), "column": inputs.negative_hardness}
             values = by_source.get(hardness.source, teacher)
             assert values is not None
-            extra += log_weights(strength[:, None], values.to(logits.dtype), hardness.log_cap)
+            extra += relative_log_weights(strength[:, None], values.to(logits.dtype), hardness, references)
+        if references is not None and hardness.weighs_in_batch:
+            extra += references[:, None]  # the positive's logit has it too, and so the other negatives' lack it
         usable = _usable(inputs, columns, similarities, teacher, rules)
         counts = content_counts(columns, rules)[1]
         if counts is not None and counts.shape[1] > 1:  # shared negatives: one of them is this row's own
@@ -40,6 +50,16 @@ def own_logits(
         elif rules.count_duplicates_once and inputs.negative_ids is not None:
             usable = first_seen(inputs.negative_ids, columns.integers["document_ids"], usable)
     return (logits + extra).masked_fill(~usable, -torch.inf)
+
+
+def relative_log_weights(
+    strength: torch.Tensor, values: torch.Tensor, hardness: Hardness, references: torch.Tensor | None
+) -> torch.Tensor:
+    """min(αh - reference, log cap) of values `(B, K)` and references `(B,)`, in the values' type."""
+    if references is None:
+        return log_weights(strength, values, hardness.log_cap)
+    above = (strength * values - references[:, None]).to(values.dtype)
+    return above if hardness.log_cap is None else above.clamp_(max=hardness.log_cap)
 
 
 def _usable(
@@ -57,5 +77,5 @@ def _usable(
         (rules.teacher_margin, teacher, columns.teacher_positives),
     ):
         if margin is not None and positives is not None and values is not None:
-            usable = usable & (values <= positives[own, None] + margin)
+            usable = usable & (values <= rules.limits(positives[own, None], margin))
     return usable

@@ -11,6 +11,9 @@ factors u, v:
 
     g_ij = e_ij (u_i c_j + r_i v_j) / τ_i,   dQ = g C,   dC = gᵀ Q;   d(1/τ_i) = τ_i q_i·dQ_i.
 
+Where logits are f(s)/τ with f(s) = s(s + m), g_ij has f'(s) = 2s + m as a further factor and d(1/τ_i) = τ_i Σ_j f g_ij
+(without that factor).
+
 The weight is a constant to the optimizer, hence 1/τ and not 1/τ + α in the gradient. Counts r, c are 1, or less where
 content is repeated. Explicit negatives that are shared with all queries are further blocks of columns, without T.
 Vectors are unit vectors, so logits lie within ±(1/τ + α) = ±59 and plain exponentials in float32 need no running
@@ -42,6 +45,7 @@ class PairTiles:
         directions: Whether rows, and whether columns, are anchors.
         keep_bytes: Memory for exponentials that `sums` keeps for `gradients`, which then need no product for them.
         compiler: A backend of torch.compile for what is done between products, see `fused.py`; None: eagerly.
+        focal_margin: m of s(s + m) instead of s, or None.
     """
 
     rows: Rows
@@ -51,6 +55,7 @@ class PairTiles:
     directions: tuple[bool, bool]
     keep_bytes: int = 0
     compiler: str | None = None
+    focal_margin: float | None = None
     left_out: torch.Tensor = field(init=False)  # pairs of the first block that rows, and that columns, leave out
     _kept: dict[tuple[int, int, int], Tile] = field(default_factory=dict)
 
@@ -81,8 +86,9 @@ class PairTiles:
 
     def gradients(
         self, row_factors: torch.Tensor, column_factors: torch.Tensor
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """From u `(B,)` and v `(N,)`: dQ `(B, D)`, and dC `(N, D)` of each block."""
+    ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor | None]:
+        """From u `(B,)` and v `(N,)`: dQ `(B, D)`, dC `(N, D)` of each block, and Σ_j f g_ij `(B,)` where f(s) is
+        not s."""
         vectors = self.rows.vectors
         scale = self.rows.scale.to(self.dtype)
         factors = _Factors(
@@ -94,6 +100,7 @@ class PairTiles:
         to_columns = [
             torch.zeros(block.vectors.shape, dtype=vectors.dtype, device=vectors.device) for block in self.blocks
         ]
+        by_curve = None if self.focal_margin is None else row_factors.new_zeros(len(vectors))
         room = _Room(vectors, self.dtype)
         for tile in self._tiles(first_pass=False):
             if self.compiler is None:
@@ -102,9 +109,19 @@ class PairTiles:
                 weights = tile.exponentials.to(vectors.dtype)
             else:
                 weights = self._fused_weights(tile, factors).to(vectors.dtype)
+            if by_curve is not None:
+                by_curve[tile.row] += self._bend(weights, tile)
             to_queries[tile.row].addmm_(weights, tile.block.vectors[tile.column])
             to_columns[self.blocks.index(tile.block)][tile.column].addmm_(weights.T, vectors[tile.row])
-        return to_queries, to_columns
+        return to_queries, to_columns, by_curve
+
+    def _bend(self, weights: torch.Tensor, tile: Tile) -> torch.Tensor:
+        """Multiplies weights `(R, C)` with f'(s), in place; Σ_j f g_ij `(R,)`, where f = (f'² - m²) / 4."""
+        assert self.focal_margin is not None and tile.slopes is not None
+        products = weights * tile.slopes
+        curve = torch.linalg.vecdot(products, tile.slopes) - self.focal_margin**2 * weights.sum(1)
+        weights.copy_(products)
+        return curve / 4
 
     def _fused_sums(self, tile: Tile) -> tuple[torch.Tensor, torch.Tensor]:
         """A tile's share of S and T; its logits become exponentials."""
@@ -156,7 +173,8 @@ class PairTiles:
                     tile = None if first_pass else self._kept.pop(place, None)
                     if tile is None:
                         shape = (row.stop - row.start, column.stop - column.start)
-                        size = shape[0] * shape[1] * self.dtype.itemsize
+                        bent = 0 if self.focal_margin is None else self.rows.vectors.dtype.itemsize
+                        size = shape[0] * shape[1] * (self.dtype.itemsize + bent)
                         keep = first_pass and kept_bytes + size <= self.keep_bytes
                         tile = make_tile(
                             self.rows,
@@ -167,6 +185,7 @@ class PairTiles:
                             out=None if keep else room.take(*shape),
                             left_out=self.left_out if first_pass and number == 0 else None,
                             as_logits=first_pass and self.compiler is not None,
+                            focal_margin=self.focal_margin,
                         )
                         if keep:
                             kept_bytes += size
@@ -205,5 +224,7 @@ def slices(length: int, size: int) -> list[slice]:
 
 
 def _without(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Zero where the mask is true; `values` are left as they are."""
-    return values if mask is None else torch.where(mask, values.new_zeros(()), values)
+    """Zero where the mask is true, or times the mask where it is one of factors; `values` are left as they are."""
+    if mask is None:
+        return values
+    return torch.where(mask, values.new_zeros(()), values) if mask.dtype == torch.bool else values * mask

@@ -33,6 +33,7 @@ class WeightedContrast(torch.autograd.Function):
         tiles: PairTiles,
         shares: torch.Tensor | None,
         gather: bool,
+        references: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The sum of each row's loss times its share `(B,)` (1/B where None).
 
@@ -41,12 +42,15 @@ class WeightedContrast(torch.autograd.Function):
             negatives: `(B, K, D)` explicit negatives that are blocks of `tiles`, or None.
             own: Logits `(B, K)` of explicit negatives of their own query, -inf where one does not count, or None.
             gather: Whether the columns of `tiles` are those of all ranks.
+            references: What is added to each positive's logit `(B,)`, a constant, or None.
         """
         size, offset = len(queries), tiles.rows.offset
         row_sums, column_sums = tiles.sums()
         if gather and tiles.directions[1]:
             column_sums = distributed.all_reduce_sum(column_sums)
-        positives = row_products(queries, documents) * scale  # (B,), in float64 like all that is as small
+        similarities = row_products(queries, documents)  # (B,), in float64 like all that is as small
+        positives = (similarities if tiles.focal_margin is None else similarities.square()) * scale
+        positives = positives if references is None else positives + references
         # softplus(log S - p) = -log(e^p / (e^p + S)); exact where S is zero (no negative counts: the loss is 0).
         row_logs = row_sums.double().log()
         if own is not None:
@@ -59,7 +63,7 @@ class WeightedContrast(torch.autograd.Function):
         loss = losses.mean() if shares is None else (losses * shares).sum()
         ctx.save_for_backward(queries, documents, own, scale)
         ctx.tiles, ctx.margins, ctx.positives, ctx.shares, ctx.gather = tiles, margins, positives, shares, gather
-        ctx.shared = negatives is not None
+        ctx.shared, ctx.similarities = negatives is not None, similarities
         return loss.to(queries.dtype)
 
     @staticmethod
@@ -79,15 +83,21 @@ class WeightedContrast(torch.autograd.Function):
         if ctx.gather and tiles.directions[1]:
             columns = distributed.all_gather(columns)
         with torch.autocast(queries.device.type, enabled=False):
-            to_queries, (to_documents, *to_shared) = tiles.gradients(rows, columns)
+            to_queries, (to_documents, *to_shared), by_curve = tiles.gradients(rows, columns)
         if ctx.gather:
             to_documents = distributed.reduce_scatter_sum(to_documents)
+        if by_curve is not None:
+            by_curve = by_curve / scale + at_positives * ctx.similarities.square()
+            at_positives = at_positives * 2 * ctx.similarities
         at_positives = at_positives.to(queries.dtype)[:, None] * scale[:, None]
         to_queries.addcmul_(at_positives, documents)
         to_documents.addcmul_(at_positives, queries)
-        to_scale = (row_products(queries, to_queries) / scale).to(scale.dtype) if ctx.needs_input_grad[4] else None
+        to_scale = None
+        if ctx.needs_input_grad[4]:
+            to_scale = row_products(queries, to_queries) / scale if by_curve is None else by_curve
+            to_scale = to_scale.to(scale.dtype)
         to_negatives = torch.stack(to_shared, dim=1) if ctx.shared else None
         if to_negatives is not None and ctx.gather:
             to_negatives = distributed.reduce_scatter_sum(to_negatives)
         to_own = None if own is None else (own.double().exp() * factors[0][:, None]).to(own.dtype)
-        return to_queries, to_documents, to_negatives, to_own, to_scale, None, None, None
+        return to_queries, to_documents, to_negatives, to_own, to_scale, None, None, None, None

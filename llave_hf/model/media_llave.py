@@ -41,7 +41,7 @@ VIDEO_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "gif", "m
 SAMPLING_FPS = 3.0  # LLaVE's `video_fps` for text-to-video retrieval
 MAX_FRAMES = 32  # LLaVE's `frames_upbound`
 # Animated pictures are Pillow's: FFmpeg opens no animated WebP.
-_ANIMATED_STARTS = re.compile(rb"GIF8|\x89PNG|RIFF....WEBP", re.DOTALL)
+_ANIMATED_STARTS = re.compile(rb"GIF8|\x89PNG|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
 _SHORTEST_SHOWN = 10.0  # milliseconds: browsers show a frame of an animated picture that says less, or nothing, ...
 _SHOWN_INSTEAD = 100.0  # ... for so many
 _seeking = threading.Lock()  # threads that share an opened picture move one position
@@ -105,7 +105,7 @@ def load_clip(
     """Frames of a video, sampled uniformly over its length; with their own times where the source has them.
 
     Args:
-        source: A video file or an animated GIF, WebP or PNG as a path, bytes, a binary file object, the Hub's
+        source: A video file or an animated GIF, WebP, PNG or AVIF as a path, bytes, a binary file object, the Hub's
             `{"bytes", "path"}` or a data URI; an animated PIL picture; a folder of frames (in the natural order of
             their names, hidden files left out); a sequence of pictures in any form of [`load_image`]; or an array or
             tensor `(frames, H, W, C)` or `(frames, C, H, W)`.
@@ -229,17 +229,13 @@ def decode_frames(source: Any, choose: Callable[[Timeline], Iterable[int]]) -> t
 
 
 def is_animated_format(medium: Medium) -> bool:
-    """Whether it begins as a GIF, WebP or PNG does; raises [`MediaError`] where it cannot be read."""
-    start = medium.content[:12]
-    if medium.path is not None:
-        try:
-            with open(medium.path, "rb") as file:
-                start = file.read(12)
-        except FileNotFoundError as error:
-            raise missing(medium) from error
-        except (OSError, ValueError) as error:
-            raise broken_video(medium, error) from error
-    return _ANIMATED_STARTS.match(start) is not None
+    """Whether it begins as a GIF, WebP, PNG or AVIF does; raises [`MediaError`] where it cannot be read."""
+    try:
+        return _ANIMATED_STARTS.match(medium.start()) is not None
+    except FileNotFoundError as error:
+        raise missing(medium) from error
+    except (OSError, ValueError) as error:
+        raise broken_video(medium, error) from error
 
 
 def _decode_opened(

@@ -23,8 +23,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".heic", ".heif"}
+)
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs; here it is an error
 MIN_SIDE = 2
 MAX_ASPECT_RATIO = 200.0
@@ -35,8 +37,10 @@ FORMS = (
 # What Pillow is known to raise for broken files and closed pictures.
 PILLOW_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AssertionError),
-    *(AttributeError, struct.error, Image.DecompressionBombError),
+    *(AttributeError, RuntimeError, struct.error, Image.DecompressionBombError),
 )
+_HEIF = "HEIF"  # of phones; Pillow knows it once pillow-heif has registered its opener
+_HEIF_STARTS = re.compile(rb"....ftyp(he[ivx][cmsx]|heic|heis|mif1|msf1)", re.DOTALL)
 _ORIENTATION = 0x0112  # of EXIF
 _METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow keeps an orientation
 _TURNS = {
@@ -75,6 +79,13 @@ class Medium:
     def stream(self) -> Any:
         """What Pillow and PyAV open."""
         return io.BytesIO(self.content) if self.path is None else self.path
+
+    def start(self) -> bytes:
+        """Its first bytes, which say of what format it is."""
+        if self.path is None:
+            return self.content[:12]
+        with open(self.path, "rb") as file:
+            return file.read(12)
 
 
 def medium_of(source: Any) -> Medium | None:
@@ -202,12 +213,17 @@ def load_image(source: Any) -> Image.Image:
 def open_picture(medium: Medium) -> Image.Image:
     """A picture of the known formats whose header has been read; raises [`MediaError`] where that cannot be."""
     try:
-        return Image.open(medium.stream, formats=IMAGE_FORMATS)
+        return Image.open(medium.stream, formats=[*IMAGE_FORMATS, *({_HEIF} & Image.OPEN.keys())])
     except FileNotFoundError as error:
         raise missing(medium) from error
     except Image.DecompressionBombError as error:
         raise MediaError(f"{medium.name} is larger than {MAX_PIXELS} pixels; scale it down.") from error
     except PILLOW_ERRORS as error:
+        if isinstance(error, UnidentifiedImageError) and _HEIF_STARTS.match(medium.start()):
+            raise MediaError(
+                f"{medium.name} is a HEIC picture; save it as JPEG or PNG, or let your program call "
+                "pillow_heif.register_heif_opener() first (pip install pillow-heif)."
+            ) from error
         reason = "cannot identify image file" if isinstance(error, UnidentifiedImageError) else error
         raise MediaError(
             f"{medium.name} is no readable picture ({reason}); give one of {', '.join(IMAGE_FORMATS)}, complete."
@@ -374,24 +390,3 @@ def _bytes_of(pixels: np.ndarray, form: str) -> np.ndarray:
             )
         return np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
     return pixels * np.uint8(255) if pixels.dtype == np.bool_ else pixels
-
-
-__all__ = [
-    "FORMS",
-    "IMAGE_FORMATS",
-    "IMAGE_SUFFIXES",
-    "PILLOW_ERRORS",
-    "MediaError",
-    "Medium",
-    "as_sequence",
-    "check_size",
-    "is_data_uri",
-    "load_image",
-    "medium_of",
-    "missing",
-    "open_picture",
-    "picture_size",
-    "rewinds",
-    "to_rgb",
-    "undecodable",
-]

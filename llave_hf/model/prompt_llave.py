@@ -69,7 +69,7 @@ _CHAT_TEMPLATE = """\
 {%- for part in message['content'] -%}
 {%- if part['type'] in ['image', 'image_url'] -%}
 {%- set ns.images = ns.images + ('@JOINT@' if ns.images else '') + '@IMAGE_MARK@' -%}
-{%- elif part['type'] == 'video' -%}
+{%- elif part['type'] in ['video', 'video_url'] -%}
 {%- set ns.videos = ns.videos + ('@JOINT@' if ns.videos else '') + '@VIDEO_MARK@' -%}
 {%- else -%}
 {%- set ns.text = ns.text + part['text'] -%}
@@ -83,7 +83,7 @@ _CHAT_TEMPLATE = """\
 {{- @CONTENT@ + '<|im_end|>\\n<|im_start|>assistant\\n\\n<|im_end|>\\n' -}}
 """
 
-_SUFFIXES = "png|jpe?g|webp|gif|bmp|tiff?|ppm|mp4|webm|mkv|mov|avi|m4v|mpe?g|wmv|flv|wav|mp3|flac|ogg|aac"
+_SUFFIXES = "png|jpe?g|webp|gif|bmp|tiff?|ppm|avif|hei[cf]|mp4|webm|mkv|mov|avi|m4v|mpe?g|wmv|flv|wav|mp3|flac|ogg|aac"
 # One word, or a path, that ends as a media file does.
 _FILE_NAME = re.compile(rf"(\S*|[^\n]*/[^\n]*)\.({_SUFFIXES})", re.IGNORECASE)
 
@@ -279,9 +279,15 @@ def _add_part(sample: ChatSample, part: Any, index: int) -> None:
             sample.videos.append(source)
         else:  # a list is several images: sentence-transformers 6.0 passes them so
             sample.images.extend(_as_list(source))
-    elif kind == "image_url":
-        address = part["image_url"]
-        sample.images.append(address["url"] if isinstance(address, Mapping) else address)
+    elif kind in ("image_url", "video_url"):  # as OpenAI's messages have it
+        given = part.get(kind)
+        source = given.get("url") if isinstance(given, Mapping) else given
+        if not isinstance(source, str):
+            raise ValueError(
+                f"message {index} has a part of type {kind!r} without its address; write a data URI or a path as "
+                f"{{'type': {kind!r}, {kind!r}: {{'url': ...}}}}."
+            )
+        (sample.images if kind == "image_url" else sample.videos).append(source)
     elif kind == "message":  # how sentence-transformers passes a conversation that stands among other inputs
         sample.add(sample_from_messages(part["message"]))
     else:

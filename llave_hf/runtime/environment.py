@@ -17,7 +17,7 @@ from .version import __version__
 PACKAGES = (
     *("torch", "torchvision", "transformers", "sentence-transformers", "accelerate", "datasets", "tokenizers"),
     *("safetensors", "huggingface-hub", "numpy", "pillow", "av", "peft", "bitsandbytes", "deepspeed", "mteb"),
-    *("lancedb", "gradio", "flash-attn"),
+    *("lancedb", "gradio", "fastapi", "uvicorn", "flash-attn"),
 )
 # Change what runs or where; nothing here can hold a secret.
 VARIABLES = (

@@ -12,7 +12,7 @@ import ctypes
 import logging
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,11 +78,19 @@ def without_advice() -> Iterator[None]:
         logger.removeFilter(keep)
 
 
-def let_go(model: nn.Module) -> None:
-    """What of a model's weights is a map of their file leaves memory until it is used again."""
+def load_quietly() -> None:
+    """No lines and no bar from the libraries that load a model; for commands whose output somebody waits for."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+
+
+def let_go(weights: nn.Module | Iterable[torch.Tensor]) -> None:
+    """What of a model's weights, or of some of them, is a map of their file leaves memory until it is used again."""
     maps = _file_maps()
-    for parameter in model.parameters():
-        _give_back(parameter.data, maps)
+    for tensor in weights.parameters() if isinstance(weights, nn.Module) else weights:
+        _give_back(tensor.data, maps)
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sysconfig
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from llave_hf.errors import UserError
 
-_SOURCE = Path(__file__).parents[2] / "recipes"
+_BESIDE = Path(__file__).parents[2]  # the source tree, or the folder of installed packages
+_SOURCE = _BESIDE / "recipes"
+_SHARED = ("share", "llave_hf", "recipes")
 
 
 def recipes_folder() -> Path:
@@ -16,16 +19,21 @@ def recipes_folder() -> Path:
     Raises:
         UserError: The package was installed without them.
     """
-    if _SOURCE.is_dir():
-        return _SOURCE
+    for folder in (_SOURCE, *_recorded(), *(Path(root, *_SHARED) for root in (_BESIDE, sysconfig.get_path("data")))):
+        if (folder / "tiny.yaml").is_file():
+            return folder.resolve()
+    raise UserError("llave_hf was installed without its recipes; install it from its wheel or its source tree.")
+
+
+def _recorded() -> list[Path]:
+    """What pip wrote down; `pip install --target` puts them elsewhere afterwards, beside the package."""
     try:
         installed = files("llave-hf") or []
     except PackageNotFoundError:
-        installed = []
-    for file in installed:
-        if file.parts[-2:] == ("recipes", "tiny.yaml"):
-            return Path(str(file.locate())).resolve().parent
-    raise UserError("llave_hf was installed without its recipes; install it from its wheel or its source tree.")
+        return []
+    return [
+        Path(str(file.locate())).resolve().parent for file in installed if file.parts[-2:] == ("recipes", "tiny.yaml")
+    ]
 
 
 def named_like(path: str | Path) -> str:

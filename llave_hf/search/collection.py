@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from llave_hf.corpus.manifest import Manifest
 from llave_hf.encoding.prompts import check_prompts, default_prompts, query_input
 from llave_hf.errors import UserError
 from llave_hf.model.media_llave import load_image
@@ -22,6 +23,7 @@ from .embedder import Embedder
 from .filters import Moment, condition
 from .indexing import Indexer, IndexReport
 from .store import Store
+from .vectors import add_vectors
 
 FOLDER_NAME = ".llave_index"  # of a folder's collection, inside it
 ANN_FROM = 100_000  # rows
@@ -51,8 +53,8 @@ class Hit:
 
     @property
     def is_there(self) -> bool:
-        """Whether the file is still where it was."""
-        return self.path.is_file()
+        """Whether the file is still where it was, or the file of rows that `rows.parquet#17` stands in."""
+        return self.path.is_file() or Path(str(self.path).rpartition("#")[0]).is_file()
 
 
 class Collection:
@@ -141,6 +143,18 @@ class Collection:
         with self.store.writing():
             indexer = Indexer(self.store, lambda: self.embedder, root, self._stored(root), progress)
             return indexer.run(include, exclude, ann_from)
+
+    def add_vectors(
+        self, folder: str | os.PathLike[str], manifest: Manifest, *, ann_from: int = ANN_FROM
+    ) -> IndexReport:
+        """Takes in a folder of vectors that `llave embed` wrote; see [`vectors_manifest`] and [`add_vectors`].
+
+        Raises:
+            UserError: The collection is another model's, or another process writes to it.
+        """
+        _ = self.embedder  # compares its vectors of fixed inputs with the collection's
+        with self.store.writing():
+            return add_vectors(self.store, Path(folder).absolute(), manifest, ann_from)
 
     def search(
         self,

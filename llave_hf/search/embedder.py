@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from llave_hf.runtime.progress import forward_bar
 # Inputs whose vectors tell models apart, whatever folder, device or dtype they come in.
 PROBE_TEXTS = ("a dog in the snow", "Represent the following text: blue squares, 17 of them")
 SAME_MODEL = 0.99  # cosine; bfloat16 moves a vector by less than 0.001
+
+Gapped = list[np.ndarray | None]
 
 
 class Embedder:
@@ -46,9 +48,44 @@ class Embedder:
         Raises:
             ValueError: An input cannot be used. UserError: See [`expect`][Embedder.expect].
         """
+        self._check_pictures_of(inputs)
+        return self._vectors(inputs, progress=progress)
+
+    def usable(
+        self, inputs: Sequence[Any], *, progress: bool = False
+    ) -> tuple[list[np.ndarray | None], dict[int, str]]:
+        """Each input's vector as in [`vectors`][Embedder.vectors], None for those that cannot be used; and why, by
+        their places.
+
+        Raises:
+            UserError: See [`expect`][Embedder.expect].
+        """
+        if "on_error" not in inspect.signature(self.encoder.encode).parameters:
+            return self._halved(inputs, 0, progress)
+        self._check_pictures_of(inputs)
+        reasons: dict[int, str] = {}
+        with self._bar(inputs) if progress else contextlib.nullcontext():
+            made = self.encoder.encode(list(inputs), show_progress_bar=False, on_error="none", reasons=reasons)
+        vectors = [None if vector is None else _unit(np.asarray(vector, dtype=np.float32)) for vector in made]
+        return vectors, {place: text.removeprefix(f"input {place}: ") for place, text in reasons.items()}
+
+    def _halved(self, inputs: Sequence[Any], first: int, progress: bool) -> tuple[Gapped, dict[int, str]]:
+        """Halves a list of which an input cannot be used, to find which: for encoders that do not tell."""
+        try:
+            return list(self.vectors(inputs, progress=progress)), {}
+        except UserError:  # the collection was made with another model
+            raise
+        except ValueError as error:
+            if len(inputs) == 1:
+                return [None], {first: str(error).removeprefix("input 0: ")}
+        half = len(inputs) // 2
+        vectors, reasons = self._halved(inputs[:half], first, progress)
+        others, more = self._halved(inputs[half:], first + half, progress)
+        return vectors + others, {**reasons, **more}
+
+    def _check_pictures_of(self, inputs: Sequence[Any]) -> None:
         if self._unchecked is not None and not all(isinstance(entry, str) for entry in inputs):
             self.check_pictures()
-        return self._vectors(inputs, progress=progress)
 
     def check_pictures(self) -> None:
         """The second half of [`expect`][Embedder.expect], done once."""
@@ -59,7 +96,7 @@ class Embedder:
     def _vectors(self, inputs: Sequence[Any], *, progress: bool = True) -> np.ndarray:
         with self._bar(inputs) if progress else contextlib.nullcontext():
             made = np.asarray(self.encoder.encode(list(inputs), show_progress_bar=False), dtype=np.float32)
-        return made / np.linalg.norm(made, axis=1, keepdims=True)
+        return _unit(made)
 
     def _bar(self, inputs: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
         """For a few texts and pictures, of which one may take a large model half a minute on a CPU."""
@@ -67,9 +104,13 @@ class Embedder:
         samples = [{"text": entry} if isinstance(entry, str) else entry for entry in inputs]
         if not isinstance(network, LlaveModel) or any("video" in sample for sample in samples):
             return contextlib.nullcontext()
-        prepared = [
-            self.encoder.processor(text=[sample.get("text") or ""], images=[sample.get("image")]) for sample in samples
-        ]
+        try:
+            prepared = [
+                self.encoder.processor(text=[sample.get("text") or ""], images=[sample.get("image")])
+                for sample in samples
+            ]
+        except ValueError:  # of an input that cannot be used, which is said where it is encoded
+            return contextlib.nullcontext()
         return forward_bar(network, prepared, "Encoding")
 
     def probe(self) -> np.ndarray:
@@ -112,12 +153,8 @@ class _Expected:
     uri: str
 
 
-def load_quietly() -> None:
-    """No lines and no bar from the libraries that load a model; for commands whose output somebody waits for."""
-    from transformers.utils import logging as transformers_logging
-
-    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def _drawn() -> Image.Image:

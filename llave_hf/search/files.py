@@ -15,8 +15,8 @@ from llave_hf.errors import UserError
 from llave_hf.model.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from llave_hf.model.media_pictures_llave import PILLOW_ERRORS, MediaError, Medium, open_picture
 
-ANIMATED_SUFFIXES = frozenset({".gif", ".webp", ".png"})
-ANIMATED_FORMATS = ("GIF", "WEBP", "PNG")
+ANIMATED_SUFFIXES = frozenset({".gif", ".webp", ".png", ".avif"})
+ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 KINDS = ("text", "image", "video")
 
@@ -98,7 +98,7 @@ def _matches(path: PurePosixPath, globs: Sequence[str]) -> bool:
 
 
 def kind_of(path: Path) -> str:
-    """`text`, `image` or `video`; a `.gif`, `.webp` or `.png` is a video where it moves.
+    """`text`, `image` or `video`; a `.gif`, `.webp`, `.png` or `.avif` is a video where it moves.
 
     What cannot be opened is taken for a picture, and said to be broken by whoever opens it.
     """

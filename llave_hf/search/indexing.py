@@ -14,7 +14,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from llave_hf.encoding.prompts import document_input
-from llave_hf.errors import UserError
 
 from .changes import find_changes
 from .embedder import Embedder
@@ -222,20 +221,13 @@ class Indexer:
     def _encode(
         self, entries: list[Entry], inputs: list[Any], broken: dict[str, str], bar: bool
     ) -> list[tuple[Entry, np.ndarray]]:
-        """Rows and their vectors; halves the list where one of its inputs cannot be used, to find which."""
+        """Rows and their vectors, but for those whose input cannot be used."""
         if not entries:
             return []
-        try:
-            return list(zip(entries, self._embedder().vectors(inputs, progress=bar), strict=True))
-        except UserError:  # the collection was made with another model
-            raise
-        except ValueError as error:
-            if len(entries) == 1:
-                broken[entries[0]["path"]] = str(error).removeprefix("input 0: ")
-                return []
-        half = len(entries) // 2
-        first = self._encode(entries[:half], inputs[:half], broken, bar)
-        return first + self._encode(entries[half:], inputs[half:], broken, bar)
+        vectors, reasons = self._embedder().usable(inputs, progress=bar)
+        for place, reason in reasons.items():
+            broken.setdefault(entries[place]["path"], reason)
+        return [(entry, vector) for entry, vector in zip(entries, vectors, strict=True) if vector is not None]
 
     def _write(
         self, files: Sequence[File], entries: list[Entry], vectors: list[np.ndarray], broken: Mapping[str, str]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .plan import Run
+from .plan import Run, Sweep
 from .running import seconds_of
 
 TELEMETRY = ("gap_hard", "gap_easy", "overlap", "auc", "negatives", "effective_negatives", "masked_share")
@@ -38,6 +38,9 @@ class Outcome:
 
 def read_outcome(run: Run) -> Outcome | None:
     """The numbers of a run; None where it is not finished."""
+    if run.recorded is not None:
+        numbers = {name: value for name, value in run.recorded.items() if name not in ("recipe", "processes")}
+        return Outcome(run=run, **{**numbers, "metrics": frozenset(numbers["metrics"])})
     if not run.finished:
         return None
     results = _json(run.folder / "eval" / "results.json")
@@ -53,6 +56,29 @@ def read_outcome(run: Run) -> Outcome | None:
         seconds=seconds_of(run),
         telemetry={name: latest[name] for name in TELEMETRY if latest.get(name) is not None},
     )
+
+
+def record_into(sweep: Sweep) -> Callable[[Run], None]:
+    """What enters each run that has just finished into the sweep's file of results, if it has one."""
+
+    def enter(run: Run) -> None:
+        outcome = read_outcome(run)
+        if sweep.recorded is not None and outcome is not None:
+            sweep.recorded.add(run.recipe, sweep.processes, numbers_of(outcome))
+
+    return enter
+
+
+def numbers_of(outcome: Outcome) -> dict[str, Any]:
+    """What of it is recorded, as JSON has it."""
+    return {
+        "scores": dict(outcome.scores),
+        "chance": outcome.chance,
+        "metrics": sorted(outcome.metrics),
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 1),
+        "telemetry": dict(outcome.telemetry),
+    }
 
 
 def _json(path: Path) -> Any:

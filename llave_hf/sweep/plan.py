@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from llave_hf.training.recipe.recipe import RecipeLoader
+
+from .recorded import Recorded
 
 PLACES = ("output_dir", "resume_from_checkpoint")  # of a recipe: where, not what
 
@@ -24,6 +28,7 @@ class Run:
         steps: Optimizer steps that the budget comes to.
         folder: Of the model; its recipe, log and time stand beside it.
         use_cpu: Whether it stays on the CPU where there is a GPU.
+        recorded: Its numbers from a file of results, where an earlier run of the same recipe left them.
     """
 
     label: str
@@ -32,6 +37,7 @@ class Run:
     steps: int
     folder: Path
     use_cpu: bool
+    recorded: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.label}, seed {self.seed}"
@@ -47,11 +53,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the folder holds the evaluation of a model that this very recipe trained."""
+        """Whether its numbers are recorded, or its folder holds the evaluation of a model that this recipe trained."""
+        if self.recorded is not None:
+            return True
         written = self.folder / "recipe.yaml"
         if not (self.folder / "eval" / "results.json").exists() or not written.exists():
             return False
-        return what(yaml.safe_load(written.read_text(encoding="utf-8"))) == self.recipe
+        return what(yaml.load(written.read_text(encoding="utf-8"), RecipeLoader)) == self.recipe
 
 
 @dataclass(frozen=True)
@@ -65,12 +73,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Group:
-    """Variants that are compared with one of them, the reference."""
+    """Variants that are compared with one of them, the reference.
+
+    Attributes:
+        seeds: Of each variant.
+    """
 
     name: str
     about: str
     reference: str
     variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
 
     @property
     def picture(self) -> str:
@@ -89,8 +102,9 @@ class Sweep:
         settings: What the file sets for all variants.
         overrides: What the command line sets for all of them.
         budget_pairs: Training pairs of each run.
-        seeds: Of each variant.
+        seeds: Of each variant, where its group names no others.
         processes: That share a run.
+        recorded: The file that finished runs are entered into; None for none.
         groups: In the file's order.
     """
 
@@ -103,18 +117,20 @@ class Sweep:
     seeds: tuple[int, ...]
     processes: int
     groups: tuple[Group, ...]
+    recorded: Recorded | None = None
 
     @cached_property
     def runs(self) -> list[Run]:
         """Every run once, a seed of all variants before the next seed: a stopped sweep compares all it has."""
         found = {run.folder: run for group in self.groups for variant in group.variants for run in variant.runs}
-        return sorted(found.values(), key=lambda run: self.seeds.index(run.seed))
+        order = list(dict.fromkeys([*self.seeds, *(run.seed for run in found.values())]))
+        return sorted(found.values(), key=lambda run: order.index(run.seed))
 
     def __str__(self) -> str:
         finished = sum(run.finished for run in self.runs)
         return (
-            f"{self.file}: {len(self.groups)} groups, {len(self.runs) // len(self.seeds)} settings x "
-            f"{len(self.seeds)} seeds = {len(self.runs)} runs of {self.budget_pairs:,} pairs, {finished} finished"
+            f"{self.file}: {len(self.groups)} groups, {len({run.folder.parent for run in self.runs})} settings, "
+            f"{len(self.runs)} runs of {self.budget_pairs:,} pairs, {finished} finished"
         )
 
 

@@ -19,9 +19,10 @@ from llave_hf.training.recipe.recipe import Recipe, RecipeLoader, known_keys, lo
 
 from .checks import check_number, check_seeds, mapping, named_entries
 from .plan import Group, Run, Sweep, Variant, slug, what
+from .recorded import Recorded, read_recorded
 
 SWEEP_KEYS = ("base", "settings", "seeds", "budget_pairs", "groups")
-GROUP_KEYS = ("about", "settings", "reference", "variants")
+GROUP_KEYS = ("about", "settings", "seeds", "reference", "variants")
 # A variant that set one of them would be no longer comparable, or another run.
 OWN_KEYS = ("seed", "max_steps", "num_train_epochs", "output_dir", "resume_from_checkpoint", "disable_tqdm")
 
@@ -33,6 +34,7 @@ def load_sweep(
     *,
     budget_pairs: int | None = None,
     processes: int = 1,
+    results: str | Path | None = None,
 ) -> Sweep:
     """Reads a sweep and checks every recipe of it.
 
@@ -45,6 +47,7 @@ def load_sweep(
         overrides: As on a command line, see [`load_recipe`].
         budget_pairs: Training pairs of each run, instead of the file's.
         processes: That share a run.
+        results: A file of finished runs' numbers, see [`read_recorded`]: what stands there is not run again.
 
     Raises:
         UserError: The file, a group, a variant or its recipe is not right; names which.
@@ -66,6 +69,7 @@ def load_sweep(
         seeds=check_seeds(raw.get("seeds"), f"{file}: seeds"),
         processes=processes,
         groups=(),
+        recorded=None if results is None else read_recorded(results),
     )
     reader = _Reader(sweep)
     groups = [reader.group(name, entry) for name, entry in named_entries(raw, "groups", str(file)).items()]
@@ -93,10 +97,11 @@ class _Reader:
         entry = mapping(entry, where)
         check_keys(entry, GROUP_KEYS, where)
         settings = mapping(entry.get("settings", {}), f"{where}: settings")
+        seeds = check_seeds(entry["seeds"], f"{where}: seeds") if "seeds" in entry else self.sweep.seeds
         variants = []
         for label, changes in named_entries(entry, "variants", where).items():
             changes = {**settings, **mapping(changes, f"{where}, variant {label!r}")}
-            variants.append(self.variant(name, label, changes))
+            variants.append(self.variant(name, label, changes, seeds))
         reference = str(entry.get("reference"))
         if reference not in [variant.name for variant in variants]:
             names = ", ".join(variant.name for variant in variants)
@@ -106,9 +111,9 @@ class _Reader:
             twin = seen.setdefault(variant.runs[0].folder, variant.name)
             if twin != variant.name:
                 raise UserError(f"{where}: {twin!r} and {variant.name!r} are the same recipe; leave one out.")
-        return Group(name, str(entry.get("about", "")).strip(), reference, tuple(variants))
+        return Group(name, str(entry.get("about", "")).strip(), reference, tuple(variants), seeds)
 
-    def variant(self, group: str, name: str, changes: Mapping[str, Any]) -> Variant:
+    def variant(self, group: str, name: str, changes: Mapping[str, Any], seeds: Sequence[int]) -> Variant:
         where = f"{self.sweep.file}: group {group!r}, variant {name!r}"
         flags = _flags(changes, where)
         try:
@@ -123,10 +128,13 @@ class _Reader:
         digest = _digest([raw, self.sweep.processes])
         label = self.labels.setdefault(digest, f"{group}: {name}")
         folder = _folder(self.sweep.output / "runs", label, digest)
-        runs = [
-            Run(label, seed, {**raw, "seed": seed}, steps, folder / f"seed-{seed}", recipe.training.use_cpu)
-            for seed in self.sweep.seeds
-        ]
+        recorded = self.sweep.recorded or Recorded(Path())
+        runs = []
+        for seed in seeds:
+            content = {**raw, "seed": seed}
+            numbers = recorded.get(content, self.sweep.processes)
+            place = folder / f"seed-{seed}"
+            runs.append(Run(label, seed, content, steps, place, recipe.training.use_cpu, numbers))
         return Variant(name, changes, tuple(runs))
 
     def _steps(self, recipe: Recipe, where: str) -> int:
@@ -170,7 +178,7 @@ def _flags(changes: Mapping[str, Any], where: str) -> list[str]:
     check_keys([str(key).partition(".")[0] for key in changes], known_keys(), where)
     for key in changes:
         _check_free(key, where)
-    return [f"--{key}={json.dumps(value)}" for key, value in changes.items()]
+    return [f"--{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
 
 
 def _check_free(key: str, where: str) -> None:

@@ -62,7 +62,8 @@ def _head(sweep: Sweep, groups: Sequence[GroupSummary]) -> list[str]:
         "",
         f"Scores ({metrics}) in percent, means over subsets, then over seeds, ± half of the 95 % t interval over "
         "seeds. It tells of training's noise, not of the queries'. Differences are paired by seed; bold ones have 0 "
-        "outside of their interval, as one in twenty has where there is no difference.",
+        "outside of their interval, as one in twenty has where there is no difference. Shown is the smallest overall "
+        "difference that these seeds would make bold 8 times in 10, if their scatter is the true one.",
         "",
         f"Versions: {versions}.",
         "",
@@ -89,11 +90,17 @@ def _scores(entry: GroupSummary) -> list[str]:
 
 def _differences(entry: GroupSummary) -> list[str]:
     rows = [
-        [of.variant.name, *(_cell(of.differences.get(name), signed=True) for name in entry.names)]
+        [of.variant.name, *(_cell(of.differences.get(name), signed=True) for name in entry.names), _power(of)]
         for of in entry.variants
         if of.differences
     ]
-    return _table([f"difference to {entry.group.reference}", *entry.names], rows) if rows else []
+    return _table([f"difference to {entry.group.reference}", *entry.names, "shown"], rows) if rows else []
+
+
+def _power(of: VariantSummary) -> str:
+    overall = of.differences.get("overall")
+    smallest = None if overall is None else overall.detectable
+    return "" if smallest is None else f"{100 * smallest:.1f}"
 
 
 def _training(entry: GroupSummary) -> list[str]:

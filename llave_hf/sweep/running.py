@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from llave_hf.training.recipe.recipe import dump_recipe
 
 from .launching import Launch
 from .plan import Run
@@ -36,7 +36,12 @@ class _Job:
 
 
 def run_all(
-    runs: Sequence[Run], launch: Launch, *, parallel: int = 1, say: Callable[[str], None] = lambda line: None
+    runs: Sequence[Run],
+    launch: Launch,
+    *,
+    parallel: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+    finished: Callable[[Run], None] = lambda run: None,
 ) -> list[Run]:
     """Trains what is not finished and returns the runs that failed; the others go on.
 
@@ -47,6 +52,7 @@ def run_all(
         launch: How a run's processes are started.
         parallel: How many run at a time.
         say: Gets a line whenever a run begins or ends.
+        finished: Gets each run that has just finished.
     """
     waiting = [run for run in runs if not run.finished]
     done, total = len(runs) - len(waiting), len(runs)
@@ -69,6 +75,7 @@ def run_all(
                     failed.append(job.run)
                     say(_failure(job))
                     continue
+                finished(job.run)
                 _clean(job.run.folder)
                 times.append(seconds)
                 took = f"{_score(job.run)}, {duration(seconds)}{_left(times, waiting, active, parallel)}"
@@ -99,7 +106,7 @@ def _start(run: Run, launch: Launch, parallel: int) -> _Job:
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     recipe = run.beside(".yaml")
     content = {**run.recipe, "output_dir": str(run.folder)}
-    recipe.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    recipe.write_text(dump_recipe(content), encoding="utf-8")
     command = [*launch.command, "llave_hf.train", str(recipe), "--resume_from_checkpoint"]
     with run.beside(".log").open("ab") as log:
         process = subprocess.Popen(

@@ -110,6 +110,7 @@ def _group_json(entry: GroupSummary, output: Path) -> dict[str, Any]:
     return {
         "about": entry.group.about,
         "reference": entry.group.reference,
+        "seeds": list(entry.group.seeds),
         "missing": list(entry.missing),
         "variants": {of.variant.name: _variant_json(of, output) for of in entry.variants},
     }
@@ -130,7 +131,9 @@ def _variant_json(entry: VariantSummary, output: Path) -> dict[str, Any]:
     return {
         "overrides": dict(entry.variant.overrides),
         "scores": {name: asdict(value) for name, value in entry.scores.items()},
-        "differences": {name: asdict(value) for name, value in entry.differences.items()},
+        "differences": {
+            name: {**asdict(value), "detectable": value.detectable} for name, value in entry.differences.items()
+        },
         "telemetry": entry.telemetry,
         "seconds": round(entry.seconds, 1),
         "runs": runs,

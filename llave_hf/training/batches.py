@@ -44,7 +44,8 @@ def train_dataloader(
     Trainer skips the batches of a resumed run by their place in the batch sampler, so they are not collated.
 
     Raises:
-        ValueError: A setting of the batches is out of its range, or no task fills a global batch.
+        ValueError: A setting of the batches is out of its range, no task fills a global batch, or `batch_groups` is
+            on and a task has no groups.
     """
     balances = args.balance_tokens and args.world_size > 1
     settings: dict[str, Any] = {
@@ -55,6 +56,7 @@ def train_dataloader(
         "batch_tasks": args.batch_tasks,
         "batch_mix": args.batch_mix,
         "sampling_temperature": args.sampling_temperature,
+        "split_groups": args.gather_across_devices,
     }
     dataset: PairDataset | GivenPairs
     sampler: TaskBatchSampler | StreamedBatches
@@ -65,13 +67,15 @@ def train_dataloader(
             buffer_size=args.stream_buffer_size,
             avoid_repeats=args.avoid_repeats,
             balance_tokens=balances,
+            batch_groups=args.batch_groups,
             **settings,
         )
     else:
         dataset = pairs
         contents = pairs.contents() if args.avoid_repeats else None
         tokens = pairs.token_estimates(use_negatives=args.use_negatives) if balances else None
-        sampler = TaskBatchSampler(pairs.sources, contents=contents, tokens=tokens, **settings)
+        groups = pairs.groups() if args.batch_groups else None
+        sampler = TaskBatchSampler(pairs.sources, contents=contents, tokens=tokens, groups=groups, **settings)
     return EpochDataLoader(
         dataset,
         batch_sampler=sampler,

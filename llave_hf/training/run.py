@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import PartialState
 from PIL import Image
 from transformers.trainer_utils import get_last_checkpoint
@@ -30,7 +29,7 @@ from llave_hf.training.engines.choice import refuse_impossible
 from llave_hf.training.engines.whole_models import whole_models
 from llave_hf.training.finish.finished_model import save_finished
 from llave_hf.training.recipe.best_metric import check_metric
-from llave_hf.training.recipe.recipe import DataArguments, ModelArguments, Recipe
+from llave_hf.training.recipe.recipe import DataArguments, ModelArguments, Recipe, dump_recipe
 from llave_hf.training.recovery.whole_folders import clear_leftovers, whole_folder
 from llave_hf.training.tuning.quantization import mark_quantized, quantization_config
 
@@ -45,7 +44,9 @@ def train(recipe: Recipe) -> LlaveTrainer:
     refuse_impossible(recipe.training, recipe.model.quantization)
     check_places(recipe)
     checkpoint = find_checkpoint(recipe)
-    dataset = load_training_pairs(recipe.data, use_negatives=recipe.training.use_negatives)
+    dataset = load_training_pairs(
+        recipe.data, use_negatives=recipe.training.use_negatives, whole_groups=recipe.training.batch_groups
+    )
     benchmark = load_eval_benchmark(recipe.data)
     during = benchmark.select(recipe.data.eval_subsets) if benchmark else None
     check_metric(recipe.training, during)
@@ -92,7 +93,7 @@ def finish(recipe: Recipe, trainer: LlaveTrainer, benchmark: Benchmark | None) -
     trainer.watch.finish(trainer.state.global_step, folder)
     if trainer.is_world_process_zero():
         told = {key: value for key, value in recipe.raw.items() if key != "hub_token"}
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(dump_recipe(told), encoding="utf-8")
     metrics = trainer.evaluate(benchmark, output_dir=folder / "eval") if benchmark is not None else {}
     trainer.describe()
     if trainer.is_world_process_zero():
@@ -148,8 +149,8 @@ def load_eval_benchmark(data: DataArguments) -> Benchmark | None:
     return benchmark
 
 
-def load_training_pairs(data: DataArguments, *, use_negatives: bool) -> TrainingPairs:
-    """The pairs that a recipe names."""
+def load_training_pairs(data: DataArguments, *, use_negatives: bool, whole_groups: bool = False) -> TrainingPairs:
+    """The pairs that a recipe names; with `whole_groups`, each task with its groups."""
     opened = stream_pairs if data.streaming else load_pairs
     return opened(
         data.train_data,
@@ -158,6 +159,7 @@ def load_training_pairs(data: DataArguments, *, use_negatives: bool) -> Training
         split=data.train_split,
         max_samples_per_source=data.max_samples_per_source,
         use_negatives=use_negatives,
+        whole_groups=whole_groups,
     )
 
 

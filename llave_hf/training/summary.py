@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,15 +62,15 @@ def describe_run(
     sampled = sample_tokens(collate, dataset)
     precision = str(autocast_dtype(args)).removeprefix("torch.")
     precision += ", which this processor does not multiply by itself (float32 is faster)" if emulated(args) else ""
-    directions = "both directions" if len(args.directions) == 2 else args.directions[0].replace("_", " ")
     streamed = ", streamed" if isinstance(dataset, StreamedPairs) else ""
     rows = {
         "model": f"{recipe.model.model or 'from scratch'}, {trained:,} parameters trained, {frozen:,} frozen",
-        "data": f"{len(dataset):,} pairs of {len(dataset.sources)} tasks, {args.batch_tasks} in a batch{streamed}",
+        "data": f"{len(dataset):,} pairs of {len(dataset.sources)} tasks, {args.batch_tasks} in a batch"
+        f"{_groups(args, dataset)}{streamed}",
         "devices": f"{args.world_size} x {args.device.type}, {precision}",
         "batch": f"{pairs:,} pairs, {args.per_device_train_batch_size:,} a device",
         "negatives": f"{args.negatives_per_query:,} per query" + (" and its own" if args.use_negatives else ""),
-        "loss": f"{_describe_loss(args)}, {directions}",
+        "loss": describe_loss(args),
         "tokens": f"about {sampled.per_pair:,.0f} a pair, {sampled.per_pair * pairs:,.0f} a step",
         "memory": describe_micro_batches(args, sampled),
         "steps": f"{steps:,}, {steps_an_epoch:,} an epoch ({steps / steps_an_epoch:.2f} epochs)",
@@ -79,8 +79,45 @@ def describe_run(
     return "\n".join(f"  {name:<10} {text}" for name, text in told)
 
 
-def _describe_loss(args: LlaveTrainingArguments) -> str:
+def _groups(args: LlaveTrainingArguments, dataset: TrainingPairs) -> str:
+    if not args.batch_groups:
+        return ""
+    sizes = dataset.group_sizes()
+    kinds = sorted({size for count, size in sizes if count})
+    left = len(dataset) - sum(count * size for count, size in sizes)
+    return f", in groups of {' or '.join(map(str, kinds))}" + (f" ({left:,} rows in none)" if left else "")
+
+
+def describe_loss(args: LlaveTrainingArguments) -> str:
+    """The loss in words: its parts by weight, and which negatives its margins leave out."""
+    parts = []
+    if args.contrastive_weight:
+        factor = "" if args.contrastive_weight == 1 else f"{args.contrastive_weight:g} x "
+        directions = "both directions" if len(args.directions) == 2 else args.directions[0].replace("_", " ")
+        parts += [f"{factor}{_describe_contrast(args)}, {directions}", *_describe_margins(args)]
+    if args.distill_weight:
+        learned = " learned" if args.learn_temperature and not args.contrastive_weight else ""
+        at = "" if args.contrastive_weight else f"temperature {args.temperature:g}{learned}, "
+        grades = {"column": "pos_score and neg_score", "teacher": f"cosines of {args.hardness_teacher}"}
+        sharpness = "" if args.teacher_temperature is None else f" at temperature {args.teacher_temperature:g}"
+        parts.append(f"{at}{args.distill_weight:g} x graded labels, {grades[args.distill_source]}{sharpness}")
+    return "; ".join(parts)
+
+
+def _describe_margins(args: LlaveTrainingArguments) -> Iterator[str]:
+    whose = "the moving average's" if args.hardness_source == "ema" else "the teacher's"
+    for margin, origin in ((args.false_negative_margin, "the positive's"), (args.teacher_margin, f"{whose}")):
+        if margin is not None:
+            sign, size = "-" if margin < 0 else "+", abs(margin)
+            above = f" {sign} {size:g}" + (" |s|" if args.margin_strategy == "relative" else "") if margin else ""
+            yield f"without negatives over {origin} s{above}"
+
+
+def _describe_contrast(args: LlaveTrainingArguments) -> str:
     learned = " learned" if args.learn_temperature else ""
+    at = f"temperature {args.temperature:g}{learned}"
+    if args.focal_margin is not None:
+        return f"{at}, Focal-InfoNCE with margin {args.focal_margin:g}"
     sources = {
         "self": "the model's own cosines",
         "teacher": f"cosines of {args.hardness_teacher}",
@@ -89,10 +126,9 @@ def _describe_loss(args: LlaveTrainingArguments) -> str:
     }
     steered = f", steered to {args.effective_negatives:g} effective negatives" if args.effective_negatives else ""
     by_task = " or by task" if args.hardness_strength_by_task else ""
-    return (
-        f"temperature {args.temperature:g}{learned}, hardness strength {args.hardness_strength:g}{by_task} of "
-        f"{sources[args.hardness_source]}{steered}"
-    )
+    relative = " above the positive's" if args.hardness_reference == "positive" else ""
+    hardness = f"hardness strength {args.hardness_strength:g}{by_task} of {sources[args.hardness_source]}{relative}"
+    return f"{at}, {hardness}{steered}"
 
 
 def describe_micro_batches(args: LlaveTrainingArguments, sampled: SampledTokens) -> str:

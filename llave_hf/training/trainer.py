@@ -27,7 +27,7 @@ from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.training.engines.choice import FSDP, EngineChoice, refuse_impossible
 from llave_hf.training.engines.engines import Engine, can_leave_parameters_unused, is_spread, whole_tensors
 from llave_hf.training.finish.publishing import PublishingTrainer
-from llave_hf.training.objective.objective import AfterStep, Objective, hardness_columns
+from llave_hf.training.objective.objective import AfterStep, Objective, number_columns
 from llave_hf.training.objective.spread_average import SpreadModel
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.recipe.best_metric import check_metric, choose_metric
@@ -90,7 +90,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         model = tuned_model(model, args)
         tasks = [source.name for source in train_dataset.sources] if train_dataset is not None else []
         limits = args.mini_batch_size, args.mini_batch_num_tokens
-        columns = hardness_columns(args)
+        columns = number_columns(args)
         collator = LlaveCollator(processing_class, *limits, tasks, columns, as_bytes=True)
         self.bad_samples = bad = BadSampleLog(args, 0 if train_dataset is None else len(train_dataset))
         traced = TracedCollator(collator, train_dataset, skip=bad.on, unusable=bad.unusable)

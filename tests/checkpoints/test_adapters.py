@@ -146,10 +146,12 @@ def test_an_adapter_on_a_plain_backbone(tmp_path: Path) -> None:
     assert torch.allclose(embed(*merged), vectors, atol=1e-6)
 
 
-def test_what_cannot_be_merged_is_named(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_merged_is_named(
+    adapter: tuple[Path, Any], base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for arguments, message in (
         ([str(base), str(tmp_path / "out")], "holds no adapter_config.json"),
-        ([str(base), str(base)], "is not empty"),
+        ([str(adapter[0]), str(base)], "is not empty"),
     ):
         with pytest.raises(SystemExit) as exit:
             main(["merge", *arguments])

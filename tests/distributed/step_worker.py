@@ -46,6 +46,14 @@ LOSS = (
     "teacher_margin",
     "learn_temperature",
     "hardness_warmup_steps",
+    "hardness_reference",
+    "hardness_strength",
+    "focal_margin",
+    "margin_strategy",
+    "contrastive_weight",
+    "distill_weight",
+    "distill_source",
+    "teacher_temperature",
 )
 CASES: dict[str, dict[str, Any]] = {
     "no caching": {},
@@ -79,6 +87,38 @@ CASES: dict[str, dict[str, Any]] = {
         "hardness_mode": "all_negatives",
         "hardness_source": "column",
     },
+    "relative to the positive, capped": {
+        "mini_batch_size": 2,
+        "use_negatives": True,
+        "hardness_source": "teacher",
+        "hardness_teacher": "a model",
+        "hardness_reference": "positive",
+        "max_hardness_weight": 2.0,
+    },
+    "Focal-InfoNCE": {
+        "mini_batch_size": 2,
+        "use_negatives": True,
+        "hardness_strength": 0.0,
+        "focal_margin": 0.3,
+        "learn_temperature": True,
+    },
+    "relative margin": {"mini_batch_size": 2, "false_negative_margin": 0.02, "margin_strategy": "relative"},
+    "graded labels": {"mini_batch_size": 2, "use_negatives": True, "distill_weight": 0.5},
+    "graded labels, shared negatives": {
+        "mini_batch_num_tokens": 150,
+        "use_negatives": True,
+        "share_negatives": True,
+        "distill_weight": 0.5,
+    },
+    "graded labels alone, by a teacher": {
+        "mini_batch_size": 2,
+        "use_negatives": True,
+        "contrastive_weight": 0.0,
+        "distill_weight": 1.0,
+        "distill_source": "teacher",
+        "hardness_teacher": "a model",
+        "teacher_temperature": 0.2,
+    },
     "checkpointed": {"mini_batch_size": 2, "checkpointed": True},
     "frozen tower": {"mini_batch_size": 2, "freeze": ["vision_tower"]},
     "frozen language model": {"mini_batch_size": 2, "freeze": ["language_model"]},
@@ -94,7 +134,12 @@ PAIRS = 5  # of a rank
 
 def with_negatives(pair: Pair, most: int) -> Pair:
     """The pair with at most so many of its negatives."""
-    return replace(pair, negatives=pair.negatives[:most], negative_hardness=(pair.negative_hardness or ())[:most])
+    return replace(
+        pair,
+        negatives=pair.negatives[:most],
+        negative_hardness=(pair.negative_hardness or ())[:most],
+        negative_scores=(pair.negative_scores or ())[:most],
+    )
 
 
 def rows_of(root: Path, mix: str, world: int, step: int, *, negatives: bool = False) -> list[list[Pair]]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from evaluation_helpers import make_row, write_benchmark
 from helpers import write_recipe, write_training_data
 
+from llave_hf import LlaveModel
 from llave_hf.doctor import examination
 from llave_hf.doctor.data_checks import open_data
 from llave_hf.doctor.findings import NOTE, OK, PROBLEM, Finding, Patient
+from llave_hf.doctor.grade_checks import check_grades
 from llave_hf.doctor.model_checks import check_disk, check_model
-from llave_hf.doctor.model_sizes import opened_bytes, parameter_bytes, part_sizes, skeleton
+from llave_hf.doctor.model_sizes import config_of, opened_bytes, parameter_bytes, part_sizes, skeleton
 from llave_hf.doctor.settings_checks import check_settings
 from llave_hf.doctor.start_checks import check_batches, check_loss
 from llave_hf.doctor.tuned_sizes import tuned_sizes
 from llave_hf.training.recipe.recipe import load_recipe
+from llave_hf.training.tuning.parts import count_parameters, freeze_parts
 
 
 def patient_of(root: Path, **changes: Any) -> Patient:
@@ -36,6 +42,7 @@ def told(findings: Iterator[Finding], level: str) -> str:
         ({"gradient_accumulation_steps": 2}, NOTE, "gradient_accumulation_steps 2 adds no negatives"),
         ({"per_device_train_batch_size": 4}, NOTE, "4 pairs a device"),
         ({"hardness_mode": "all_negatives"}, PROBLEM, "use_negatives is off"),
+        ({"focal_margin": 0.3, "hardness_strength": 0}, NOTE, "start from a trained model"),
         ({"gather_across_devices": False}, NOTE, "other devices' documents are no negatives"),
     ],
 )
@@ -45,6 +52,40 @@ def test_settings_are_checked_without_data_or_model(
     sound = {"per_device_train_batch_size": 8}
     assert not told(check_settings(patient_of(tmp_path, **sound).recipe), level)
     assert message in told(check_settings(patient_of(tmp_path, **sound | changes).recipe), level)
+
+
+def test_grades_that_are_labels_or_of_the_other_sign_are_noted(tmp_path: Path) -> None:
+    rows = [
+        {"qry": f"question {n}", "pos_text": f"answer {n}", "neg_text": ["no", "perhaps"], "pos_score": 0.9}
+        | {"neg_score": [0.1 if n % 4 else 0.95, 0.7]}
+        for n in range(12)
+    ]
+    path = tmp_path / "graded.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def findings(**changes: Any) -> list[Finding]:
+        patient = patient_of(
+            tmp_path,
+            **{
+                "distill_weight": 1.0,
+                "train_data": str(path),
+                "use_negatives": True,
+                "eval_benchmark": None,
+                **changes,
+            },
+        )
+        return list(check_grades(replace(patient, dataset=open_data(patient.recipe)[0])))
+
+    sharp = findings(teacher_temperature=0.01)
+    assert [finding.level for finding in sharp] == [NOTE]
+    assert "put over 99% on one candidate in 100% of rows" in sharp[0].text
+    assert [finding.level for finding in findings(teacher_temperature=0.3)] == [OK]
+    assert findings(distill_weight=0.0) == []
+    for row in rows:
+        row["pos_score"] = 0.2
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    levels = [(finding.level, "not how hard it is" in finding.text) for finding in findings(teacher_temperature=0.3)]
+    assert levels == [(OK, False), (NOTE, True)]
 
 
 def test_a_folder_with_a_model_is_not_written_over(tmp_path: Path) -> None:
@@ -75,10 +116,22 @@ def test_the_model_is_told_part_by_part(tmp_path: Path) -> None:
     assert f"{sizes['projector'] + sizes['language_model']:,} trained" in text
 
 
+def test_what_no_embedding_depends_on_is_not_trained(tmp_path: Path) -> None:
+    """As the first lines of a run count it: the tower's last norm is behind the layer that is looked at."""
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "tiny.yaml")
+    (found,) = check_model(Patient(recipe, None, fast=True, tflops=100.0, devices=1))
+    assert found.text.endswith("; 2,562,560 trained, 320 frozen")
+    with torch.device("meta"):
+        model = LlaveModel(config_of(recipe))
+    freeze_parts(model, ())
+    assert count_parameters(model) == (2_562_560, 320)
+
+
 def test_disk_counts_checkpoints_and_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patient = patient_of(tmp_path, save_total_limit=2)
-    parameters = tuned_sizes(patient.recipe).trained
-    needed = 3 * parameters * 12 + parameters * 4  # two are kept, the third is written before one goes
+    trained, every = tuned_sizes(patient.recipe).trained, sum(part_sizes(patient.recipe).values())
+    # Two are kept, the third is written before one goes: of all the weights, of what is trained two moments.
+    needed = 3 * (every * 4 + trained * 8) + every * 4
 
     def free(count: int) -> list[str]:
         usage = type("Usage", (), {"free": count})

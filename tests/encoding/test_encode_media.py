@@ -118,10 +118,22 @@ def test_openai_and_transformers_messages(ours: LlaveSentenceTransformer, stock:
         for part in parts:
             found = encoder.encode([[{"role": "user", "content": [part]}]])
             assert np.abs(found - encoder.encode([picture()])).max() < 1e-5
-    for address in ("https://x.org/a.png", "file:///etc/passwd"):
-        part = {"type": "image_url", "image_url": {"url": address}}
-        with pytest.raises(MediaError, match="is an address; only local files are opened"):
+    for kind, address in (("image_url", "https://x.org/a.png"), ("image_url", "file:///a"), ("video_url", "http://x")):
+        part = {"type": kind, kind: {"url": address}}
+        with pytest.raises(MediaError, match="is an address; only local files are opened") as raised:
             ours.encode([[{"role": "user", "content": [part]}]])
+        assert address in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_openais_clips(ours: LlaveSentenceTransformer, stock: SentenceTransformer, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", range(0, 100, 10))
+    uri = f"data:video/mp4;base64,{base64.b64encode(video.read_bytes()).decode()}"
+    for encoder in (ours, stock):
+        expected = encoder.encode([{"video": str(video), "text": "what?"}])
+        for given in (uri, {"url": uri}, {"url": str(video)}):
+            parts = [{"type": "video_url", "video_url": given}, {"type": "text", "text": "what?"}]
+            found = encoder.encode([[{"role": "user", "content": parts}]])
+            assert np.abs(found - expected).max() < 1e-5
 
 
 SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {

@@ -396,3 +396,38 @@ def test_prefetch_keeps_order_and_bounds() -> None:
         assert len(begun) <= expected + 1 + 5
     results.close()
     assert len(begun) < 30
+
+
+@pytest.mark.parametrize("change", ["gone", "other arguments", "not called"])
+def test_a_release_that_encodes_otherwise_is_noticed(
+    change: str, folder: Path, media: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The plain `encode` serves, with the same vectors, and one line says so."""
+    inputs = ["a cat", {"image": str(media / "one.png"), "text": "a dog"}, "a cat"]
+    expected = LlaveSentenceTransformer(str(folder), device="cpu").encode(inputs, max_tokens=64)
+    steps = SentenceTransformer._inference
+    if change == "other arguments":
+        monkeypatch.setattr(
+            SentenceTransformer, "_inference", lambda self, inputs, **kwargs: steps(self, inputs, **kwargs)
+        )
+    else:
+        new = SentenceTransformer.encode
+        while hasattr(new, "__wrapped__"):
+            new = new.__wrapped__
+        code = new.__code__
+        names = tuple("_by_other_steps" if name == "_inference" else name for name in code.co_names)
+        monkeypatch.setattr(new, "__code__", code.replace(co_names=names))
+        monkeypatch.setattr(
+            SentenceTransformer,
+            "_by_other_steps",
+            lambda self, *args, **kwargs: steps(self, *args, **kwargs),
+            raising=False,
+        )
+        if change == "gone":
+            monkeypatch.delattr(SentenceTransformer, "_inference")
+    caplog.clear()
+    model = LlaveSentenceTransformer(str(folder), device="cpu")
+    assert [record.message for record in caplog.records if "encodes by other steps than 6.2" in record.message]
+    assert np.abs(model.encode(inputs, max_tokens=64) - expected).max() < 1e-6
+    with pytest.raises(ValueError, match=r"needs sentence-transformers 6\.2"):
+        model.encode(inputs, on_error="none")

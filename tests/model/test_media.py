@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import struct
@@ -21,6 +22,7 @@ from llave_hf.model import media_pictures_llave
 from llave_hf.model.media_llave import MediaError, load_frames, load_image, sample_frames, to_rgb
 
 
+@functools.cache
 def _encoded(kind: str, image: Image.Image | None = None) -> bytes:
     buffer = io.BytesIO()
     (image or picture()).save(buffer, kind)
@@ -40,7 +42,7 @@ def _png_that_claims(width: int, height: int, *chunks: bytes) -> bytes:
 # ---------------------------------------------------------------------------------------------------- pictures
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"])
 def test_opens_common_formats_and_closes_the_file(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "picture"
     path.write_bytes(_encoded(kind))
@@ -187,7 +189,7 @@ def test_slivers_are_refused_in_every_form(tmp_path: Path, size: tuple[int, int]
 
 
 @given(
-    st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]),
+    st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
     st.floats(0.1, 1),
 )

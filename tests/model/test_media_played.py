@@ -127,7 +127,7 @@ def test_sampling_by_time_takes_what_is_shown_at_each_tick() -> None:
     assert sample_frames(3, None, None, 32, seconds=[0.0, 0.0, 1e9]) == [1, 2]  # times that nobody can wait for
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
 def test_animated_pictures_have_their_own_times(kind: str, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (16, 12), (level,) * 3) for level in (0, 60, 120, 180)]
     frames[0].save(tmp_path / "a", kind, save_all=True, append_images=frames[1:], duration=[100, 1000, 10, 400])
@@ -158,7 +158,7 @@ def test_a_pngs_stand_in_is_no_frame(tmp_path: Path) -> None:
 
 def test_broken_animations_are_named(tmp_path: Path) -> None:
     first, *rest = pictures([(60, 40)] * 4)
-    for kind in ("GIF", "WEBP", "PNG"):
+    for kind in ("GIF", "WEBP", "PNG", "AVIF"):
         first.save(tmp_path / "whole", kind, save_all=True, append_images=rest)
         content = (tmp_path / "whole").read_bytes()
         (tmp_path / f"cut.{kind}").write_bytes(content[: 2 * len(content) // 3])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import picture, pictures
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from llave_hf.encoding.content_keys import ContentKeys
 from llave_hf.model.media_llave import MediaError, load_clip, load_image, to_rgb
@@ -27,7 +27,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 def test_pictures_are_upright_in_every_form(kind: str, orientation: int, tmp_path: Path) -> None:
     tag = Image.Exif()
     tag[ORIENTATION] = orientation
@@ -36,6 +36,9 @@ def test_pictures_are_upright_in_every_form(kind: str, orientation: int, tmp_pat
     with Image.open(tmp_path / "photo") as opened:
         wanted = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     content = (tmp_path / "photo").read_bytes()
+    if kind == "AVIF" and orientation > 1:  # which says it outside of EXIF
+        assert b"irot" in content or b"imir" in content
+    assert wanted.shape == ((30, 40, 3) if orientation < 5 else (40, 30, 3))
     for source in (tmp_path / "photo", content, Image.open(io.BytesIO(content)), load_image(content)):
         found = load_image(source)
         assert np.array_equal(pixels(found), wanted)
@@ -234,6 +237,37 @@ def test_16_bits_of_colour_lose_their_lower_ones() -> None:
     values = np.tile(np.array([[65535, 32768, 256]], ">u2"), (4, 4, 1))
     content = b"P6\n4 4\n65535\n" + values.tobytes()
     assert np.abs(pixels(load_image(content))[0, 0].astype(int) - [255, 128, 1]).max() <= 1
+
+
+def test_a_see_through_avif_shows_its_colours() -> None:
+    shown = Image.new("RGBA", (40, 30), (200, 40, 90, 255))
+    shown.paste((200, 40, 90, 0), (0, 0, 20, 30))
+    stream = io.BytesIO()
+    shown.save(stream, "AVIF", quality=100)
+    assert load_image(stream).mode == "RGBA"
+    assert np.abs(pixels(load_image(stream)).astype(int) - (200, 40, 90)).max() <= 4
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1", b"msf1"])
+def test_a_heic_says_what_it_takes(brand: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + b"mif1heic" + bytes(40)
+    (tmp_path / "photo.heic").write_bytes(content)
+    for source in (tmp_path / "photo.heic", content):
+        with pytest.raises(MediaError, match=r"is a HEIC picture; .*\(pip install pillow-heif\)"):
+            load_image(source)
+
+    class Heif(ImageFile.ImageFile):
+        """Stands for what pillow-heif registers."""
+
+        format = "HEIF"
+
+        def _open(self) -> None:
+            self._size, self._mode = (4, 3), "RGB"
+            self.tile = [ImageFile._Tile("raw", (0, 0, 4, 3), 12, "RGB")]
+
+    monkeypatch.setitem(Image.OPEN, "HEIF", (Heif, lambda start: start[4:8] == b"ftyp"))
+    for source in (tmp_path / "photo.heic", content):
+        assert load_image(source).size == (4, 3)
 
 
 def test_a_phones_picture_with_a_second_one_behind_it_shows_the_first() -> None:

@@ -251,6 +251,15 @@ def test_the_jinja_template_renders_what_the_ids_say(tiny: Tiny, parts: list[Any
     assert processor.apply_chat_template(conversation) == decoded
 
 
+def test_the_jinja_template_takes_openais_parts_for_pictures_and_clips(tiny: Tiny) -> None:
+    _, processor = tiny
+    urls = [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "video_url", "video_url": {"url": "b.mp4"}}]
+    plain = [{"type": "image", "image": "a.png"}, {"type": "video", "video": "b.mp4"}]
+    text = {"type": "text", "text": "what?"}
+    rendered = [processor.apply_chat_template([{"role": "user", "content": [*p, text]}]) for p in (urls, plain)]
+    assert rendered[0] == rendered[1] and "<image>\n<video>\nwhat?" in rendered[0]
+
+
 # -------------------------------------------------------------------------------------------------- round trip
 
 

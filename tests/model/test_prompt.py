@@ -114,6 +114,8 @@ def test_messages_give_texts_pictures_and_videos_in_order() -> None:
                     {"type": "image_url", "image_url": {"url": "four.png"}},
                     {"type": "image_url", "image_url": "five.png"},
                     {"type": "video", "video": 6},
+                    {"type": "video_url", "video_url": {"url": "seven.mp4", "fps": 1}},
+                    {"type": "video_url", "video_url": "eight.mp4"},
                     {"type": "text", "text": "two"},
                 ],
             },
@@ -122,7 +124,7 @@ def test_messages_give_texts_pictures_and_videos_in_order() -> None:
     )
     assert sample.text == "Represent: one two."
     assert sample.images == [1, "two.png", "three.png", "four.png", "five.png"]
-    assert sample.videos == [6]
+    assert sample.videos == [6, "seven.mp4", "eight.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,11 @@ def test_messages_give_texts_pictures_and_videos_in_order() -> None:
             {"role": "user", "content": [{"type": "image"}]},
             "without 'image', 'path', 'url' or 'base64'",
         ),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"uri": "a.png"}}]},
+            "message 0 has a part of type 'image_url' without its address; write a data URI or a path",
+        ),
+        ({"role": "user", "content": [{"type": "video_url"}]}, "of type 'video_url' without its address"),
     ],
 )
 def test_other_messages_are_refused(message: dict[str, object], error: str) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from helpers import tiny_model
 from PIL import Image
 from search_helpers import COLOURS, ColourEncoder, flat, write_folder
 
+from llave_hf import LlaveModel, LlaveProcessor
 from llave_hf.encoding.encoder import LlaveEncoder
 from llave_hf.errors import UserError
 from llave_hf.model.media_llave import MediaError
@@ -236,6 +239,32 @@ def test_an_object_store_is_used_alike(root: Path) -> None:
     assert collection.add(root).added == 5
     assert collection.search(image=root / "red.png")[0].path == root / "red.png"
     assert collection.add(root).unchanged == 5
+
+
+def test_a_model_that_tells_bad_inputs_apart_is_asked_once(
+    root: Path, tiny: tuple[LlaveModel, LlaveProcessor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "it's/b.png", "z.jpg"):
+        (root / name).write_bytes(b"no picture")
+    encoder, calls = LlaveEncoder(*tiny), []
+
+    @functools.wraps(LlaveEncoder.encode)
+    def counted(inputs: list[Any], **options: Any) -> Any:
+        calls.append(len(inputs))
+        return LlaveEncoder.encode(encoder, inputs, **options)
+
+    monkeypatch.setattr(encoder, "encode", counted)
+    collection = Collection.open(root, encoder)
+    probes = len(calls)
+    report = collection.add(root, progress=False)
+    assert set(report.broken) == {"broken.png", "a.png", "it's/b.png", "z.jpg"}
+    assert report.broken["z.jpg"].startswith(f"{root / 'z.jpg'} is no readable picture")
+    assert (report.added, report.rows, len(calls) - probes) == (5, 6, 1)
+    # What an encoder that does not tell gives by halves is the same.
+    vectors, reasons = collection.embedder._halved(["a text", {"image": str(root / "z.jpg")}, "more"], 0, False)
+    made, told = collection.embedder.usable(["a text", {"image": str(root / "z.jpg")}, "more"])
+    assert reasons == told and list(told) == [1] and made[1] is vectors[1] is None
+    assert all(np.allclose(made[place], vectors[place], atol=1e-6) for place in (0, 2))
 
 
 def test_a_llave_model_searches_pictures_videos_and_texts(root: Path) -> None:

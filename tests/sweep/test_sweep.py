@@ -22,6 +22,7 @@ from llave_hf.sweep import Run, load_sweep, run_all
 from llave_hf.sweep.launching import Launch
 from llave_hf.sweep.running import duration
 from llave_hf.sweep.statistics import estimate, paired_difference
+from llave_hf.training.recipe.recipe import dump_recipe, load_recipe
 
 ABLATION = Path(__file__).parents[2] / "recipes" / "ablation.yaml"
 
@@ -42,7 +43,7 @@ means = {"zoo": score / 2, "vqa": score / 3, "in": score, "overall": score}
 (folder / "trainer_state.json").write_text(json.dumps({"global_step": recipe["max_steps"]}))
 numbers = dict(gap_hard=score, gap_easy=1, overlap=0.5, auc=0.5, negatives=7, effective_negatives=4, masked_share=0.25)
 (folder / "telemetry.json").write_text(json.dumps({"latest": numbers}))
-(folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+(folder / "recipe.yaml").write_text(pathlib.Path(sys.argv[2]).read_text())
 results = {"means": means, "tasks": {"a": {"chance": 0.125, "metric": "precision_at_1"}}}
 (folder / "eval" / "results.json").write_text(json.dumps(results))
 """
@@ -55,7 +56,7 @@ def write_sweep(root: Path, groups: dict[str, Any] | None = None, **changes: Any
     groups = {"strength": {"reference": "none", "variants": VARIANTS}} if groups is None else groups
     content = {"base": "recipe.yaml", "seeds": [0, 1, 2], "budget_pairs": 24, "groups": groups, **changes}
     path = root / "sweep.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    path.write_text(dump_recipe(content), encoding="utf-8")
     return path
 
 
@@ -104,6 +105,42 @@ def test_later_settings_win(tmp_path: Path) -> None:
     assert (some["temperature"], some["hardness_strength"]) == (0.2, 5)
     assert none["from_scratch"]["vocab_size"] == 400
     assert none["from_scratch"]["text_config"]["hidden_size"] == 24
+
+
+DESCRIBED = [
+    {
+        "path": "pairs.parquet",
+        "query": "\nWhich 😀 fits “{caption}”: no, yes?\n",
+        "positive": {"image": "picture", "text": "1e-5 é: {caption}"},
+        "negatives": {"text": "{hard}"},
+        "subsets": ["no", "1e5", "2024-01-01"],
+        "weight": 1e-5,
+    },
+    "plain.jsonl",
+]
+
+
+@pytest.mark.parametrize("place", ["base", "settings", "variant"])
+def test_descriptions_of_columns_reach_every_run(tmp_path: Path, place: str, stub: None) -> None:
+    variants: dict[str, Any] = {"none": {"hardness_strength": 0}, "mixed": {"batch_tasks": "mixed"}}
+    given: dict[str, Any] = {}
+    if place == "settings":
+        given = {"settings": {"train_data": DESCRIBED}}
+    if place == "variant":
+        variants["mixed"]["train_data"] = DESCRIBED
+    file = write_sweep(tmp_path, {"data": {"reference": "none", "variants": variants}}, seeds=[0], **given)
+    if place == "base":
+        recipe = load_recipe(write_recipe(tmp_path, eval_benchmark="benchmark.yaml")).raw
+        (tmp_path / "recipe.yaml").write_text(dump_recipe({**recipe, "train_data": DESCRIBED}), encoding="utf-8")
+    planned = load_sweep(file, tmp_path / "out")
+    for run in planned.runs:
+        expected = DESCRIBED if place != "variant" or "mixed" in run.label else str(tmp_path / "train")
+        assert run.recipe["train_data"] == expected
+    if place == "base":
+        assert sweep(file, "--output", tmp_path / "out") == 0
+        for run in planned.runs:  # what its process reads, and by what it is known as finished
+            assert load_recipe(run.beside(".yaml")).data.train_data == DESCRIBED and run.finished
+        assert [run.folder for run in load_sweep(file, tmp_path / "out").runs] == [run.folder for run in planned.runs]
 
 
 def test_processes_share_the_budget(tmp_path: Path) -> None:
@@ -188,7 +225,7 @@ def test_a_sweep_is_run_reported_and_not_repeated(
     path, output = write_sweep(tmp_path), tmp_path / "runs"
     assert sweep(path, "--output", output, "--parallel", "3", "--telemetry_every", "2") == 0
     said = capsys.readouterr().out
-    assert "[6/6] strength: some, seed 2: overall 65.0 %" in said
+    assert re.search(r"\[[1-6]/6\] strength: some, seed 2: overall 65\.0 %", said)  # of three at a time any ends last
     assert " left" in said
     assert not list(output.rglob("checkpoint-*"))
     first = {file: file.read_text() for file in output.rglob("seed-*.log")}
@@ -288,6 +325,69 @@ def test_estimates() -> None:
     shifted = paired_difference({0: 1.5, 1: 7.5, 2: 9.0}, {0: 1.0, 1: 7.0})
     assert shifted is not None
     assert (shifted.mean, shifted.margin, shifted.n) == (0.5, 0.0, 2)
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_what_a_few_seeds_would_show(n: int) -> None:
+    """Of many sweeps in which the true difference is as large as said, 8 in 10 have an interval without 0."""
+    found = np.random.default_rng(0).normal(size=(2000, n))
+    one = estimate(list(found[0]))
+    assert one.detectable is not None
+    shift = one.detectable / found[0].std(ddof=1)  # for a spread of 1
+    clear = [estimate(list(values)).clear for values in found + shift]
+    assert np.mean(clear) == pytest.approx(0.8, abs=0.03)  # three standard errors
+    assert estimate([1.0]).detectable is None
+
+
+def test_groups_may_have_seeds_of_their_own(tmp_path: Path, stub: None) -> None:
+    few = {"reference": "none", "variants": VARIANTS}
+    path = write_sweep(tmp_path, {"few": few, "many": {**few, "seeds": [4, 0]}})
+    found = load_sweep(path, tmp_path / "runs")
+    assert [run.seed for run in found.runs] == [0, 0, 1, 1, 2, 2, 4, 4]
+    assert "2 settings, 8 runs" in str(found)
+    assert sweep(path, "--output", tmp_path / "runs") == 0
+    groups = json.loads((tmp_path / "runs" / "sweep.json").read_text())["groups"]
+    some = groups["many"]["variants"]["some"]
+    assert [run["seed"] for run in some["runs"]] == [4, 0]
+    assert groups["few"]["variants"]["some"]["differences"]["overall"]["n"] == 3
+    with pytest.raises(UserError, match=r"group 'a': seeds is \[1, 1\]; name each once"):
+        load_sweep(write_sweep(tmp_path, {"a": {**few, "seeds": [1, 1]}}), tmp_path / "other")
+
+
+def test_recorded_runs_are_not_run_again_anywhere(
+    tmp_path: Path, stub: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, results = write_sweep(tmp_path), tmp_path / "kept" / "results.jsonl"
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert sweep(path, "--output", here, "--results", results) == 0
+    assert len(results.read_text().splitlines()) == 6
+    capsys.readouterr()
+
+    assert sweep(path, "--output", there, "--results", results) == 0  # another machine, to which the file has gone
+    assert "6 of 6 runs are finished already" in capsys.readouterr().out
+    assert not list(there.rglob("seed-*"))
+    table = (there / "table.md").read_text()
+    assert table == (here / "table.md").read_text()
+    assert len(results.read_text().splitlines()) == 6
+
+    lines = results.read_text().splitlines()
+    results.write_text("\n".join(lines[:2]) + "\n")  # a stopped sweep
+    assert sweep(path, "--output", there, "--results", results) == 0
+    assert "2 of 6 runs are finished already" in capsys.readouterr().out
+    assert sorted(json.loads(line)["recipe"]["seed"] for line in results.read_text().splitlines()) == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
+    assert sweep(path, "--output", there, "--results", results, "--num_processes", "2", "--dry_run") == 0
+    assert capsys.readouterr().out.count("to do") == 6  # two processes sum in another order: other runs
+
+    results.write_text(lines[0] + "\n{broken\n")
+    assert sweep(path, "--output", there, "--results", results) == 2
+    assert "results.jsonl, line 2 is no result of a run" in capsys.readouterr().err
 
 
 def test_durations() -> None:

@@ -40,7 +40,7 @@ def make_pairs(
     """Pairs of texts of many lengths; a row's kind is `kinds[row % len(kinds)]`.
 
     `text`: text to text. `image`: text to picture. `video`: text to video. `mixed`: in turn text to picture, picture
-    and text to text, text to text, and the same picture again. `judged`: with labels and hardness.
+    and text to text, text to text, and the same picture again. `judged`: with labels, hardness and scores.
     """
 
     def text(row: int, salt: int) -> str:
@@ -65,6 +65,7 @@ def make_pairs(
         if judged:
             levels = tuple(0.1 * (row + place) % 1 for place in range(len(others)))
             said = {"label": row % 4 - 1, "hardness": 0.3 * row % 1, "negative_hardness": levels}
+            said |= {"score": 0.9 - 0.07 * row % 0.3, "negative_scores": tuple(0.8 - 0.5 * x for x in levels)}
         pairs.append(Pair(query, document, others, "task", row, **said))
     return pairs
 

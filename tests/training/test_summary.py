@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import tiny_model, write_recipe, write_training_data
@@ -10,7 +11,7 @@ from helpers import tiny_model, write_recipe, write_training_data
 from llave_hf.data.batches.collator import LlaveCollator
 from llave_hf.data.pairs import load_pairs
 from llave_hf.training.recipe.recipe import load_recipe
-from llave_hf.training.summary import describe_run, sample_tokens
+from llave_hf.training.summary import describe_loss, describe_run, sample_tokens
 from llave_hf.training.tuning.parts import count_parameters, freeze_parts
 
 
@@ -29,6 +30,35 @@ def test_the_lines_hold_the_numbers_of_the_run(tmp_path: Path) -> None:
     assert "5 per query" in said
     assert "hardness strength 4 of the model's own cosines" in said
     assert "12, 4 an epoch (3.00 epochs)" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hardness_strength": 0, "focal_margin": 0.3}, "temperature 0.02, Focal-InfoNCE with margin 0.3, both"),
+        (
+            {"hardness_source": "teacher", "hardness_teacher": "a/b", "hardness_reference": "positive"},
+            "hardness strength 9 of cosines of a/b above the positive's, both directions",
+        ),
+        (
+            {"contrastive_weight": 0.5, "distill_weight": 2, "use_negatives": True, "teacher_temperature": 0.1},
+            "0.5 x temperature 0.02, hardness strength 9 of the model's own cosines, both directions; "
+            "2 x graded labels, pos_score and neg_score at temperature 0.1",
+        ),
+        (
+            {"contrastive_weight": 0, "distill_weight": 1, "use_negatives": True, "distill_source": "teacher"}
+            | {"hardness_teacher": "a/b"},
+            "  temperature 0.02, 1 x graded labels, cosines of a/b",
+        ),
+        (
+            {"false_negative_margin": -0.05, "margin_strategy": "relative"},
+            "both directions; without negatives over the positive's s - 0.05 |s|",
+        ),
+    ],
+)
+def test_the_loss_is_told_in_words(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, **{"hardness_strength": 9, "temperature": 0.02, **changes}))
+    assert said in "  " + describe_loss(recipe.training)
 
 
 def test_tokens_of_a_pair_are_the_mean_over_pairs_spread_over_the_data(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from llave_hf.runtime.opening import load_quietly
     from llave_hf.runtime.places import check_output_folder
     from llave_hf.search import Collection
     from llave_hf.search.app import build_app, launch_options
-    from llave_hf.search.embedder import load_quietly
     from llave_hf.search.space import write_space
 
     if arguments.space:

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 from llave_hf.cli.command import Commands, add_command, add_dtype
+from llave_hf.errors import UserError
 
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "index", run, "make a folder searchable, or bring its collection up to date")
-    parser.add_argument("folder", metavar="FOLDER", help="with texts (.txt, .md), pictures and videos, at every depth")
+    folder = "with texts (.txt, .md), pictures and videos, at every depth, or with vectors of llave embed"
+    parser.add_argument("folder", metavar="FOLDER", help=folder)
     parser.add_argument("--model", metavar="MODEL", help="a model folder or Hub id (default: the collection's)")
     add_dtype(parser)
     output = "where the collection lies: a folder, s3://…, gs://…, az://… (default: FOLDER/.llave_index)"
@@ -31,26 +33,30 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from llave_hf.encoding.prompts import parse_prompts
+    from llave_hf.runtime.opening import load_quietly
     from llave_hf.runtime.places import check_folder
     from llave_hf.search import Collection
     from llave_hf.search.collection import ANN_FROM, FOLDER_NAME
-    from llave_hf.search.embedder import load_quietly
     from llave_hf.search.listing import counts_line, report_lines
+    from llave_hf.search.vectors import is_vectors, vectors_manifest
 
     load_quietly()
     check_folder(arguments.folder, "The folder of texts, pictures or videos")
     place = arguments.output or str(Path(arguments.folder) / FOLDER_NAME)
     prompts = parse_prompts(arguments.prompt)
-    collection = Collection.open(
-        place, arguments.model, dtype=arguments.dtype, prompts=prompts, rebuild=arguments.rebuild
-    )
-    report = collection.add(
-        arguments.folder,
-        include=arguments.include,
-        exclude=arguments.exclude,
-        ann_from=ANN_FROM if arguments.ann_from is None else arguments.ann_from,
-        progress=True,
-    )
+    ann_from = ANN_FROM if arguments.ann_from is None else arguments.ann_from
+    manifest = None
+    if is_vectors(arguments.folder):
+        if arguments.include or arguments.exclude:
+            raise UserError(f"{arguments.folder} holds vectors, all of which are taken: leave out the globs.")
+        manifest = vectors_manifest(arguments.folder, arguments.model)
+    model = arguments.model or (manifest and manifest.settings["model"])
+    collection = Collection.open(place, model, dtype=arguments.dtype, prompts=prompts, rebuild=arguments.rebuild)
+    if manifest is not None:
+        report = collection.add_vectors(arguments.folder, manifest, ann_from=ann_from)
+    else:
+        globs = {"include": arguments.include, "exclude": arguments.exclude}
+        report = collection.add(arguments.folder, **globs, ann_from=ann_from, progress=True)
     print("\n".join(report_lines(report, all_broken=arguments.all_broken)))
     way = "approximate search" if report.approximate else "exact search"
     print(f"Collection {collection.uri}: {counts_line(collection.counts()) or 'empty'}; {way}")

@@ -29,9 +29,9 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from llave_hf.runtime.opening import load_quietly
     from llave_hf.runtime.places import check_file
     from llave_hf.search import Collection
-    from llave_hf.search.embedder import load_quietly
     from llave_hf.search.listing import hit_json, hit_lines
 
     if arguments.image:

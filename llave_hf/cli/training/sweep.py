@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from functools import partial
 
 from llave_hf.cli.command import Commands, add_command
 
@@ -21,6 +22,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--num_processes", type=int, metavar="N", help="processes a run (default: 1)")
     parser.add_argument("--accelerate_config", metavar="FILE", help="of accelerate launch, for several processes")
+    parser.add_argument(
+        "--results",
+        metavar="FILE",
+        help="JSON lines, one a finished run, to keep or commit: what stands there is not run again, on any machine",
+    )
     parser.add_argument("--dry_run", action="store_true", help="list the runs and stop")
     parser.add_argument("--report_only", action="store_true", help="write the report of the runs that are finished")
     parser.epilog = "Any other --key value overrides the base recipe's, as for llave_hf.train."
@@ -28,7 +34,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from llave_hf.sweep import load_sweep, recorded_options, run_all, write_report
+    from llave_hf.sweep import load_sweep, record_into, recorded_options, run_all, write_report
     from llave_hf.sweep.checks import check_number
     from llave_hf.sweep.launching import Launch
 
@@ -38,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         "overrides": arguments.overrides,
         "budget_pairs": arguments.budget_pairs,
         "processes": launch.processes,
+        "results": arguments.results,
     }
     if arguments.report_only and not arguments.overrides:
         options |= recorded_options(arguments.output)
@@ -52,7 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # as Ctrl-C: ends the runs that are under way
     if not arguments.report_only:
         write_report(sweep)  # says at once what the folder is of, for a later --report_only
-        failed = run_all(sweep.runs, launch, parallel=parallel, say=lambda line: print(line, flush=True))
+        enter = record_into(sweep)
+        say = partial(print, flush=True)
+        failed = run_all(sweep.runs, launch, parallel=parallel, say=say, finished=enter)
+        sweep = load_sweep(arguments.sweep, arguments.output, **options)  # with what was recorded meanwhile
     print(f"\n{write_report(sweep)}\nWritten to {sweep.output}: sweep.json, table.md and a plot for each group")
     if failed:
         print(f"{len(failed)} run(s) failed: {'; '.join(str(one) for one in failed)}")

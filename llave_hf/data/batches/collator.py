@@ -11,7 +11,7 @@ import torch
 from transformers.utils import logging
 
 from llave_hf.data.media import load_sample
-from llave_hf.data.rows.labels import hardness_of
+from llave_hf.data.rows.labels import numbers_of
 from llave_hf.data.samples import Pair, Sample
 from llave_hf.data.stored.pictures import StoredPicture
 from llave_hf.encoding.rows import Row, join_rows
@@ -41,7 +41,7 @@ class LlaveCollator:
         mini_batch_num_tokens: Visual and text tokens in a micro-batch at most, padding included; None: no limit. With
             neither limit, there is one micro-batch a kind.
         tasks: Names of the tasks, in the order of their numbers in `task_ids`.
-        hardness_columns: Which of `pos_hardness` and `neg_hardness` each row has to have.
+        number_columns: Which of `pos_hardness`, `neg_hardness`, `pos_score`, `neg_score` each row has to have.
         as_bytes: Whether pixels stay bytes, a quarter of the memory on their way from a loader's workers and until a
             micro-batch's turn, when `processor.normalised(micro_batch)` is what the model takes.
     """
@@ -52,13 +52,13 @@ class LlaveCollator:
         mini_batch_size: int | None = None,
         mini_batch_num_tokens: int | None = None,
         tasks: Sequence[str] = (),
-        hardness_columns: Sequence[str] = (),
+        number_columns: Sequence[str] = (),
         as_bytes: bool = False,
     ) -> None:
         self.processor = processor
         self.as_bytes = as_bytes
         self.tasks = {name: number for number, name in enumerate(tasks)}
-        self.hardness_columns = tuple(hardness_columns)
+        self.number_columns = tuple(number_columns)
         self.limits = {"mini_batch_size": mini_batch_size, "mini_batch_num_tokens": mini_batch_num_tokens}
         plan_micro_batches([], [], **self.limits)  # refuses limits that are none
 
@@ -71,7 +71,8 @@ class LlaveCollator:
             `query_ids, document_ids`: `(B,)`, `Sample.key()`.
             `task_ids`: `(B,)`, where the collator knows the tasks.
             `labels`: `(B,)`, -1 where a row has none.
-            `document_hardness, negative_hardness`: `(B,)` and `(B, K)` where they are asked for.
+            `document_hardness, negative_hardness, positive_scores, negative_scores`: `(B,)` and `(B, K)` where they
+                are asked for.
             `negative_index, negative_ids`: `(B, K)`, where a pair has negatives; the index is -1, and the id 0, past
             the last negative of a pair. They are absent where no pair has any.
 
@@ -110,7 +111,7 @@ class LlaveCollator:
         if most:
             batch["negative_index"] = _padded([[row[s] for s in pair.negatives] for pair in pairs], most, -1)
             batch["negative_ids"] = _padded([[key[s] for s in pair.negatives] for pair in pairs], most, 0)
-        return batch | hardness_of(pairs, self.hardness_columns, most)
+        return batch | numbers_of(pairs, self.number_columns, most)
 
     def prepare(
         self, pairs: Sequence[Pair], failures: dict[Sample, ValueError | OSError] | None = None

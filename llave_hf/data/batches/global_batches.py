@@ -36,6 +36,9 @@ class GlobalBatches(torch.utils.data.Sampler[Batch]):
             task has no rows left. None: as it comes.
         sampling_temperature: T of `n ** (1 / T)`, which stands in for the n rows of a task when tasks are drawn: 1 as
             they are, above 1 more evenly, infinity equally. The weights of the tasks multiply it.
+        groups: Of each task, how many groups it has and how many rows a group: a global batch is a union of whole
+            groups, and rows in none are never drawn. None: rows are drawn one by one.
+        split_groups: Whether a group may lie on several ranks: not where a query sees its own rank's documents only.
 
     Attributes:
         epoch: Whose order the next iteration follows.
@@ -57,6 +60,8 @@ class GlobalBatches(torch.utils.data.Sampler[Batch]):
         seed: int = 0,
         batch_mix: Mapping[str, float] | None = None,
         sampling_temperature: float = 1.0,
+        groups: Sequence[tuple[int, int]] | None = None,
+        split_groups: bool = True,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
@@ -73,13 +78,22 @@ class GlobalBatches(torch.utils.data.Sampler[Batch]):
         self.batch_tasks = batch_tasks
         self.seed = seed
         self.epoch = 0
-        self.rows_drawn = _rows_drawn(self.sources, sampling_temperature)
+        self.split_groups = split_groups
+        self.grouped = groups is not None
+        self.group_sizes = [1] * len(self.sources) if groups is None else [size for _, size in groups]
+        sizes = [len(source) for source in self.sources] if groups is None else [many * own for many, own in groups]
+        self.rows_drawn = [
+            rows // own * own
+            for rows, own in zip(_rows_drawn(self.sources, sizes, sampling_temperature), self.group_sizes, strict=True)
+        ]
+        self._check_groups()
         self.rows_of_mix = None if batch_mix is None else self._checked_mix(batch_mix, sampling_temperature)
         if len(self) == 0:
             what = "no task fills" if batch_mix is None else "a task is too small for its share of"
             raise ValueError(
                 f"{what} a global batch of {self.global_batch_size} rows ({self._sizes()}); use fewer rows a batch or "
                 f"fewer ranks{', or batch_tasks=' + repr('mixed') if batch_mix is None else ''}."
+                f"{' Rows in no group do not count.' if self.grouped else ''}"
             )
         if rank == 0:
             self._log_unused_rows()
@@ -112,7 +126,30 @@ class GlobalBatches(torch.utils.data.Sampler[Batch]):
             raise ValueError(f"batch_mix needs batch_tasks='mixed', not {self.batch_tasks!r}.")
         if temperature != 1 or len({source.weight for source in self.sources}) > 1:
             raise ValueError("batch_mix sets the share of each task; leave out sampling_temperature and weights.")
-        return rows_of_shares(mix, [source.name for source in self.sources], self.global_batch_size)
+        size = max(self.group_sizes)
+        groups = rows_of_shares(mix, [source.name for source in self.sources], self.global_batch_size // size, size)
+        return [own * size for own in groups]
+
+    def _check_groups(self) -> None:
+        share = self.global_batch_size if self.split_groups else self.batch_size
+        used = {
+            source.name: size
+            for source, size, rows in zip(self.sources, self.group_sizes, self.rows_drawn, strict=True)
+            if rows
+        }
+        if self.batch_tasks == "mixed" and len(set(used.values())) > 1:
+            sizes = ", ".join(f"{name}: {size}" for name, size in used.items())
+            raise ValueError(
+                f"batches of mixed tasks need groups of one size, and these have rows a group: {sizes}; write them "
+                "with one --group_size, or set batch_tasks: one."
+            )
+        for name, size in used.items():
+            if share % size:
+                whose = "a global batch" if self.split_groups else "a rank (it sees no other rank's documents)"
+                raise ValueError(
+                    f"{whose} has {share} rows, which is no union of {name}'s groups of {size}; use a multiple of "
+                    f"{size}, or groups of another --group_size."
+                )
 
     def _sizes(self) -> str:
         drawn = zip(self.sources, self.rows_drawn, strict=True)
@@ -121,7 +158,8 @@ class GlobalBatches(torch.utils.data.Sampler[Batch]):
     def _log_unused_rows(self) -> None:
         unused = sum(map(len, self.sources)) - len(self) * self.global_batch_size
         if unused:
-            logger.info("%d rows are left out of each epoch: they fill no global batch, or by weight.", unused)
+            why = "they fill no global batch, stand in no group" if self.grouped else "they fill no global batch"
+            logger.info("%d rows are left out of each epoch: %s, or by weight.", unused, why)
         for source, rows in zip(self.sources, self.rows_drawn, strict=True):
             if self.batch_tasks == "one" and rows < self.global_batch_size:
                 logger.warning(
@@ -132,7 +170,10 @@ class GlobalBatches(torch.utils.data.Sampler[Batch]):
                 )
 
 
-def _rows_drawn(sources: Sequence[SourceSlice], temperature: float) -> list[int]:
+def _rows_drawn(sources: Sequence[SourceSlice], sizes: Sequence[int], temperature: float) -> list[int]:
     # So many times n are in proportion to weight * n ** (1 / T).
-    rates = [source.weight * len(source) ** (1 / temperature - 1) if len(source) else 0.0 for source in sources]
-    return [int(len(source) * (rate / max(rates))) for source, rate in zip(sources, rates, strict=True)]
+    rates = [
+        source.weight * size ** (1 / temperature - 1) if size else 0.0
+        for source, size in zip(sources, sizes, strict=True)
+    ]
+    return [int(size * (rate / (max(rates) or 1.0))) for size, rate in zip(sizes, rates, strict=True)]

@@ -12,8 +12,10 @@ from .repeats import repeating_batches
 _SWAPS_TRIED = 200
 
 
-def rows_of_shares(shares: Mapping[str, float], names: Sequence[str], size: int) -> list[int]:
+def rows_of_shares(shares: Mapping[str, float], names: Sequence[str], size: int, unit: int = 1) -> list[int]:
     """Rows of each task in a batch of `size`: shares in proportion, rounded by largest remainder.
+
+    With groups of `unit` rows, all three are counted in groups.
 
     >>> rows_of_shares({"a": 0.5, "b": 0.25, "c": 0.25}, ["a", "b", "c"], size=10)
     [5, 3, 2]
@@ -32,9 +34,12 @@ def rows_of_shares(shares: Mapping[str, float], names: Sequence[str], size: int)
     exact = np.array([shares[name] for name in names]) / sum(shares[name] for name in names) * size
     rows = np.floor(exact).astype(int)
     rows[np.argsort(rows - exact, kind="stable")[: size - rows.sum()]] += 1
+    what = "rows" if unit == 1 else f"groups of {unit} rows"
     for name, own in zip(names, rows, strict=True):
         if not own:
-            raise ValueError(f"batch_mix gives {name!r} less than one of {size} rows; give it more, or use more rows.")
+            raise ValueError(
+                f"batch_mix gives {name!r} less than one of {size} {what}; give it more, or use more {what}."
+            )
     return [int(own) for own in rows]
 
 

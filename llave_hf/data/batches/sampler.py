@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from llave_hf.data.rows.groups import sizes_of_groups
 from llave_hf.data.rows.tasks import SourceSlice
 
 from .global_batches import GlobalBatches
+from .groups import deal_groups_to_ranks, plan_groups, swap_groups_apart
 from .mix import swap_repeats_apart
 from .ranks import deal_to_ranks
 from .repeats import plan_batches, repeating_batches
@@ -40,6 +42,9 @@ class TaskBatchSampler(GlobalBatches[list[int]]):
             looked for.
         tokens: `(rows,)` tokens of each row, see [`PairDataset.token_estimates`]: the rows of a global batch are dealt
             to the ranks so that each has about as many tokens. None: they are dealt as they come.
+        groups: Of each task, indices `(groups, G)` of the rows that belong into a batch together, see
+            [`PairDataset.groups`]: a global batch is a union of whole groups, which meet others each epoch. None: any
+            row beside any other.
         **settings: See [`GlobalBatches`].
     """
 
@@ -50,9 +55,12 @@ class TaskBatchSampler(GlobalBatches[list[int]]):
         *,
         contents: tuple[np.ndarray, np.ndarray] | None = None,
         tokens: np.ndarray | None = None,
+        groups: Sequence[np.ndarray] | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(sources, batch_size, **settings)
+        sizes = None if groups is None else sizes_of_groups(groups)
+        super().__init__(sources, batch_size, groups=sizes, **settings)
+        self.groups = groups
         self.contents = contents
         self.tokens = tokens
 
@@ -61,26 +69,35 @@ class TaskBatchSampler(GlobalBatches[list[int]]):
         if self.rank == 0:
             self._log_repeats(batches)
         if self.tokens is not None:
-            batches = deal_to_ranks(batches, self.tokens, self.world_size)
+            batches = self._dealt(batches, self.tokens)
         for batch in batches:
             yield batch[self.own_rows].tolist()
 
     def global_batches(self) -> np.ndarray:
         """The plan of the epoch: `(batches, N)` indices, the same on every rank and for every number of ranks."""
-        drawn = [
-            source.start + np.random.default_rng((self.seed, self.epoch, number)).permutation(len(source))[:rows]
-            for number, (source, rows) in enumerate(zip(self.sources, self.rows_drawn, strict=True))
-        ]
+        drawn = [self._drawn(number) for number in range(len(self.sources))]
         order = np.random.default_rng((self.seed, self.epoch, len(drawn)))
         size = self.global_batch_size
         if self.rows_of_mix is not None:
             return self._mixed_by_shares(drawn, self.rows_of_mix, order)
         if self.batch_tasks == "mixed":
-            drawn = [order.permutation(np.concatenate(drawn))]
-        return order.permutation(np.concatenate([self._batches_of(rows, size, len(rows) // size) for rows in drawn]))
+            drawn = [order.permutation(np.concatenate([rows for rows in drawn if len(rows)]))]
+        return order.permutation(np.concatenate([self._batches_of(rows, size, rows.size // size) for rows in drawn]))
+
+    def _drawn(self, number: int) -> np.ndarray:
+        """Rows of a task in random order: `(rows,)`, or `(groups, G)` where they are drawn in groups."""
+        source, rows = self.sources[number], self.rows_drawn[number]
+        order = np.random.default_rng((self.seed, self.epoch, number))
+        if self.groups is None:
+            return source.start + order.permutation(len(source))[:rows]
+        groups = self.groups[number]
+        chosen = groups[order.permutation(len(groups))[: rows // groups.shape[1]]]
+        return chosen[:, 0] if groups.shape[1] == 1 else chosen
 
     def _batches_of(self, rows: np.ndarray, size: int, count: int) -> np.ndarray:
-        """`(count, size)` of the rows, which are in random order."""
+        """`(count, size)` of the rows, or of whole groups of them, which are in random order."""
+        if rows.ndim == 2:
+            return plan_groups(rows, size // rows.shape[1], count, self.contents)
         if self.contents is None:
             return rows[: count * size].reshape(count, size)
         queries, documents = self.contents
@@ -95,8 +112,23 @@ class TaskBatchSampler(GlobalBatches[list[int]]):
         batches = np.concatenate(parts, axis=1)
         if self.contents is None:
             return batches
-        ends = np.cumsum([0, *shares]).tolist()
-        return swap_repeats_apart(batches, [slice(*ends[i : i + 2]) for i in range(len(shares))], *self.contents)
+        size = max(self.group_sizes)
+        ends = (np.cumsum([0, *shares]) // size).tolist()
+        columns = [slice(*ends[i : i + 2]) for i in range(len(shares))]
+        if size > 1:
+            return swap_groups_apart(batches, size, columns, self.contents)
+        return swap_repeats_apart(batches, columns, *self.contents)
+
+    def _dealt(self, batches: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        if self.split_groups or max(self.group_sizes) == 1:
+            return deal_to_ranks(batches, tokens, self.world_size)
+        task = np.searchsorted([source.start for source in self.sources], batches[:, 0], side="right") - 1
+        dealt = batches.copy()
+        sizes = np.array(self.group_sizes)[task]
+        for size in np.unique(sizes).tolist():
+            own = sizes == size
+            dealt[own] = deal_groups_to_ranks(batches[own], size, tokens, self.world_size)
+        return dealt
 
     def _log_repeats(self, batches: np.ndarray) -> None:
         if self.contents is None:
@@ -107,10 +139,13 @@ class TaskBatchSampler(GlobalBatches[list[int]]):
             tasks = np.searchsorted(starts, batches[repeats, 0], side="right") - 1
             names = sorted({self.sources[task].name for task in tasks.tolist()})
             logger.warning(
-                "%d of %d batches of epoch %d repeat a query or document%s: some have more rows than there are "
-                "batches to keep them apart. The loss masks them; smaller batches repeat less.",
+                "%d of %d batches of epoch %d repeat a query or document%s: some %s. The loss masks them; "
+                "smaller batches repeat less.",
                 repeats.sum(),
                 len(batches),
                 self.epoch,
                 f" of {', '.join(names)}" if self.batch_tasks == "one" else "",
+                "stand in one group, or find no batch without them"
+                if self.grouped
+                else "have more rows than there are batches to keep them apart",
             )

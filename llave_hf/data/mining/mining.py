@@ -15,11 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from llave_hf.data.described.names import NEGATIVE_HARDNESS
+from llave_hf.data.described.names import NEGATIVE_HARDNESS, NEGATIVE_SCORE, SCORE
 from llave_hf.data.pairs import TaskRows
-from llave_hf.data.samples import Pair, Sample
+from llave_hf.data.samples import Pair
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache
 
+from .candidates import find_candidates
+from .distinct import distinct
+from .grouping import GROUP_BY, Grouping, group_rows
+from .judging import Judge, Judged, judge_rows
 from .nearest import nearest
 
 REASONS = {
@@ -29,6 +33,7 @@ REASONS = {
     "max_score": "scores above max_score",
     "min_score": "scores below min_score",
     "rank": "ranks before rank_min",
+    "judge": "is right, says the judge",
 }
 
 
@@ -37,13 +42,18 @@ class MiningOptions:
     """What counts as a hard negative.
 
     Args:
-        num_negatives: At most so many a query, the hardest first.
+        num_negatives: At most so many a query, the hardest first; 0 with `group_size` only.
         rank_min: Leave out so many of the nearest that are left after positives.
         rank_max: Look at so many of the nearest.
         relative_margin: Leave out what scores above (1 - margin) x the positive's score; None: no such margin.
         absolute_margin: Leave out what scores above the positive's score - margin.
         max_score, min_score: Bounds of the cosine itself.
         index: See [`nearest`].
+        group_size: G, rows of a group that belongs into a batch together; 0: rows are not grouped.
+        group_by: See [`group_rows`]. What the filters leave out as too near does not meet in a group.
+        judge_margin: With a judge: leave out what it scores above the positive's score - margin.
+        judge_threshold: With a judge: leave out what it scores above; None: no such bound.
+        judge_candidates: How many a query the judge is asked about, the hardest first; None: twice `num_negatives`.
 
     Raises:
         ValueError: A number is out of its range.
@@ -57,16 +67,36 @@ class MiningOptions:
     max_score: float | None = None
     min_score: float | None = None
     index: str = "exact"
+    group_size: int = 0
+    group_by: str = "mutual_ranks"
+    judge_margin: float = 0.0
+    judge_threshold: float | None = None
+    judge_candidates: int | None = None
 
     def __post_init__(self) -> None:
-        if self.num_negatives < 1:
-            raise ValueError(f"num_negatives is {self.num_negatives}; it must be at least 1.")
+        if self.num_negatives < (0 if self.group_size else 1):
+            raise ValueError(f"num_negatives is {self.num_negatives}; it must be at least 1, or 0 with group_size.")
+        if self.judge_threshold is not None and not 0 < self.judge_threshold < 1:
+            raise ValueError(f"judge_threshold is {self.judge_threshold}; it must lie between 0 and 1.")
+        if self.judge_candidates is not None and self.judge_candidates < self.num_negatives:
+            raise ValueError(
+                f"judge_candidates is {self.judge_candidates} and num_negatives {self.num_negatives}; give as many or "
+                "more."
+            )
+        if self.group_size < 0 or self.group_size == 1:
+            raise ValueError(f"group_size is {self.group_size}; it must be at least 2, or 0 for no groups.")
+        if self.group_by not in GROUP_BY:
+            raise ValueError(f"group_by is {self.group_by!r}; choose one of {', '.join(map(repr, GROUP_BY))}.")
         if not 0 <= self.rank_min < self.rank_max:
             raise ValueError(f"rank_min is {self.rank_min} and rank_max {self.rank_max}; 0 <= rank_min < rank_max.")
         if self.relative_margin is not None and not 0 <= self.relative_margin <= 1:
             raise ValueError(f"relative_margin is {self.relative_margin}; it must lie between 0 and 1.")
         if self.absolute_margin is not None and not self.absolute_margin >= 0:
             raise ValueError(f"absolute_margin is {self.absolute_margin}; it must not be negative.")
+
+    def judge_bounds(self) -> tuple[float, float]:
+        """`judge_margin` and `judge_threshold`, 1 where there is none."""
+        return self.judge_margin, 1.0 if self.judge_threshold is None else self.judge_threshold
 
 
 @dataclass
@@ -77,6 +107,8 @@ class MinedTask:
         negatives: For each row, numbers of rows whose positive is a negative of it, the hardest first.
         scores: For each row, the cosines of its query with all its negatives, those that it came with first.
         dropped: How many candidates among the `rank_max` nearest were left out, by reason.
+        grouping: Of the rows, where groups are asked for.
+        judged: What a judge says of the rows, where there is one.
     """
 
     name: str
@@ -85,6 +117,8 @@ class MinedTask:
     documents: int
     scores: list[list[float]] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    grouping: Grouping | None = None
+    judged: Judged | None = None
 
     def report(self, wanted: int) -> str:
         """Lines for the screen."""
@@ -95,23 +129,18 @@ class MinedTask:
             f"{int((found == 0).sum())} with none"
         ]
         lines += [f"  left out {count:>9,} candidates: {REASONS[reason]}" for reason, count in self.dropped.items()]
+        if self.judged is not None:
+            lines.append(f"  {self.judged.report()}")
+        if self.grouping is not None:
+            lines.append(f"  {self.grouping.report()}")
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Distinct:
-    """Distinct samples of one side: `number[i]` is that of row i, `row[n]` the first row of sample n."""
-
-    samples: list[Sample]
-    number: np.ndarray
-    row: list[int]
-
-
-def mine_task(task: TaskRows, cache: EmbeddingCache, options: MiningOptions) -> MinedTask:
+def mine_task(task: TaskRows, cache: EmbeddingCache, options: MiningOptions, judge: Judge | None = None) -> MinedTask:
     """Finds the negatives of one task's rows among the task's own documents."""
     pairs = [task.pair(index) for index in range(len(task))]
-    queries = _distinct([pair.query for pair in pairs])
-    documents = _distinct([pair.positive for pair in pairs])
+    queries = distinct([pair.query for pair in pairs])
+    documents = distinct([pair.positive for pair in pairs])
     positives: list[set[int]] = [set() for _ in queries.samples]
     for query, document in zip(queries.number, documents.number, strict=True):
         positives[query].add(int(document))
@@ -122,17 +151,49 @@ def mine_task(task: TaskRows, cache: EmbeddingCache, options: MiningOptions) -> 
     same = {sample: number for number, sample in enumerate(documents.samples)}
     mined = MinedTask(task.name, [], len(queries.samples), len(documents.samples))
     own = _own_scores(task, pairs, queries.number, query_vectors, cache)
+    wanted = options.num_negatives
+    if judge is not None:
+        wanted = 2 * wanted if options.judge_candidates is None else options.judge_candidates
     chosen: dict[tuple[int, int], list[int]] = {}
-    for query, document, own_scores in zip(queries.number, documents.number, own, strict=True):
-        key = int(query), int(document)
-        if key not in chosen:
+    for query, document in zip(queries.number.tolist(), documents.number.tolist(), strict=True):
+        if (query, document) not in chosen:
             positive_score = float(query_vectors[query] @ document_vectors[document])
             itself = same.get(queries.samples[query], -1)
-            candidates = zip(scores[query].tolist(), numbers[query].tolist(), strict=True)
-            chosen[key] = _select(list(candidates), positives[query], itself, positive_score, options, mined.dropped)
-        taken = chosen[key]
+            candidates = list(zip(scores[query].tolist(), numbers[query].tolist(), strict=True))
+            chosen[query, document] = _select(
+                candidates, positives[query], itself, positive_score, options, mined.dropped, wanted
+            )
+    right: list[tuple[int, int]] = []
+    if judge is not None:
+        chosen, mined.judged, right = judge_rows(
+            judge, pairs, chosen, queries, documents, most=options.num_negatives, bounds=options.judge_bounds()
+        )
+        mined.dropped["judge"] += len(right)
+    for query, document, own_scores in zip(queries.number.tolist(), documents.number.tolist(), own, strict=True):
+        taken = chosen[query, document]
         mined.negatives.append([documents.row[number] for number in taken])
         mined.scores.append([*own_scores, *(document_vectors[taken] @ query_vectors[query]).tolist()])
+    if options.group_size:
+        positive_scores = (query_vectors[queries.number] * document_vectors[documents.number]).sum(1)
+        lowest = np.full(len(queries.samples), np.inf)
+        np.minimum.at(lowest, queries.number, positive_scores)
+        found = find_candidates(
+            scores,
+            numbers,
+            queries.number,
+            documents.number,
+            num_documents=len(documents.samples),
+            itself=np.array([same.get(sample, -1) for sample in queries.samples]),
+            ceilings=np.minimum(
+                [_ceiling(float(score), options) for score in lowest],
+                np.inf if options.max_score is None else options.max_score,
+            ),
+            floor=-np.inf if options.min_score is None else options.min_score,
+            ranks=(options.rank_min, options.rank_max),
+            labels=task.judgements.labels,
+            right=np.array([query * len(documents.samples) + document for query, document in right], dtype=np.int64),
+        )
+        mined.grouping = group_rows(found, options.group_size, options.group_by, query_vectors)
     return mined
 
 
@@ -144,10 +205,10 @@ def _own_scores(
     cache: EmbeddingCache,
 ) -> list[list[float]]:
     """Cosines of each row's query with the negatives that the row came with."""
-    distinct = _distinct([negative for pair in pairs for negative in pair.negatives])
-    if not distinct.samples:
+    own = distinct([negative for pair in pairs for negative in pair.negatives])
+    if not own.samples:
         return [[] for _ in pairs]
-    vectors = cache.encode(distinct.samples, f"{task.name}: the rows' own negatives")[distinct.number]
+    vectors = cache.encode(own.samples, f"{task.name}: the rows' own negatives")[own.number]
     counts = np.array([len(pair.negatives) for pair in pairs])
     scores = (vectors * query_vectors[np.repeat(query_number, counts)]).sum(1)
     return [part.tolist() for part in np.split(scores, np.cumsum(counts)[:-1])]
@@ -160,12 +221,13 @@ def _select(
     positive_score: float,
     options: MiningOptions,
     dropped: Counter[str],
+    wanted: int,
 ) -> list[int]:
     ceiling = _ceiling(positive_score, options)
     taken: list[int] = []
     rank = 0
     for score, number in candidates:
-        if number < 0 or rank >= options.rank_max or len(taken) == options.num_negatives:
+        if number < 0 or rank >= options.rank_max or len(taken) == wanted:
             break
         if number in positives or number == itself:
             dropped["positive" if number in positives else "itself"] += 1
@@ -198,23 +260,11 @@ def _reason(score: float, rank: int, ceiling: float, options: MiningOptions) -> 
     return "rank" if rank <= options.rank_min else None
 
 
-def _distinct(samples: Sequence[Sample]) -> _Distinct:
-    numbers: dict[Sample, int] = {}
-    rows: list[int] = []
-    number = np.empty(len(samples), dtype=np.int64)
-    for row, sample in enumerate(samples):
-        if sample not in numbers:
-            numbers[sample] = len(numbers)
-            rows.append(row)
-        number[row] = numbers[sample]
-    return _Distinct(list(numbers), number, rows)
-
-
 def mined_columns(
-    task: TaskRows, negatives: Sequence[Sequence[int]], scores: Sequence[Sequence[float]]
+    task: TaskRows, negatives: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], judged: Judged | None = None
 ) -> list[dict[str, Any]]:
     """MMEB's columns `neg_text`, `neg_image_path` and `neg_video_path` of each row, a list entry a negative, and
-    `neg_hardness`, the score of each.
+    `neg_hardness`, the score of each; with a judge, `pos_score` and `neg_score` too.
 
     The row's own negatives stay, before the mined ones.
     """
@@ -229,6 +279,9 @@ def mined_columns(
         columns.append(
             {"neg_text": texts, "neg_image_path": images, "neg_video_path": videos, NEGATIVE_HARDNESS: hardness}
         )
+    if judged is not None:
+        for row, positive, of_negatives in zip(columns, judged.positives.tolist(), judged.negatives, strict=True):
+            row |= {SCORE: round(positive, 6), NEGATIVE_SCORE: [round(score, 6) for score in of_negatives]}
     if all(len(images) <= 1 for row in columns for images in row["neg_image_path"]):
         for row in columns:  # one path each: MMEB's plain form
             row["neg_image_path"] = [images[0] if images else "" for images in row["neg_image_path"]]

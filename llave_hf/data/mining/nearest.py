@@ -54,9 +54,11 @@ def _exact(queries: torch.Tensor, documents: np.ndarray, count: int) -> tuple[np
 
 
 def _merged(scores: torch.Tensor, numbers: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first `count` by score, then by number. The columns of earlier tiles stand first and have lower numbers,
-    so that a stable sort keeps them."""
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+    """The first `count` by score, then by number."""
+    bits = (scores + 0.0).view(torch.int32)  # without -0.0, which is no less than 0.0
+    ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the numbers
+    # Both in one integer, since topk promises no order among equal ones.
+    order = ((ascending.long() << 32) - numbers).topk(min(count, scores.shape[1]), dim=1).indices
     return scores.gather(1, order), numbers.gather(1, order)
 
 

@@ -23,7 +23,7 @@ def described_sides(table: pa.Table, description: Description) -> tuple[SideColu
     Raises:
         ColumnError: A column holds what a template cannot show.
     """
-    return _side(table, description.query, "query"), _side(table, description.positive, "positive")
+    return described_side(table, description.query, "query"), described_side(table, description.positive, "positive")
 
 
 def described_negatives(table: pa.Table, description: Description) -> tuple[SideColumns, np.ndarray]:
@@ -39,7 +39,7 @@ def described_negatives(table: pa.Table, description: Description) -> tuple[Side
     for templates in description.negatives:
         exploded, rows = _one_row_a_negative(table, templates)
         try:
-            sides.append(_side(exploded, templates, "negatives", optional=True))
+            sides.append(described_side(exploded, templates, "negatives", optional=True))
         except ColumnError as error:
             raise ColumnError(str(error), None if error.row is None else int(rows[error.row])) from error
         parents.append(rows)
@@ -51,8 +51,18 @@ def described_negatives(table: pa.Table, description: Description) -> tuple[Side
     return every.take(present), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _side(table: pa.Table, templates: SideTemplates, role: str, *, optional: bool = False) -> SideColumns:
-    """A side is empty where all of its columns are, whatever its templates say around them."""
+def described_side(table: pa.Table, templates: SideTemplates, role: str, *, optional: bool = False) -> SideColumns:
+    """One side of all rows. It is empty where all of its columns are, whatever its templates say around them.
+
+    Args:
+        table: With pictures as places.
+        templates: The side.
+        role: Its name, for messages.
+        optional: Whether a column may be empty beside others that are not.
+
+    Raises:
+        ColumnError: A column holds what a template cannot show.
+    """
     made = {}
     empty = np.ones(len(table), dtype=bool)
     shows = False

@@ -10,8 +10,9 @@ import torch
 
 from llave_hf.data.samples import Pair, Sample
 
-from .columns import SideColumns
+from .columns import ColumnError, SideColumns
 from .contents import content_codes, token_estimates
+from .groups import how_to_group, rows_of_groups, sizes_of_groups
 from .labels import Judgements
 
 
@@ -56,16 +57,13 @@ class TaskRows:
         negatives: tuple[Sample, ...] = ()
         if self.negatives is not None:
             negatives = tuple(self.negatives.sample(i, self.media_root) for i in range(own.start, own.stop))
-        said = self.judgements
         return Pair(
             self.query.sample(index, self.media_root),
             self.positive.sample(index, self.media_root),
             negatives,
             self.name,
             int(self.rows[index]),
-            label=-1 if said.labels is None else int(said.labels[index]),
-            hardness=None if said.hardness is None else float(said.hardness[index]),
-            negative_hardness=None if said.negative_hardness is None else tuple(said.negative_hardness[own].tolist()),
+            **self.judgements.of_row(index, own),
         )
 
     def token_estimates(self, use_negatives: bool) -> np.ndarray:
@@ -109,6 +107,30 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         """Numbers of the rows' queries and of their documents, equal where the content is: int64, `(n,)` each."""
         queries = content_codes([(task.query, task.media_root) for task in self._tasks])
         return queries, content_codes([(task.positive, task.media_root) for task in self._tasks])
+
+    def groups(self) -> list[np.ndarray]:
+        """Rows of each task that belong into a batch together: indices `(groups, G)`, a task an array.
+
+        Raises:
+            ValueError: A task has no column `batch_group`, or its groups are not all of one size.
+        """
+        found = []
+        for task, source in zip(self._tasks, self.sources, strict=True):
+            if task.judgements.groups is None:
+                raise ValueError(f"{task.name} {how_to_group('DATA')}.")
+            try:
+                found.append(source.start + rows_of_groups(task.judgements.groups))
+            except ColumnError as error:
+                raise ValueError(f"{task.name}: {error}") from error
+        return found
+
+    def group_sizes(self) -> list[tuple[int, int]]:
+        """Of each task, how many groups it has and how many rows a group.
+
+        Raises:
+            ValueError: See `groups`.
+        """
+        return sizes_of_groups(self.groups())
 
     def token_estimates(self, use_negatives: bool = True) -> np.ndarray:
         """Visual and text tokens of each row, roughly, by lengths of text and numbers of pictures: int64, `(n,)`.

@@ -24,7 +24,7 @@ KEY = "__key__"
 IMAGE = "image"
 ALIAS = "alias"  # marks a field whose content is read under another name
 JSON = ("json", "jsn")
-PICTURES = frozenset({"png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm"})
+PICTURES = frozenset({"png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "avif", "heic", "heif"})
 Span = tuple[int, int]  # first byte, number of bytes
 
 

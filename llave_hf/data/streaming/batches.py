@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from llave_hf.data.batches.global_batches import GlobalBatches
+from llave_hf.data.batches.groups import deal_groups_to_ranks
 from llave_hf.data.batches.ranks import deal_to_ranks
 from llave_hf.data.samples import Pair
 
@@ -40,6 +41,7 @@ class StreamedBatches(GlobalBatches[list[Pair]]):
         avoid_repeats: Whether batches are planned as above.
         balance_tokens: Whether the rows of a global batch are dealt to the ranks so that each has about as many
             tokens.
+        batch_groups: Whether global batches are unions of whole groups, see [`TaskBatchSampler`].
         **settings: See [`GlobalBatches`].
 
     Raises:
@@ -54,9 +56,10 @@ class StreamedBatches(GlobalBatches[list[Pair]]):
         buffer_size: int = 10_000,
         avoid_repeats: bool = True,
         balance_tokens: bool = False,
+        batch_groups: bool = False,
         **settings: Any,
     ) -> None:
-        super().__init__(pairs.sources, batch_size, **settings)
+        super().__init__(pairs.sources, batch_size, groups=pairs.group_sizes() if batch_groups else None, **settings)
         if buffer_size < self.global_batch_size:
             raise ValueError(
                 f"stream_buffer_size is {buffer_size}; it must hold a global batch of {self.global_batch_size} rows."
@@ -86,17 +89,23 @@ class StreamedBatches(GlobalBatches[list[Pair]]):
         drawn, size = self.rows_drawn, self.global_batch_size
         orders = [np.random.default_rng((self.seed, self.epoch, number)) for number in range(len(drawn))]
         order = np.random.default_rng((self.seed, self.epoch, len(drawn)))
-        streams = [task.epoch(own, rows) for task, own, rows in zip(self.pairs.tasks, orders, drawn, strict=True)]
+        streams = [
+            (task.epoch_of_groups if self.grouped else task.epoch)(own, rows)
+            for task, own, rows in zip(self.pairs.tasks, orders, drawn, strict=True)
+        ]
+        unit = max(self.group_sizes)
         if self.rows_of_mix is not None:
-            windows = [Window(stream, share, []) for stream, share in zip(streams, self.rows_of_mix, strict=True)]
+            windows = [
+                Window(stream, share, [], unit) for stream, share in zip(streams, self.rows_of_mix, strict=True)
+            ]
             yield from self._planned(windows, len(self), order)
         elif self.batch_tasks == "mixed":
-            yield from self._planned([Window(mixed(streams, drawn, order), size, [])], len(self), order)
+            yield from self._planned([Window(mixed(streams, drawn, order, unit), size, [], unit)], len(self), order)
         else:
             left = np.array([rows // size for rows in drawn])
             of_tasks = [
-                self._planned([Window(stream, size, [])], int(batches), own)
-                for stream, batches, own in zip(streams, left, orders, strict=True)
+                self._planned([Window(stream, size, [], unit)], int(batches), own)
+                for stream, batches, own, unit in zip(streams, left, orders, self.group_sizes, strict=True)
             ]
             while left.any():
                 task = int(order.choice(len(left), p=left / left.sum()))
@@ -111,5 +120,9 @@ class StreamedBatches(GlobalBatches[list[Pair]]):
     def _dealt(self, batch: list[StreamedRow]) -> list[StreamedRow]:
         if not self.balance_tokens:
             return batch
-        tokens = np.array([row.tokens for row in batch])
-        return [batch[place] for place in deal_to_ranks(np.arange(len(batch))[None], tokens, self.world_size)[0]]
+        tokens, places = np.array([row.tokens for row in batch]), np.arange(len(batch))[None]
+        if self.split_groups or max(self.group_sizes) == 1:
+            return [batch[place] for place in deal_to_ranks(places, tokens, self.world_size)[0]]
+        task = [source.name for source in self.sources].index(batch[0].pair.source)
+        dealt = deal_groups_to_ranks(places, self.group_sizes[task], tokens, self.world_size)
+        return [batch[place] for place in dealt[0]]

@@ -34,12 +34,79 @@ class Shard:
     Attributes:
         file: Where they stand.
         rows: How many there are.
-        read: Their rows, in order, at most `SHARD_ROWS` at a time.
+        read: Their rows, in order, at most `SHARD_ROWS` at a time. Given names of columns, only these are wanted, and
+            others may be left out.
     """
 
     file: str
     rows: int
-    read: Callable[[], Iterator[pa.Table]]
+    read: Callable[..., Iterator[pa.Table]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring rows of a file that has to be gone through to find them.
+
+    Attributes:
+        start: Where the first of them begins, in bytes.
+        first_row: Its number in the file, from 0.
+        rows: How many there are.
+        first_line: Of a file of lines, the number of the line at `start`, from 1.
+    """
+
+    start: int
+    first_row: int
+    rows: int
+    first_line: int = 1
+
+
+def sample_blocks(file: str, rows: int) -> Iterator[Block]:
+    """The samples of an archive, so many at a time; only headers are read.
+
+    Raises:
+        ValueError: See [`samples_of`].
+    """
+    start = first = count = 0
+    for sample in samples_of(file):
+        if count == rows:
+            yield Block(start, first, count)
+            start, first, count = sample.start, first + count, 0
+        count += 1
+    if count:
+        yield Block(start, first, count)
+
+
+def line_blocks(file: str, rows: int) -> Iterator[Block]:
+    """The lines of a file that are not blank, so many at a time; they are counted.
+
+    Raises:
+        ValueError: It is not in UTF-8.
+    """
+    offset = start = first = count = 0
+    first_line = 1
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if number == 1:
+                refuse_other_marks(line, file)
+            offset += len(line)
+            count += bool(line.strip())
+            if count == rows:
+                yield Block(start, first, count, first_line)
+                start, first_line, first, count = offset, number + 1, first + count, 0
+    if count:
+        yield Block(start, first, count, first_line)
+
+
+def read_lines(file: str, block: Block) -> pa.Table:
+    """The rows of a block of a JSONL file.
+
+    Raises:
+        ValueError: A line cannot be used; the message names it.
+    """
+    with open(file, "rb") as lines:
+        lines.seek(block.start)
+        records = itertools.islice(json_records(lines, file, block.first_line), block.rows)
+        return table_of_records(records, file, block.first_row)
 
 
 def shards_of(file: str, spec: SourceSpec) -> list[Shard]:
@@ -70,12 +137,21 @@ def saved_shards(folder: str, saved: Any, spec: SourceSpec) -> list[Shard]:
     starts = range(0, len(saved), SHARD_ROWS)
     stops = [min(start + SHARD_ROWS, len(saved)) for start in starts]
     return [
-        Shard(folder, stop - start, partial(_read_saved, folder, saved, columns, start, stop))
+        Shard(folder, stop - start, partial(_saved_shard, folder, saved, columns, start, stop))
         for start, stop in zip(starts, stops, strict=True)
     ]
 
 
-def _read_saved(folder: str, saved: Any, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
+def _saved_shard(
+    folder: str, saved: Any, columns: list[str], start: int, stop: int, only: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    yield read_saved(folder, saved, _wanted(columns, only), start, stop, with_digests=True)
+
+
+def read_saved(
+    folder: str, saved: Any, columns: Sequence[str], start: int, stop: int, *, with_digests: bool = False
+) -> pa.Table:
+    """Columns of neighbouring rows of a `datasets.Dataset` without indices of its own; see [`picture_places`]."""
     pictures = [name for name in pictures_of(saved.features.arrow_schema) if name in columns]
     others = [name for name in columns if name not in pictures]
     made = {}
@@ -84,9 +160,9 @@ def _read_saved(folder: str, saved: Any, columns: list[str], start: int, stop: i
         table = check_texts(table, folder, start)
         made = dict(zip(table.column_names, table.columns, strict=True))
     if pictures:
-        table = picture_places(saved, pictures, start, stop, with_digests=True)
+        table = picture_places(saved, pictures, start, stop, with_digests=with_digests)
         made |= dict(zip(table.column_names, table.columns, strict=True))
-    yield pa.table(made)
+    return pa.table(made)
 
 
 def _parquet_shards(file: str, spec: SourceSpec) -> list[Shard]:
@@ -115,10 +191,20 @@ def _check_suspects(opened: pq.ParquetFile, fields: pa.Schema, spec: SourceSpec,
         check_unread(pa.Table.from_batches([batch]), file, spec.ignore)
 
 
+def _wanted(columns: Sequence[str], only: Sequence[str] | None) -> list[str]:
+    return [name for name in columns if only is None or name in only]
+
+
 def _read_groups(
-    file: str, footer: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str], first_row: int
+    file: str,
+    footer: pq.FileMetaData,
+    groups: Sequence[int],
+    columns: Sequence[str],
+    first_row: int,
+    only: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
     """Pictures are read with their rows, for digests of them, few at a time; and none is kept."""
+    columns = _wanted(columns, only)
     with parquet_errors(file), open_parquet(file) as handle:
         opened = pq.ParquetFile(handle, metadata=footer)
         names = pictures_of(opened.schema_arrow)
@@ -136,49 +222,30 @@ def _read_groups(
 
 
 def _archive_shards(file: str, spec: SourceSpec) -> list[Shard]:
-    shards: list[Shard] = []
-    start = rows = first_row = 0
-    for sample in samples_of(file):
-        if rows == SHARD_ROWS:
-            shards.append(Shard(file, rows, partial(_read_samples, file, spec, start, first_row, rows)))
-            start, first_row, rows = sample.start, first_row + rows, 0
-        rows += 1
-    if rows:
-        shards.append(Shard(file, rows, partial(_read_samples, file, spec, start, first_row, rows)))
+    shards = [
+        Shard(file, block.rows, partial(_read_samples, file, spec, block.start, block.first_row, block.rows))
+        for block in sample_blocks(file, SHARD_ROWS)
+    ]
+    if shards:
         check_fields(read_archive(file, spec.columns(), rows=_FIRST_ROWS)[1], spec, file)
     return shards
 
 
-def _read_samples(file: str, spec: SourceSpec, start: int, first_row: int, rows: int) -> Iterator[pa.Table]:
+def _read_samples(
+    file: str, spec: SourceSpec, start: int, first_row: int, rows: int, only: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
     table, fields = read_archive(file, spec.columns(), start=start, first_row=first_row, rows=rows, with_digests=True)
     check_fields(fields, spec, file)
     yield table
 
 
 def _json_line_shards(file: str, spec: SourceSpec) -> list[Shard]:
-    shards: list[Shard] = []
-    offset = start = rows = first_row = 0
-    first_line = 1
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if number == 1:
-                refuse_other_marks(line, file)
-            offset += len(line)
-            rows += bool(line.strip())
-            if rows == SHARD_ROWS:
-                shards.append(Shard(file, rows, partial(_read_lines, file, spec, start, first_line, first_row, rows)))
-                start, first_line, first_row, rows = offset, number + 1, first_row + rows, 0
-    if rows:
-        shards.append(Shard(file, rows, partial(_read_lines, file, spec, start, first_line, first_row, rows)))
-    return shards
+    return [
+        Shard(file, block.rows, partial(_checked_lines, file, spec, block)) for block in line_blocks(file, SHARD_ROWS)
+    ]
 
 
-def _read_lines(
-    file: str, spec: SourceSpec, start: int, first_line: int, first_row: int, rows: int
-) -> Iterator[pa.Table]:
-    with open(file, "rb") as lines:
-        lines.seek(start)
-        records = itertools.islice(json_records(lines, file, first_line), rows)
-        table = table_of_records(records, file, first_row)
+def _checked_lines(file: str, spec: SourceSpec, block: Block, only: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    table = read_lines(file, block)
     check_fields(table.schema, spec, file)
     yield table

@@ -53,6 +53,16 @@ def open_stream(spec: SourceSpec) -> list[StreamedSubset]:
 
 
 def _open_hub(spec: SourceSpec) -> Iterator[StreamedSubset]:
+    for name, files in hub_files(spec):
+        yield _subset(name, [shard for file in files for shard in shards_of(file, spec)], spec)
+
+
+def hub_files(spec: SourceSpec) -> Iterator[tuple[str, list[str]]]:
+    """The parquet files of each subset of a Hub data set, as addresses with its commit.
+
+    Raises:
+        ValueError: It has other files. OSError: The Hub cannot be asked.
+    """
     import datasets
 
     for name, split in hub_splits(spec):
@@ -63,7 +73,7 @@ def _open_hub(spec: SourceSpec) -> Iterator[StreamedSubset]:
                 f"{spec.path}/{name}, {split} does not lie on the Hub as parquet files, which a stream needs; "
                 "download it and give its folder, or leave `streaming` out."
             )
-        yield _subset(name, [shard for file in files for shard in shards_of(str(file), spec)], spec)
+        yield name, [str(file) for file in files]
 
 
 def _subset(name: str, shards: Sequence[Shard], spec: SourceSpec) -> StreamedSubset:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from llave_hf.data.pairs import capped_rows, checked_rows, task_names
+from llave_hf.data.described.names import GROUP
+from llave_hf.data.pairs import capped_rows, checked_groups, checked_rows, task_names
+from llave_hf.data.rows.columns import ColumnError
+from llave_hf.data.rows.groups import check_neighbours, how_to_group, rows_of_groups, sizes_of_groups
 from llave_hf.data.rows.tasks import PairDataset, SourceSlice, TaskRows
 from llave_hf.data.samples import Pair
 from llave_hf.data.sources.specs import TrainData, parse_specs
@@ -33,14 +36,21 @@ class StreamedTask:
         name: Of the task.
         subset: Where its rows stand.
         seed: Of the choice of rows where there are more than `max_samples`, which is `load_pairs`'s choice.
-        use_negatives, check_files: See [`load_pairs`].
+        use_negatives, check_files, whole_groups: See [`load_pairs`].
 
     Raises:
-        ValueError: There is no row.
+        ValueError: There is no row, or there are no groups, or they do not stand together.
     """
 
     def __init__(
-        self, name: str, subset: StreamedSubset, *, seed: int = 0, use_negatives: bool = True, check_files: bool = True
+        self,
+        name: str,
+        subset: StreamedSubset,
+        *,
+        seed: int = 0,
+        use_negatives: bool = True,
+        check_files: bool = True,
+        whole_groups: bool = False,
     ) -> None:
         self.name = name
         self.subset = subset
@@ -48,11 +58,38 @@ class StreamedTask:
         self.check_files = check_files
         rows = [shard.rows for shard in subset.shards]
         self._firsts = np.cumsum([0, *rows]).tolist()
-        self._kept = capped_rows(subset, sum(rows), seed)
+        groups = self._read_groups() if whole_groups else None
+        self._kept = capped_rows(subset, sum(rows), seed, groups)
         self._size = sum(rows) if self._kept is None else len(self._kept)
+        self._groups = groups if groups is None or self._kept is None else groups[self._kept]
 
     def __len__(self) -> int:
         return self._size
+
+    def groups(self) -> np.ndarray:
+        """Rows that belong into a batch together: their places among the rows that are kept, `(groups, G)`.
+
+        Raises:
+            ValueError: The task was opened without groups.
+        """
+        if self._groups is None:
+            raise ValueError(f"{self.name} was opened without its groups; open it with whole_groups=True.")
+        return rows_of_groups(self._groups)
+
+    def _read_groups(self) -> np.ndarray:
+        read: list[pa.Table] = []
+        for shard in self.subset.shards:
+            for table in shard.read(only=[GROUP]):
+                chosen = [name for name in table.column_names if name == GROUP]
+                if not chosen:
+                    raise ValueError(f"{shard.file} {how_to_group(self.subset.spec.path)}.")
+                read.append(table.select(chosen))
+        groups = checked_groups(self.subset, pa.concat_tables(read, promote_options="permissive"))
+        try:
+            check_neighbours(groups)
+        except ColumnError as error:
+            raise ValueError(f"{self.subset.where()}: {error}") from error
+        return groups
 
     def shard_of(self, index: int) -> tuple[int, int, int]:
         """The shard that holds row `index`, the first row that is kept of it, and the first behind it."""
@@ -83,6 +120,28 @@ class StreamedTask:
                 table, rows = table.take(pa.array(chosen)), rows[chosen]
             if len(rows):
                 yield from self._streamed(self._checked(table, rows))
+
+    def epoch_of_groups(self, order: np.random.Generator, count: int) -> Iterator[StreamedRow]:
+        """`count` rows, whole groups chosen at random, each in one piece, the shards in random order.
+
+        A group that a shard's end cuts comes when the second of its shards has been read.
+        """
+        groups = self.groups()
+        size = groups.shape[1]
+        of_row = np.full(len(self), -1)
+        chosen = order.permutation(len(groups))[: count // size]
+        of_row[groups[chosen].ravel()] = np.repeat(chosen, size)
+        cut: dict[int, list[StreamedRow]] = {}
+        for table, rows in self._tables(order.permutation(len(self.subset.shards)).tolist()):
+            group = of_row[rows if self._kept is None else np.searchsorted(self._kept, rows)]
+            here = np.flatnonzero(group >= 0)
+            if not len(here):
+                continue
+            chunk = self._checked(table.take(pa.array(here)), rows[here])
+            for number, row in zip(group[here].tolist(), self._streamed(chunk), strict=True):
+                cut.setdefault(number, []).append(row)
+                if len(cut[number]) == size:
+                    yield from sorted(cut.pop(number), key=lambda one: one.pair.row)
 
     def _streamed(self, chunk: TaskRows) -> Iterator[StreamedRow]:
         tokens = chunk.token_estimates(self.use_negatives)
@@ -140,6 +199,14 @@ class StreamedPairs(torch.utils.data.Dataset[Pair]):
         self._open: TaskRows | None = None
         self._first = self._behind = 0  # the open chunk's first row, and the first behind the open shard
 
+    def group_sizes(self) -> list[tuple[int, int]]:
+        """Of each task, how many groups it has and how many rows a group.
+
+        Raises:
+            ValueError: The data were opened without groups.
+        """
+        return sizes_of_groups([task.groups() for task in self.tasks])
+
     def __reduce__(self) -> tuple[type[StreamedPairs], tuple[Sequence[StreamedTask]]]:
         return StreamedPairs, (self.tasks,)  # to another process without what is open here
 
@@ -180,6 +247,7 @@ def stream_pairs(
     max_samples_per_source: int | None = None,
     use_negatives: bool = True,
     check_files: bool = True,
+    whole_groups: bool = False,
     seed: int = 0,
 ) -> StreamedPairs:
     """Opens training data as [`load_pairs`] does, with the same arguments, and leaves the rows where they are.
@@ -192,9 +260,10 @@ def stream_pairs(
     """
     defaults = {"media_root": media_root, "subsets": subsets, "split": split, "max_samples": max_samples_per_source}
     opened = [subset for spec in parse_specs(train_data, **defaults) for subset in open_stream(spec)]
+    settings: dict[str, Any] = {"use_negatives": use_negatives, "check_files": check_files, "seed": seed}
     return StreamedPairs(
         [
-            StreamedTask(name, subset, seed=seed, use_negatives=use_negatives, check_files=check_files)
+            StreamedTask(name, subset, whole_groups=whole_groups, **settings)
             for subset, name in zip(opened, task_names(opened), strict=True)
         ]
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llave_hf.data.batches.groups import plan_groups, swap_groups_apart
 from llave_hf.data.batches.mix import swap_repeats_apart
 from llave_hf.data.batches.repeats import plan_batches, repeating_batches
 
@@ -24,16 +25,19 @@ class Window:
         stream: The rows to come.
         share: How many of its rows a global batch takes.
         rows: Those in memory.
+        unit: G, rows of a group; they stand together. 1: there are no groups.
     """
 
     stream: Iterator[StreamedRow]
     share: int
     rows: list[StreamedRow]
+    unit: int = 1
 
     def fill(self, size: int, order: np.random.Generator) -> None:
-        """Reads on until there are `size` rows or no more, and shuffles them."""
-        self.rows += itertools.islice(self.stream, size - len(self.rows))
-        self.rows = [self.rows[place] for place in order.permutation(len(self.rows)).tolist()]
+        """Reads on until there are `size` rows or no more, whole groups, and shuffles them."""
+        self.rows += itertools.islice(self.stream, size // self.unit * self.unit - len(self.rows))
+        shuffled = order.permutation(len(self.rows) // self.unit)[:, None] * self.unit + np.arange(self.unit)
+        self.rows = [self.rows[place] for place in shuffled.ravel().tolist()]
 
     def remove(self, places: np.ndarray) -> None:
         """Forgets the rows at some places."""
@@ -89,20 +93,28 @@ def _plan(windows: Sequence[Window], avoid_repeats: bool) -> tuple[np.ndarray, n
         return np.concatenate(parts, axis=1), np.zeros(count, dtype=bool)
     queries = np.unique([row.query for row in rows], return_inverse=True)[1]
     documents = np.unique([row.document for row in rows], return_inverse=True)[1]
-    parts = [
-        start + plan_batches(queries[start:stop], documents[start:stop], window.share, count)
-        for start, stop, window in zip(starts[:-1], starts[1:], windows, strict=True)
-    ]
+    parts = []
+    for start, stop, window in zip(starts[:-1], starts[1:], windows, strict=True):
+        own = queries[start:stop], documents[start:stop]
+        if window.unit == 1:
+            parts.append(start + plan_batches(*own, window.share, count))
+        else:
+            groups = np.arange(stop - start).reshape(-1, window.unit)
+            parts.append(start + plan_groups(groups, window.share // window.unit, count, own))
     plan = np.concatenate(parts, axis=1)
     if len(windows) > 1:
-        ends = np.cumsum([0, *(window.share for window in windows)]).tolist()
+        unit = windows[0].unit
+        ends = np.cumsum([0, *(window.share // unit for window in windows)]).tolist()
         columns = [slice(*pair) for pair in itertools.pairwise(ends)]
-        plan = swap_repeats_apart(plan, columns, queries, documents)
+        if unit == 1:
+            plan = swap_repeats_apart(plan, columns, queries, documents)
+        else:
+            plan = swap_groups_apart(plan, unit, columns, (queries, documents))
     return plan, repeating_batches(plan, queries, documents)
 
 
 def mixed(
-    streams: Sequence[Iterator[StreamedRow]], counts: Sequence[int], order: np.random.Generator
+    streams: Sequence[Iterator[StreamedRow]], counts: Sequence[int], order: np.random.Generator, unit: int = 1
 ) -> Iterator[StreamedRow]:
     """The rows of several streams as one, each row as likely to come next as any other.
 
@@ -110,10 +122,11 @@ def mixed(
         streams: The streams.
         counts: How many rows each has.
         order: Of the draws.
+        unit: G, rows of a group, which come one after the other.
     """
-    left = np.array(counts)
+    left = np.array(counts) // unit
     while left.any():
         drawn = order.multivariate_hypergeometric(left, min(_BLOCK, int(left.sum())))
         left -= drawn
         for number in order.permutation(np.repeat(np.arange(len(left)), drawn)).tolist():
-            yield next(streams[number])
+            yield from itertools.islice(streams[number], unit)

@@ -25,6 +25,7 @@ SIGNATURES = {
     b"MM\0*": ".tif",
     **{b"P%d" % number: ".ppm" for number in range(1, 7)},
 }
+BRANDS = {b"ftypavif": ".avif", b"ftypavis": ".avif", b"ftypheic": ".heic", b"ftypheix": ".heic"}  # after four bytes
 
 
 class PictureError(ValueError):
@@ -58,9 +59,10 @@ def store_picture(value: Any) -> tuple[str, bool]:
     content = bytes(content or b"")
     if not content:
         raise PictureError("the picture has neither bytes nor a path: complete the data.")
-    suffix = next((suffix for start, suffix in SIGNATURES.items() if content.startswith(start)), None)
+    known = (suffix for start, suffix in SIGNATURES.items() if content.startswith(start))
+    suffix = next(known, BRANDS.get(content[4:12]))
     if suffix is None:
-        raise PictureError(f"the bytes begin with {content[:8]!r}: give PNG, JPEG, WebP, GIF, BMP, TIFF or PPM.")
+        raise PictureError(f"the bytes begin with {content[:8]!r}: give PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF.")
     name = hashlib.sha256(content).hexdigest() + suffix
     path = picture_folder() / name[:2] / name
     if not path.is_file():

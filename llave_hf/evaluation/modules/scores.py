@@ -9,8 +9,8 @@ import torch
 from datasets import Sequence as ListOf
 from datasets import Value
 
+from llave_hf.evaluation.scoring.histograms import bin_numbers, overlap
 from llave_hf.evaluation.scoring.metrics import AnswerRanks, FloatArray, rank_answers
-from llave_hf.histograms import bin_numbers, overlap
 
 FEATURES = {"predictions": ListOf(Value("float64")), "references": Value("int64")}
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from llave_hf.evaluation.scoring.histograms import BINS, WIDTH, joined
 from llave_hf.evaluation.scoring.similarities import Similarities
-from llave_hf.histograms import BINS, WIDTH, joined
 
 WIDE, HIGH = 300.0, 96.0  # of a histogram, in units of its SVG
 BINS_SHOWN = 50
@@ -22,7 +22,7 @@ class Axis:
     """The cosines that all histograms of a page show.
 
     Attributes:
-        first, last: fine bins, see `llave_hf/histograms.py`; `last` is one past the end.
+        first, last: fine bins, see `evaluation/scoring/histograms.py`; `last` is one past the end.
         size: fine bins in a bar.
     """
 

@@ -81,6 +81,10 @@ def _left_out(record: Mapping[str, Any]) -> list[str]:
         or record.get("temperature_by_task"),
         "The strength was steered in training; this is its first value.": record.get("effective_negatives"),
         "The temperature was learned; this is its first value.": record.get("learn_temperature"),
+        "In training weights were relative to the positive's; here they are not.": record.get("hardness_reference")
+        == "positive",
+        "Training took Focal-InfoNCE, which has no weights.": record.get("focal_margin") is not None,
+        "Training had graded labels too, which are left out here.": record.get("distill_weight"),
         "Only a row's own hard negatives were weighted.": record.get("hardness_mode") == "hard_negatives",
     }
     return [sentence for sentence, true in said.items() if true]

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llave_hf.histograms import BINS, auc, bin_numbers, overlap
-
+from .histograms import BINS, auc, bin_numbers, overlap
 from .nearest import Nearest
 
 DIGITS = 3  # what rounding in a vector cannot move, but for ties of the rounding itself
@@ -24,7 +23,7 @@ class Similarities:
     """Of one subset; None where it has no wrong candidate.
 
     Attributes:
-        positives, hardest: `(BINS,)` counts, see `llave_hf/histograms.py`.
+        positives, hardest: `(BINS,)` counts, see `histograms.py`.
         positive, hardest_negative: mean cosines.
         hard: mean over queries of the mean cosine of the five hardest negatives.
         overlap: of the two histograms, 0 (apart, whichever is higher) to 1 (alike).

@@ -23,7 +23,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def front_matter(
-    root: Path, recipe: Mapping[str, Any], results: Mapping[str, Any], chosen: Mapping[str, Any] | None = None
+    root: Path,
+    recipe: Mapping[str, Any],
+    results: Mapping[str, Any],
+    chosen: Mapping[str, Any] | None = None,
+    merge: Mapping[str, Any] | None = None,
 ) -> str:
     """The YAML between a card's two `---`.
 
@@ -32,11 +36,15 @@ def front_matter(
         recipe: What it was trained by, or nothing.
         results: The content of `eval/results.json`, or nothing.
         chosen: Fields of [`CHOSEN`]; those that are missing stay as the folder's card has them.
+        merge: What `fingerprint.json` says of the models that it was merged from.
     """
     fields = {**chosen_fields(root / "README.md"), **{k: v for k, v in (chosen or {}).items() if v}}
     trained_from = hub_id(recipe.get("model"))
     if trained_from:
         fields["base_model"] = trained_from
+    parents = [model["hub_id"] for model in (merge or {}).get("models", ()) if "hub_id" in model]
+    if parents:
+        fields |= {"base_model": list(dict.fromkeys(parents)), "base_model_relation": "merge"}
     sources = recipe.get("train_data") or []
     listed = sources if isinstance(sources, list) else [sources]
     paths = [source.get("path") if isinstance(source, Mapping) else source for source in listed]

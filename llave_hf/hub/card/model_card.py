@@ -28,12 +28,20 @@ _SHOWN = {
     "max_samples_per_source": "rows a subset, at most",
     "temperature": "temperature",
     "hardness_strength": "hardness strength",
+    "hardness_reference": "hardness measured from",
+    "focal_margin": "margin of Focal-InfoNCE",
+    "margin_strategy": "margins against false negatives",
+    "contrastive_weight": "weight of the contrastive loss",
+    "distill_weight": "weight of graded labels",
+    "distill_source": "graded by",
+    "teacher_temperature": "temperature of the grades",
     "learning_rate": "learning rate",
     "muon_learning_rate": "learning rate of hidden matrices (Muon)",
     "lr_scheduler_type": "schedule",
     "warmup_steps": "warm-up",
     "weight_decay": "weight decay",
     "batch_tasks": "tasks in a batch",
+    "batch_groups": "batches of mined groups",
     "freeze": "frozen parts",
     "seed": "seed",
 }
@@ -63,9 +71,16 @@ def write_model_card(
         raise UserError(f"{card} was not written by llave_hf; move it away, or overwrite it with --force.")
     recipe = _recipe(root)
     results = _json(root / "eval" / "results.json")
-    variables = {**_model(root), **_training(root, recipe), **_telemetry(root), **_results(root, results)}
+    merge = _json(root / "fingerprint.json").get("merge")
+    variables = {
+        "merge": merge,
+        **_model(root),
+        **_training(root, recipe),
+        **_telemetry(root),
+        **_results(root, results),
+    }
     variables |= {"name": root.resolve().name, "model_id": root.resolve().name, "marker": MARKER}
-    variables["front_matter"] = front_matter(root, recipe, results, chosen)
+    variables["front_matter"] = front_matter(root, recipe, results, chosen, merge)
     write_eval_results(root, results)
     card.write_text(render(variables), encoding="utf-8")
     return card

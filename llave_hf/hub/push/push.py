@@ -18,7 +18,7 @@ from llave_hf.hub.fingerprint.verify import verify
 from .checks import problems
 from .commit import commit
 from .publication import Publication, collect, is_published
-from .remote import Target, connect, explain, look, why_foreign
+from .remote import Target, connect, explain, look, validate_card, why_foreign
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def push(
     api = connect(options.token)
     try:
         target = look(api, repo_id, options.revision)
-        ModelCard(publication.text("README.md")).validate()
+        validate_card(publication.text("README.md"))
         foreign = why_foreign(api, target, json.loads(publication.read("config.json")))
     except (HTTPError, OSError, ValueError) as error:
         raise UserError(f"{explain(error, repo_id)} Nothing was written.") from error

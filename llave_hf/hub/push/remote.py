@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, constants, get_token, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from llave_hf.errors import UserError
 from llave_hf.hub.card.model_card import MARKER
@@ -100,6 +101,24 @@ def _fetch(api: HfApi, target: Target, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = api.hf_hub_download(target.repo_id, name, revision=target.head, local_dir=folder)
         return Path(path).read_text(encoding="utf-8")
+
+
+def validate_card(text: str) -> None:
+    """Asks the Hub whether it accepts a card's metadata.
+
+    `ModelCard.validate` of huggingface_hub 1 asks huggingface.co, whatever `HF_ENDPOINT` says; a company's own Hub may
+    be all that this machine reaches.
+
+    Raises:
+        ValueError: What the Hub finds wrong.
+    """
+    body = {"repoType": "model", "content": text}
+    response = get_session().post(
+        f"{constants.ENDPOINT}/api/validate-yaml", json=body, headers={"Accept": "text/plain"}
+    )
+    if response.status_code == 400:
+        raise ValueError(response.text)
+    hf_raise_for_status(response)
 
 
 def explain(error: Exception, repo_id: str) -> str:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from llave_hf import distributed
-from llave_hf.data.described.names import HARDNESS, NEGATIVE_HARDNESS
+from llave_hf.data.described.names import HARDNESS, NEGATIVE_HARDNESS, NEGATIVE_SCORE, SCORE
 from llave_hf.data.streaming.tasks import TrainingPairs
 from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
 from llave_hf.training.engines.whole_models import whole_models
@@ -59,6 +59,13 @@ class Objective:
             matryoshka_dims=tuple(args.matryoshka_dims),
             compiler="inductor" if args.compile_loss else None,
             track_effective_negatives=args.effective_negatives is not None,
+            hardness_reference=args.hardness_reference,
+            focal_margin=args.focal_margin,
+            margin_strategy=args.margin_strategy,
+            contrastive_weight=args.contrastive_weight,
+            distill_weight=args.distill_weight,
+            distill_source=args.distill_source,
+            teacher_temperature=args.teacher_temperature,
         ).to(args.device)
         self.strength = HardnessStrength(args, tasks)
         self.average: Average | None = None
@@ -143,12 +150,16 @@ class Objective:
             "negative_index": (-1, rows.dtype),
             "negative_ids": (0, rows.dtype),
         }
-        if NEGATIVE_HARDNESS in hardness_columns(self.args):
-            absent["negative_hardness"] = (0.0, torch.float32)
+        columns = number_columns(self.args)
+        for name, column in (("negative_hardness", NEGATIVE_HARDNESS), ("negative_scores", NEGATIVE_SCORE)):
+            if column in columns:
+                absent[name] = (0.0, torch.float32)
         levelled = dict(inputs)
         for name, (fill, dtype) in absent.items():
             given = inputs.get(name, rows.new_empty((len(rows), 0), dtype=dtype))
             levelled[name] = torch.nn.functional.pad(given, (0, width - own), value=fill)
+        if SCORE in columns and "positive_scores" not in levelled:
+            levelled["positive_scores"] = rows.new_zeros(len(rows), dtype=torch.float32)
         return levelled if width else inputs
 
     def _indices(self, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -159,7 +170,8 @@ class Objective:
         return indices
 
     def _column_names(self, indices: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
-        return ("document_hardness", "negative_hardness") if "negative" in indices else ("document_hardness",)
+        of_negatives = ("negative_hardness", "positive_scores", "negative_scores") if "negative" in indices else ()
+        return ("document_hardness", *of_negatives)
 
     def _reference(self, indices: Mapping[str, torch.Tensor], inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Vectors of the teacher or the moving average."""
@@ -171,13 +183,15 @@ class Objective:
         return {}
 
     def logs(self) -> dict[str, float]:
-        """What changes from step to step."""
+        """What changes from step to step, of the last one; all ranks call it."""
         found: dict[str, float] = {}
         if self.args.learn_temperature:
             values = self.loss.temperatures.values
             found["temperature"] = sum(values) / len(values)
         if self.loss.statistics is not None and self.strength.varies:
             found["hardness_strength"] = self.loss.statistics.hardness_strength
+        if self.loss.distilled is not None:
+            found["distill_loss"] = float(distributed.all_reduce_sum(self.loss.distilled)) / distributed.world_size()
         return found
 
     def save_state(self, checkpoint: str) -> None:
@@ -204,12 +218,17 @@ class Objective:
             self.average.load_state_dict(load_file(Path(checkpoint) / AVERAGE_FILE))
 
 
-def hardness_columns(args: LlaveTrainingArguments) -> tuple[str, ...]:
-    """Columns that training rows must have."""
-    if args.hardness_source != "column":
-        return ()
+def number_columns(args: LlaveTrainingArguments) -> tuple[str, ...]:
+    """Columns of numbers that training rows must have."""
+    weighs = args.hardness_source == "column"
     in_batch, explicit = args.hardness_mode != "hard_negatives", args.hardness_mode != "in_batch_negatives"
-    wanted = {HARDNESS: in_batch, NEGATIVE_HARDNESS: args.use_negatives and (explicit or args.share_negatives)}
+    graded = args.distill_weight > 0 and args.distill_source == "column"
+    wanted = {
+        HARDNESS: weighs and in_batch,
+        NEGATIVE_HARDNESS: weighs and args.use_negatives and (explicit or args.share_negatives),
+        SCORE: graded,
+        NEGATIVE_SCORE: graded,
+    }
     return tuple(column for column, needed in wanted.items() if needed)
 
 

@@ -10,6 +10,7 @@ from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 
 from .best_metric import aim_schedule, choose_metric, told_of_checkpoints
+from .loss_settings import check_loss
 from .trainer_settings import check_parsed_settings, check_trainer_settings
 from .tuning import PARTS, STACKS, check_tuning
 
@@ -72,12 +73,38 @@ class LlaveTrainingArguments(TrainingArguments):
     )
     hardness_teacher: str | None = field(
         default=None,
-        metadata={"help": "Folder or Hub id of a frozen model, for hardness_source teacher or teacher_margin."},
+        metadata={
+            "help": "Folder or Hub id of a frozen model, for a hardness_source or distill_source teacher, or a margin."
+        },
     )
     ema_decay: float = field(default=0.999, metadata={"help": "Of the moving average, for hardness_source ema."})
     hardness_mode: str = field(
         default="in_batch_negatives",
         metadata={"help": "Which negatives are weighted: in_batch_negatives, hard_negatives or all_negatives."},
+    )
+    hardness_reference: str = field(
+        default="none",
+        metadata={"help": "What hardness is measured from: none (LLaVE), or positive: the query's own positive's."},
+    )
+    focal_margin: float | None = field(
+        default=None,
+        metadata={
+            "help": "Focal-InfoNCE instead of weights: logits s^2 and s * (s + this). Needs hardness_strength 0."
+        },
+    )
+    contrastive_weight: float = field(default=1.0, metadata={"help": "Of the contrastive loss in the sum."})
+    distill_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Of the loss of graded labels, over each row's own candidates, in the sum. 0: there is none."
+        },
+    )
+    distill_source: str = field(
+        default="column",
+        metadata={"help": "Whose grades: column (pos_score, neg_score), or teacher (cosines of hardness_teacher)."},
+    )
+    teacher_temperature: float | None = field(
+        default=None, metadata={"help": "Grades are divided by it before their softmax. None: the temperature."}
     )
     directions: list[str] = field(
         default_factory=lambda: ["query_to_doc", "doc_to_query"],
@@ -98,6 +125,12 @@ class LlaveTrainingArguments(TrainingArguments):
     )
     teacher_margin: float | None = field(
         default=None, metadata={"help": "The same in the cosines of hardness_teacher, or of the moving average."}
+    )
+    margin_strategy: str = field(
+        default="absolute",
+        metadata={
+            "help": "What both margins are counted in: absolute (cosines), relative (shares of the positive's)."
+        },
     )
     mask_duplicates: bool = field(
         default=True, metadata={"help": "Pairs with the same query or document are no negatives of each other."}
@@ -130,6 +163,12 @@ class LlaveTrainingArguments(TrainingArguments):
     )
     sampling_temperature: float = field(
         default=1.0, metadata={"help": "T: a task of n rows is drawn in proportion to its weight * n^(1/T)."}
+    )
+    batch_groups: bool = field(
+        default=False,
+        metadata={
+            "help": "Batches are whole groups of hard rows, from the column batch_group that llave mine writes."
+        },
     )
     avoid_repeats: bool = field(
         default=True, metadata={"help": "Plan global batches so that no query or document stands in one twice."}
@@ -233,7 +272,7 @@ class LlaveTrainingArguments(TrainingArguments):
         if self.max_bad_samples is not None and self.max_bad_samples < 0:
             raise ValueError(f"max_bad_samples is {self.max_bad_samples}; give 0 or more, or leave it out.")
         self._check_micro_batches()
-        self._check_hardness()
+        check_loss(self)
         self._check_optimizer()
         if self.gradient_accumulation_steps > 1:
             logger.warning(
@@ -241,31 +280,6 @@ class LlaveTrainingArguments(TrainingArguments):
                 f"no negatives, each query still sees {self.negatives_per_query}. For more negatives raise "
                 "per_device_train_batch_size or use more devices."
             )
-
-    def _check_hardness(self) -> None:
-        wants_teacher = self.hardness_source == "teacher" or (
-            self.teacher_margin is not None and self.hardness_source != "ema"
-        )
-        if wants_teacher and self.hardness_teacher is None:
-            raise ValueError("hardness_source teacher and teacher_margin need hardness_teacher: name a model.")
-        if self.hardness_teacher is not None and not wants_teacher:
-            raise ValueError(
-                "hardness_teacher is given and nothing uses it; add hardness_source: teacher or a teacher_margin "
-                "(with hardness_source ema the margin is in the moving average's cosines), or leave it out."
-            )
-        if self.hardness_mode == "hard_negatives" and not self.use_negatives:
-            raise ValueError(
-                "hardness_mode hard_negatives weights rows' own negatives alone, and use_negatives is off: nothing "
-                "would be weighted. Set use_negatives, or leave hardness_mode out."
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
-        if self.hardness_warmup_steps < 0:
-            raise ValueError(f"hardness_warmup_steps is {self.hardness_warmup_steps}; it must not be negative.")
-        if self.effective_negatives is not None and self.hardness_strength_by_task is not None:
-            raise ValueError("effective_negatives steers one alpha for all; leave out hardness_strength_by_task.")
-        if self.learn_temperature and self.fp16:
-            raise ValueError("learn_temperature does not go with fp16's scaled gradients; use bf16.")
 
     def _check_optimizer(self) -> None:
         if self.muon_learning_rate is None:

@@ -13,12 +13,30 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from .arguments import LlaveTrainingArguments
+from .loss_settings import grades_by_teacher
 from .tuning import frozen_parts
 
 if TYPE_CHECKING:
     from .recipe import DataArguments, ModelArguments, Recipe
 
 _WITHOUT_WARMUP = (SchedulerType.CONSTANT, SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+_OF_CONTRAST = (
+    "hardness_strength",
+    "hardness_strength_by_task",
+    "hardness_warmup_steps",
+    "hardness_source",
+    "hardness_mode",
+    "hardness_reference",
+    "max_hardness_weight",
+    "focal_margin",
+    "directions",
+    "share_negatives",
+    "gather_across_devices",
+    "false_negative_margin",
+    "teacher_margin",
+    "mask_equal_labels",
+    "compile_loss",
+)
 _OF_TRACKIO = ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 
 
@@ -43,11 +61,18 @@ Idle = Iterator[tuple[Iterable[str], str]]
 
 def _of_loss(args: LlaveTrainingArguments) -> Idle:
     by_task = (args.hardness_strength_by_task or {}).values()
-    if args.hardness_strength == 0 and not any(by_task) and args.effective_negatives is None:
-        idle = ["hardness_warmup_steps", "hardness_mode", "max_hardness_weight"]
+    if args.contrastive_weight == 0:
+        yield _OF_CONTRAST, "contrastive_weight is 0, so rows are not compared with each other"
+    elif args.hardness_strength == 0 and not any(by_task) and args.effective_negatives is None:
+        idle = ["hardness_warmup_steps", "hardness_mode", "max_hardness_weight", "hardness_reference"]
         if args.teacher_margin is None:  # which a teacher or an average also serves
-            idle += ["hardness_source", "hardness_teacher", "ema_decay"]
+            idle += ["hardness_source", "ema_decay"]
+            idle += [] if grades_by_teacher(args) else ["hardness_teacher"]
         yield idle, "hardness_strength is 0, so no negative is weighted"
+    if args.teacher_margin is None and args.false_negative_margin is None:
+        yield ["margin_strategy"], "there is neither a false_negative_margin nor a teacher_margin"
+    if args.distill_weight == 0:
+        yield ["distill_source", "teacher_temperature"], "distill_weight is 0, so there are no graded labels"
     if args.hardness_source != "ema":
         yield ["ema_decay"], f"hardness_source is {args.hardness_source}, and no average is kept"
     if not args.learn_temperature:

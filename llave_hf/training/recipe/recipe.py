@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -122,11 +122,24 @@ class RecipeLoader(yaml.SafeLoader):
 
 RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?i:true|false)$"), list("tTfF"))
 
-RecipeLoader.add_implicit_resolver(
+_EXPONENT = (
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+RecipeLoader.add_implicit_resolver(*_EXPONENT)
+
+
+class _RecipeDumper(yaml.SafeDumper):
+    """Puts into quotes what either kind of YAML would read as no text."""
+
+
+_RecipeDumper.add_implicit_resolver(*_EXPONENT)
+
+
+def dump_recipe(raw: Mapping[str, Any]) -> str:
+    """A recipe's mapping as YAML that [`load_recipe`] reads as the same."""
+    return yaml.dump(raw, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

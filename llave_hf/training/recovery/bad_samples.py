@@ -18,6 +18,8 @@ from llave_hf.model.media_llave import MediaError
 
 TRIES = 100  # rows that are drawn for a batch in which all are bad
 
+_OF_NEGATIVES = ("negatives", "negative_hardness", "negative_scores")  # of a Pair: an entry a negative
+
 Failures = dict[Sample, ValueError | OSError]
 
 
@@ -113,12 +115,10 @@ def without_bad(pair: Pair, failures: Mapping[Sample, Exception], reports: list[
     if not usable:
         return None
     good = [place for place, sample in enumerate(pair.negatives) if sample not in failures]
-    hardness = pair.negative_hardness
-    return dataclasses.replace(
-        pair,
-        negatives=tuple(pair.negatives[place] for place in good),
-        negative_hardness=None if hardness is None else tuple(hardness[place] for place in good),
-    )
+    kept: dict[str, Any] = {
+        name: tuple(said[place] for place in good) for name in _OF_NEGATIVES if (said := getattr(pair, name))
+    }
+    return dataclasses.replace(pair, **kept)
 
 
 def report(pair: Pair, role: str, place: int, sample: Sample, error: Exception) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from llave_hf.histograms import BINS, bin_numbers
+from llave_hf.evaluation.scoring.histograms import BINS, bin_numbers
 
 from .sample import PairSample
 from .weights import PairWeights, Weighting, extremes, weigh
@@ -85,9 +85,7 @@ class PairCounts:
             masked_share: Of the step; None takes the share that `sample` and `weighting` leave out.
         """
         above = sample.usable & (sample.similarities > (sample.positives + MARGIN)[:, None])
-        usable = sample.usable
-        if weighting.margin is not None:
-            usable = usable & (sample.similarities <= (sample.positives + weighting.margin)[:, None])
+        usable = weighting.counted(sample)
         weights = weigh(sample, usable, weighting)
         rows = self._rows(sample, task_ids)
         low, high = extremes(sample.similarities, usable)

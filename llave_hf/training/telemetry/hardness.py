@@ -24,6 +24,12 @@ class Judge:
     document_hardness: torch.Tensor | None = None
     negative_hardness: torch.Tensor | None = None
 
+    def references(self, rows: slice) -> torch.Tensor | None:
+        """h `(n,)` of the sampled queries' own positives; None where only the data say what is hard."""
+        if self.queries is None or self.documents is None:
+            return None
+        return (self.queries[rows] * self.documents[rows]).sum(1)
+
     def hardness(self, rows: slice, explicit: int, across_devices: bool) -> torch.Tensor:
         """h of sampled queries and their columns, `(n, N + K)`; 0 where nothing was said.
 

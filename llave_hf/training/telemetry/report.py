@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from llave_hf import histograms
+from llave_hf.evaluation.scoring import histograms
 from llave_hf.hub.card.plots import plot_separation, plot_similarities, plot_task_similarities
 
 from .counts import ROLES, PairCounts, top_share

@@ -27,6 +27,7 @@ class PairSample:
         query_cosines, document_cosines: `(n, 2)`: the sum over all other queries (documents) of their cosines with
             the row's own one, and how many they are. Equal content is left out.
         hardness: `(n, C)` h of each pair; None: its cosine.
+        references: `(n,)` h of each query's own positive; None: its cosine.
     """
 
     rows: slice
@@ -37,6 +38,7 @@ class PairSample:
     query_cosines: torch.Tensor
     document_cosines: torch.Tensor
     hardness: torch.Tensor | None = None
+    references: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,6 +100,9 @@ class Telemetry:
         negative_mask: torch.Tensor | None = None,
         masked_share: float | None = None,
         judge: Judge | None = None,
+        margin_strategy: str = "absolute",
+        relative: bool = False,
+        focal_margin: float | None = None,
     ) -> None:
         """Counts a step's pairs. With several ranks, all of them call it.
 
@@ -116,6 +119,7 @@ class Telemetry:
                 each query has its own only.
             masked_share: Of this step, from the loss; None: as the ids and the margin here have it.
             judge: Says how hard negatives are; None: the model's own cosines.
+            margin_strategy, relative, focal_margin: See [`Weighting`].
         """
         self.steps += 1
         if (self.steps - 1) % self.every or not len(query_embeddings):
@@ -131,9 +135,16 @@ class Telemetry:
             sample = sample_pairs(queries, documents, whole, negatives, negative_ids, negative_mask)
             if judge is not None:
                 hardness = judge.hardness(sample.rows, sample.explicit, self.gather_across_devices)
-                sample = replace(sample, hardness=hardness)
+                sample = replace(sample, hardness=hardness, references=judge.references(sample.rows))
             weighting = Weighting(
-                temperature, hardness_strength, explicit_hardness_strength, max_weight, false_negative_margin
+                temperature,
+                hardness_strength,
+                explicit_hardness_strength,
+                max_weight,
+                false_negative_margin,
+                margin_strategy,
+                relative,
+                focal_margin,
             )
             self._open.add(sample, weighting, task_ids, masked_share)
 

@@ -44,8 +44,11 @@ class Watch:
         self.settings: dict[str, Any] = {
             "max_weight": args.max_hardness_weight,
             "false_negative_margin": args.false_negative_margin,
+            "margin_strategy": args.margin_strategy,
+            "relative": args.hardness_reference == "positive",
+            "focal_margin": args.focal_margin,
         }
-        self.from_similarities = args.hardness_source == "self"
+        self.source = args.hardness_source
         self.telemetry: Telemetry | None = None
         if args.telemetry_every:
             gather = args.gather_across_devices
@@ -68,7 +71,7 @@ class Watch:
             hardness_strength=strength if self.weighs_in_batch else 0.0,
             explicit_hardness_strength=strength if self.weighs_explicit else 0.0,
             masked_share=loss.statistics.masked_share if loss.statistics is not None else None,
-            judge=None if self.from_similarities else judge_of(given),
+            judge=None if self.source == "self" else judge_of(given, self.source),
         )
 
     def logs(self, step: int) -> dict[str, float]:
@@ -98,8 +101,9 @@ class Watch:
             self.telemetry.load_state_dict(torch.load(path, weights_only=True))
 
 
-def judge_of(given: Mapping[str, Any]) -> Judge:
-    """Whose word on hardness the loss took."""
+def judge_of(given: Mapping[str, Any], source: str) -> Judge:
+    """Whose word on hardness the loss took. (A teacher may be there for margins or grades alone.)"""
+    if source == "column":
+        return Judge(**{name: given.get(name) for name in ("document_hardness", "negative_hardness")})
     vectors = {role: given.get(f"teacher_{name}_embeddings") for role, name in ROLES.items()}
-    numbers = {name: given.get(name) for name in ("document_hardness", "negative_hardness")}
-    return Judge(**vectors, **numbers)
+    return Judge(**vectors)

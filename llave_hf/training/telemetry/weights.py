@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from llave_hf.losses.negatives import margin_limits
+
 from .sample import PairSample
 
 EXTREMES = 5
@@ -14,13 +16,16 @@ EXTREMES = 5
 
 @dataclass(frozen=True)
 class Weighting:
-    """What a negative weighs in the loss: its logit is s/τ + min(α h, log max_weight).
+    """What a negative weighs in the loss: its logit is s/τ + min(α h, log max_weight), or s(s + m)/τ.
 
     Attributes:
         temperature: τ, one number or `(B,)`.
         strength, explicit_strength: α of in-batch and of a row's own explicit negatives; one number or `(B,)`.
         max_weight: Cap of e^(αh), or None.
         margin: The loss masks negatives above their positive by more than this; None: it masks none.
+        margin_strategy: What the margin is counted in, `"absolute"` or `"relative"`.
+        relative: Whether h is less that of the query's own positive.
+        focal_margin: m of Focal-InfoNCE, whose positives have the logit s²/τ; None: s as it is.
     """
 
     temperature: float | torch.Tensor
@@ -28,6 +33,16 @@ class Weighting:
     explicit_strength: float | torch.Tensor = 0.0
     max_weight: float | None = None
     margin: float | None = None
+    margin_strategy: str = "absolute"
+    relative: bool = False
+    focal_margin: float | None = None
+
+    def counted(self, sample: PairSample) -> torch.Tensor:
+        """`(n, C)` columns that count as negatives, those that pass the margin left out."""
+        if self.margin is None:
+            return sample.usable
+        limits = margin_limits(sample.positives, self.margin, self.margin_strategy)
+        return sample.usable & (sample.similarities <= limits[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +51,8 @@ class PairWeights:
 
     Attributes:
         log_shares: `(n, C)` log of e^(s_ij/τ + αh_ij) / Z_i: the size of dL/ds_ij, times τ, of query → document
-            (LLaVE, Eq. 6 and 7). Only usable columns mean anything.
+            (LLaVE, Eq. 6 and 7; with Focal-InfoNCE times |2s + m| / (2 + m), which is at most 1). Only usable columns
+            mean anything.
         gradient_negatives: `(n,)` (Σw)²/Σw² over negatives with w = e^(s/τ + αh); 0 without negatives.
         hardness_negatives: `(n,)` the same with w = e^(αh), LLaVE's weight alone.
         strength: `(n,)` α of in-batch negatives.
@@ -58,17 +74,26 @@ def weigh(sample: PairSample, usable: torch.Tensor, weighting: Weighting) -> Pai
 
     scale, strength = 1 / by_row(weighting.temperature), by_row(weighting.strength)
     hardness = similarities if sample.hardness is None else sample.hardness.to(similarities.dtype)
+    if weighting.relative:
+        references = sample.positives if sample.references is None else sample.references
+        hardness = hardness - references.to(similarities.dtype)[:, None]
     log_weights = hardness * strength[:, None]
     if sample.explicit:
         own = slice(-sample.explicit, None)
         log_weights[:, own] = hardness[:, own] * by_row(weighting.explicit_strength)[:, None]
     if weighting.max_weight is not None:
         log_weights.clamp_(max=math.log(weighting.max_weight))
-    logits = torch.addcmul(log_weights, similarities, scale[:, None])
+    positives, slopes, curved = sample.positives, None, similarities
+    if weighting.focal_margin is not None:
+        positives, curved = positives.square(), similarities * (similarities + weighting.focal_margin)
+        slopes = (2 * similarities + weighting.focal_margin).abs() / (2 + weighting.focal_margin)
+    logits = torch.addcmul(log_weights, curved, scale[:, None])
     hardness_negatives, _ = _effective(log_weights, usable)
     gradient_negatives, log_sum = _effective(logits, usable)
-    log_total = torch.logaddexp(log_sum, sample.positives * scale)
-    return PairWeights(logits.sub_(log_total[:, None]), gradient_negatives, hardness_negatives, strength)
+    log_total = torch.logaddexp(log_sum, positives * scale)
+    log_shares = logits.sub_(log_total[:, None])
+    log_shares = log_shares if slopes is None else log_shares.add_(slopes.log())
+    return PairWeights(log_shares, gradient_negatives, hardness_negatives, strength)
 
 
 def _effective(logs: torch.Tensor, usable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,16 +39,24 @@ def freeze_parts(model: LlaveModel, names: Iterable[str]) -> None:
     for name in names:
         for parameter in part_parameters(model, name):
             parameter.requires_grad_(False)
-    unused = backbone_of(model.config.backbone_config.model_type).unused
-    for parameter in _under(dict(model.backbone.named_parameters()), unused).values():
+    for parameter in unused_parameters(model):
         parameter.requires_grad_(False)
 
 
+def unused_parameters(model: LlaveModel) -> list[nn.Parameter]:
+    """The parameters that no embedding depends on, in any part."""
+    unused = backbone_of(model.config.backbone_config.model_type).unused
+    return list(_under(dict(model.backbone.named_parameters()), unused).values())
+
+
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """How many parameters are trained, and how many are frozen; of 4-bit weights each of the two in a byte counts."""
-    trained = sum(_numel(p) for p in model.parameters() if p.requires_grad)
-    frozen = sum(_numel(p) for p in model.parameters() if not p.requires_grad)
-    return trained, frozen
+    """How many parameters are trained, and how many are frozen; of 4-bit weights each of the two in a byte counts.
+
+    What PEFT keeps of a module that is trained whole, as it was at first, is no part of the model.
+    """
+    counted = {name: parameter for name, parameter in model.named_parameters() if ".original_module." not in name}
+    trained = sum(_numel(p) for p in counted.values() if p.requires_grad)
+    return trained, sum(map(_numel, counted.values())) - trained
 
 
 def _numel(parameter: nn.Parameter) -> int:

@@ -150,6 +150,8 @@ def test_filters(options: dict[str, Any], expected: list[int], reason: str | Non
     ("options", "message"),
     [
         ({"num_negatives": 0}, "num_negatives is 0"),
+        ({"group_size": 1}, "group_size is 1; it must be at least 2"),
+        ({"group_size": 4, "group_by": "rank"}, "group_by is 'rank'; choose one of 'mutual_ranks', 'owner_queries'"),
         ({"rank_min": 5, "rank_max": 5}, "0 <= rank_min < rank_max"),
         ({"relative_margin": 1.5}, "relative_margin is 1.5"),
         ({"absolute_margin": -0.1}, "absolute_margin is -0.1"),

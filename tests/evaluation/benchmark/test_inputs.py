@@ -185,7 +185,7 @@ def data_uri() -> str:
     return "data:image/png;base64," + base64.b64encode(encoded()).decode()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"])
 def test_rows_may_hold_their_pictures(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hub"))
     content = encoded(kind)

@@ -47,6 +47,9 @@ def test_a_record_of_another_trainer_is_none(tmp_path: Path) -> None:
         ({"effective_negatives": 8}, "steered"),
         ({"learn_temperature": True}, "was learned"),
         ({"hardness_mode": "hard_negatives"}, "own hard negatives"),
+        ({"hardness_reference": "positive"}, "relative to the positive's"),
+        ({"focal_margin": 0.3}, "Focal-InfoNCE"),
+        ({"distill_weight": 1.0}, "graded labels too"),
     ],
 )
 def test_what_the_weights_leave_out_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,42 @@ def test_hardness_comes_from_where_it_should(root: Path, source: str, caching: d
     for name, parameter in trainer.model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("caching", [{}, {"mini_batch_size": 2}], ids=["one graph", "cached"])
+@pytest.mark.parametrize("source", ["column", "teacher"])
+def test_graded_labels_come_from_where_they_should(root: Path, source: str, caching: dict[str, int]) -> None:
+    """Of rows' own candidates: symmetrised KL, added to the contrastive loss."""
+    pairs = make_pairs(root, 6, kinds=("text",), judged=True, negatives=True)
+    pairs = [replace(p, negatives=p.negatives[:1], negative_scores=(p.negative_scores or ())[:1]) for p in pairs]
+    options: dict[str, Any] = {"use_negatives": True, "double": True, **caching}
+    graded = {"distill_weight": 0.5, "distill_source": source, "teacher_temperature": 0.3}
+    trainer = make_trainer(root, **options, **graded, **({"hardness_teacher": "m"} if source == "teacher" else {}))
+    scores = [(p.score, *(p.negative_scores or ())) for p in pairs]
+    if source == "teacher":
+        give_teacher(trainer, pairs)
+        assert trainer.objective.teacher is not None
+        embed = trainer.objective.teacher.embed
+        vectors = [embed(torch.tensor([s.key() for s in (p.query, p.positive, *p.negatives)])).double() for p in pairs]
+        scores = [tuple((v[1:] @ v[0]).tolist()) for v in vectors]
+    model = trainer.model.eval()
+    expected = torch.zeros((), dtype=torch.float64)
+    for pair, said in zip(pairs, scores, strict=True):
+        texts = [s.text for s in (pair.query, pair.positive, *pair.negatives)]
+        own = model(**trainer.processing_class(text=texts)).embeddings
+        p = (own[1:] @ own[0] / TEMPERATURE).log_softmax(0)
+        q = (torch.tensor(said, dtype=torch.float64) / 0.3).log_softmax(0)
+        expected = expected + ((p.exp() - q.exp()) * (p - q)).sum() / 2 / 6
+    (loss,), gradients = run_steps(trainer, [pairs])
+    (without,), others = run_steps(make_trainer(root, **options), [pairs])
+    assert loss - without == pytest.approx(0.5 * expected.item(), rel=1e-6)
+    assert expected > 1e-3
+    assert trainer.objective.logs() == {"distill_loss": pytest.approx(expected.item(), rel=1e-6)}
+    trainer.model.zero_grad()
+    (0.5 * expected).backward()
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[name] - others[name], parameter.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_masks_can_be_off(root: Path) -> None:
@@ -265,6 +302,41 @@ def test_a_sample_that_a_teacher_cannot_encode_ends_the_run_with_its_row(
         ({"hardness_warmup_steps": -1}, "must not be negative"),
         ({"effective_negatives": 3.0, "hardness_strength_by_task": {"a": 1.0}}, "leave out hardness_strength_by_task"),
         ({"learn_temperature": True, "fp16": True}, "use bf16"),
+        ({"hardness_reference": "positive"}, r"a lower temperature and no weight.*Set temperature to 0.01695"),
+        ({"hardness_reference": "positive", "hardness_source": "column"}, "nothing of a positive"),
+        ({"hardness_reference": "mean"}, "hardness_reference is 'mean'"),
+        ({"focal_margin": 0.3}, "focal_margin is 0.3 and hardness_strength 9.*Set hardness_strength to 0"),
+        ({"focal_margin": 0.3, "hardness_strength": 0, "effective_negatives": 3.0}, "leave out .*effective_negatives"),
+        (
+            {"focal_margin": 0.3, "hardness_strength": 0, "hardness_strength_by_task": {"a": 1.0}},
+            "focal_margin is 0.3",
+        ),
+        ({"focal_margin": -1.0, "hardness_strength": 0}, "must not be negative"),
+        ({"margin_strategy": "share"}, "margin_strategy is 'share'"),
+        ({"distill_weight": 1.0}, "Set use_negatives"),
+        ({"distill_weight": -1.0}, "distill_weight is -1.0"),
+        ({"distill_weight": 1.0, "use_negatives": True, "distill_source": "ema"}, "distill_source is 'ema'"),
+        ({"distill_weight": 1.0, "use_negatives": True, "distill_source": "teacher"}, "need hardness_teacher"),
+        (
+            {
+                "distill_weight": 1.0,
+                "use_negatives": True,
+                "distill_source": "teacher",
+                "hardness_teacher": "m",
+                "hardness_source": "ema",
+            },
+            "the vectors of one other model",
+        ),
+        ({"contrastive_weight": 0.0}, "one must be above 0"),
+        (
+            {
+                "contrastive_weight": 0.0,
+                "distill_weight": 1.0,
+                "use_negatives": True,
+                "effective_negatives": 3.0,
+            },
+            "leave one of them out",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

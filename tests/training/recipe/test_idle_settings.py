@@ -17,6 +17,9 @@ RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
 RECIPES = [path for path in RECIPES if path.name != "ablation.yaml"]  # a sweep of tiny.yaml
 PLAIN = {"max_steps": -1, "save_steps": 500, "logging_steps": 500}
 
+TAUGHT = {"hardness_teacher": "some/model"}
+GRADED_ALONE = {"contrastive_weight": 0, "distill_weight": 1, "use_negatives": True}
+
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     # (the setting that has no effect, with what, and what gives it one)
     ("hardness_warmup_steps", {"hardness_warmup_steps": 0.1, "hardness_strength": 0}, {"hardness_strength": 9}),
@@ -39,6 +42,26 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"hardness_strength": 9},
     ),
     ("ema_decay", {"ema_decay": 0.9}, {"hardness_source": "ema"}),
+    (
+        "hardness_teacher",
+        {"hardness_source": "teacher", "hardness_teacher": "some/model", "hardness_strength": 0},
+        {"use_negatives": True, "distill_weight": 1, "distill_source": "teacher"},
+    ),
+    (
+        "hardness_reference",
+        {
+            "hardness_reference": "positive",
+            "hardness_source": "teacher",
+            "hardness_teacher": "some/model",
+            "hardness_strength": 0,
+        },
+        {"hardness_strength": 9},
+    ),
+    ("margin_strategy", {"margin_strategy": "relative"}, {"false_negative_margin": -0.05}),
+    ("distill_source", {"distill_source": "teacher"}, {"distill_weight": 1, "use_negatives": True, **TAUGHT}),
+    ("teacher_temperature", {"teacher_temperature": 0.1}, {"distill_weight": 1, "use_negatives": True}),
+    ("hardness_strength", {"hardness_strength": 5, **GRADED_ALONE}, {"contrastive_weight": 0.5}),
+    ("directions", {"directions": ["query_to_doc"], **GRADED_ALONE}, {"contrastive_weight": 0.5}),
     ("temperature_learning_rate", {"temperature_learning_rate": 0.1}, {"learn_temperature": True}),
     ("share_negatives", {"share_negatives": True}, {"use_negatives": True}),
     ("count_duplicates_once", {"count_duplicates_once": False, "mask_duplicates": False}, {"mask_duplicates": True}),

@@ -212,6 +212,7 @@ def test_where_all_pairs_are_bad_another_row_is_drawn_and_a_bad_negative_is_left
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows:
         row |= {"neg_text": ["a", "<|image_1|>\n", "b"], "neg_image_path": ["", "images/9.png", ""]}
+        row |= {"neg_hardness": [0.25, 0.5, 0.75], "pos_score": 1.0, "neg_score": [0.125, 0.0, 0.375]}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     trainer = trainer_for(data)
     dataset = load_pairs(str(data / "train"), media_root=str(data), subsets=["Caption"])
@@ -223,6 +224,8 @@ def test_where_all_pairs_are_bad_another_row_is_drawn_and_a_bad_negative_is_left
     assert row not in (0, 1, 9)
     assert len(batch["pairs"]) == len(batch["query_index"]) == 2
     assert [negative.text for negative in batch["pairs"][0].negatives] == ["a", "b"]
+    assert batch["pairs"][0].negative_hardness == (0.25, 0.75)
+    assert batch["pairs"][0].negative_scores == (0.125, 0.375)
     named = {(report["row"], report["role"], report["place"]) for report in batch["bad_samples"]}
     assert {(0, "positive", 0), (1, "positive", 0), (0, "negative", 1), (row, "negative", 1)} <= named
     assert collator([dataset[0], dataset[1]])["pairs"] == batch["pairs"]

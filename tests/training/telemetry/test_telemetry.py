@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from llave_hf import distributed, histograms
+from llave_hf import distributed
+from llave_hf.evaluation.scoring import histograms
 from llave_hf.training.telemetry.counts import PairCounts, top_share
 from llave_hf.training.telemetry.hardness import Judge
 from llave_hf.training.telemetry.report import summary
@@ -121,6 +122,50 @@ def test_a_step_has_the_numbers_of_their_definitions() -> None:
     assert logs["random_cosine"] == pytest.approx(random, abs=1e-6)
     for name in ("gap_hard", "gap_easy", "auc", "effective_negatives", "gradient_negatives", "gradient_top1"):
         assert logs[name] == telemetry.history[0][name]
+
+
+def test_forms_of_the_loss_have_their_own_shares() -> None:
+    """Relative to the positive; Focal-InfoNCE; a relative margin: each against the loss's own gradient at cosines."""
+    queries, documents = pairs(60, noise=0.9)
+    others = unit(60, 5, seed=8), unit(60, 5, seed=9)
+    s, h, eye = queries @ documents.T, others[0] @ others[1].T, torch.eye(60, dtype=torch.bool)
+    limits = (s.diag() - 0.1 * s.diag().abs())[:, None]
+    forms: dict[str, tuple[dict[str, Any], Any, torch.Tensor]] = {
+        "relative": (
+            {"judge": Judge(*others), "relative": True, "max_weight": 2.0, "hardness_strength": 9.0},
+            lambda c: c / TEMPERATURE + (9 * (h - h.diag()[:, None])).clamp(max=math.log(2)).masked_fill(eye, 0),
+            ~eye,
+        ),
+        "focal": (
+            {"hardness_strength": 0.0, "focal_margin": 0.3},
+            lambda c: torch.where(eye, c * c, c * (c + 0.3)) / TEMPERATURE,
+            ~eye,
+        ),
+        "margin": (
+            {"false_negative_margin": -0.1, "margin_strategy": "relative"},
+            lambda c: c / TEMPERATURE + (STRENGTH * c.detach()).masked_fill(eye, 0),
+            ~eye & (s <= limits),
+        ),
+    }
+    for options, logits_of, usable in forms.values():
+        cosines = s.clone().requires_grad_()
+        logits = logits_of(cosines).masked_fill(~usable & ~eye, -math.inf)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, torch.arange(60), reduction="sum"), cosines)
+        shares = sorted((gradient.abs() * TEMPERATURE)[usable].tolist(), reverse=True)
+        take = 0.01 * len(shares)
+        top = sum(shares[: int(take)]) + (take - int(take)) * shares[int(take)]
+        telemetry = Telemetry()
+        settings = {"temperature": TEMPERATURE, "hardness_strength": STRENGTH, **options}
+        telemetry.observe(queries, documents, **settings)
+        telemetry.logs(1)
+        assert telemetry.history[0]["gradient_top1"] == pytest.approx(top / sum(shares), abs=5e-3)
+        assert telemetry.history[0]["masked_share"] == pytest.approx(1 - usable.sum().item() / (60 * 59), abs=1e-5)
+        plain = Telemetry()
+        for form in ("relative", "focal_margin", "margin_strategy"):
+            settings.pop(form, None)
+        plain.observe(queries, documents, **settings)
+        plain.logs(1)
+        assert abs(plain.history[0]["gradient_top1"] - top / sum(shares)) > 0.01
 
 
 def test_hardness_is_whose_word_counts() -> None:

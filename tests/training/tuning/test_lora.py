@@ -19,6 +19,8 @@ from transformers import AutoModel, AutoProcessor
 
 from llave_hf import LlaveModel, LlaveProcessor
 from llave_hf.cli import main
+from llave_hf.doctor.findings import Patient
+from llave_hf.doctor.model_checks import check_model
 from llave_hf.doctor.tuned_sizes import tuned_sizes
 from llave_hf.train import main as train_main
 from llave_hf.training.recipe.recipe import load_recipe
@@ -266,12 +268,13 @@ def test_qlora_trains_under_four_bits_and_is_merged_into_the_whole_base(tmp_path
 @pytest.mark.parametrize(
     "settings",
     [
+        {},
         {"freeze": ["vision_tower"]},
         {"lora": {"r": 4}},
         {"lora": {"r": 4, "parts": ["vision_tower", "language_model"]}, "freeze": ["projector"]},
         pytest.param({"lora": {"r": 4}, "quantization": {"bits": 4}}, marks=needs_bitsandbytes),
     ],
-    ids=["whole", "lora", "lora on both", "qlora"],
+    ids=["all", "whole", "lora", "lora on both", "qlora"],
 )
 @pytest.mark.parametrize("kind", ["llava_onevision", "qwen3_vl", "qwen3_5"])
 def test_what_the_doctor_counts_is_what_is_there(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
@@ -284,7 +287,10 @@ def test_what_the_doctor_counts_is_what_is_there(kind: str, settings: dict[str, 
         open_model(recipe.model, str(tmp_path), processor), recipe.training, processing_class=processor
     )
     estimated = tuned_sizes(recipe)
-    assert estimated.trained == count_parameters(trainer.model)[0]
+    trained, frozen = count_parameters(trainer.model)
+    (found,) = check_model(Patient(recipe, None, fast=True, tflops=100.0, devices=1))
+    said = re.search(r"; ([\d,]+) trained", found.text), re.search(r"([\d,]+) frozen$", found.text)
+    assert [int(one[1].replace(",", "")) if one else 0 for one in said] == [trained, frozen]
     replaced = [m.original_module for m in trainer.model.modules() if hasattr(m, "original_module")]
     twice = {id(p) for module in replaced for p in module.parameters()}  # PEFT keeps the projector it started from
     there = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if id(p) not in twice)

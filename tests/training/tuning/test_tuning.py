@@ -168,13 +168,18 @@ def test_settings_that_contradict_each_other_are_named(name: str, tmp_path: Path
 # Checkpointing
 
 
+def enable_checkpointing(model: LlaveModel) -> None:
+    """As Trainer does at the start of a run; transformers 5.23 renamed the method."""
+    (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()
+
+
 def checkpointed(root: Path, parts: list[str] | None, **changes: Any) -> LlaveTrainer:
     """A trainer as it is when its first step begins."""
     settings = {} if parts == [] else {"gradient_checkpointing": True, "checkpoint_parts": parts, "disable_tqdm": True}
     trainer = make_trainer(root, double=True, **settings, **changes)
     trainer.lean = LeanForward()  # which does more where nothing is checkpointed, and sums in another order
     if settings:
-        trainer.model.activation_checkpointing_enable()
+        enable_checkpointing(trainer.model)
     trainer.model.train()
     trainer.control = trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
     return trainer
@@ -204,7 +209,7 @@ def test_layers_of_the_chosen_part_only_are_checkpointed(kind: str, root: Path, 
     model, processor = LlaveModel.from_pretrained(folder), LlaveProcessor.from_pretrained(folder)
     settings = {"gradient_checkpointing": True, "checkpoint_parts": ["vision_tower"], "disable_tqdm": True}
     trainer = trainer_of(model, processor, root, **settings)
-    model.activation_checkpointing_enable()
+    enable_checkpointing(model)
     trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
     on = {name.split(".")[1] for name, module in model.named_modules() if getattr(module, "gradient_checkpointing", 0)}
     assert on == {"visual" if "qwen" in kind else "vision_tower"}

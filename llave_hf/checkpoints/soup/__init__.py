@@ -1,0 +1,1 @@
+"""`llave merge A B …`: several models of one architecture as one model, their weights combined."""

@@ -1,0 +1,130 @@
+"""Training on mined groups: from `llave mine` to the weights, resumed to the bit, looked at by the doctor."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import tiny_model, write_recipe, write_training_data
+from safetensors.torch import load_file
+
+from llave_hf.cli import main
+from llave_hf.doctor import examine
+from llave_hf.train import main as train_main
+from llave_hf.training.recipe.recipe import load_recipe
+from llave_hf.training.run import train
+
+
+@pytest.fixture(scope="module")
+def mined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tasks of 24 rows in groups of two, without negatives."""
+    root = write_training_data(tmp_path_factory.mktemp("data"))
+    for part in tiny_model(processor={"image_tiling": "none"}):
+        part.save_pretrained(root / "model")
+    command = ["mine", str(root / "train"), str(root / "model"), "--output", str(root / "mined")]
+    main([*command, "--media_root", str(root), "--group_size", "2", "--num_negatives", "0", "--relative_margin", "0"])
+    return root
+
+
+def groups(root: Path, task: str) -> dict[str, int | None]:
+    lines = (root / "mined" / task / "original.jsonl").read_text().splitlines()
+    return {row["qry"] + row["pos_text"] + row["qry_image_path"]: row["batch_group"] for row in map(json.loads, lines)}
+
+
+def test_the_command_writes_rows_in_the_order_of_their_groups(mined: Path) -> None:
+    for task in ("Caption", "Question"):
+        before = [json.loads(line) for line in (mined / "train" / task / "original.jsonl").read_text().splitlines()]
+        after = [json.loads(line) for line in (mined / "mined" / task / "original.jsonl").read_text().splitlines()]
+        told = json.loads((mined / "mined" / task / "mining.json").read_text())["groups"]
+        numbers = [row["batch_group"] for row in after]
+        paired = [number for number in range(told["groups"]) for _ in range(2)]
+        assert numbers == [*paired, *[None] * told["rows_in_none"]]
+        assert told["groups"] * 2 + told["rows_in_none"] == 24
+        assert all(row["neg_text"] == [] for row in after)
+        kept = [{key: row[key] for key in before[0]} for row in after]
+        assert sorted(kept, key=json.dumps) == sorted(before, key=json.dumps) != kept
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="one"),
+        pytest.param({"batch_tasks": "mixed"}, id="mixed", marks=SLOW),
+        pytest.param({"streaming": True, "stream_buffer_size": 8}, id="stream", marks=SLOW),
+    ],
+)
+def test_batches_are_whole_groups_and_resume_goes_on_to_the_same_bits(
+    mined: Path, tmp_path: Path, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(mined / "images", tmp_path / "images")
+    recipe = write_recipe(
+        tmp_path,
+        train_data=str(mined / "mined"),
+        batch_groups=True,
+        output_dir=str(tmp_path / "whole"),
+        max_steps=14,
+        save_steps=7,
+        **changes,
+    )
+    trainer = train(load_recipe(recipe))
+    assert "in a batch, in groups of 2" in capsys.readouterr().out
+    group_of = {**groups(mined, "Caption"), **groups(mined, "Question")}
+    loader = trainer.get_train_dataloader()
+    found = trainer.train_dataset
+    for entries in loader.batch_sampler:
+        pairs = [found[entry] if isinstance(entry, int) else entry for entry in entries]
+        marks = {"Caption": "<|image_1|>\n", "Question": ""}
+        keys = [
+            p.query.text + marks["Caption"]
+            if p.source == "Caption"
+            else f"<|image_1|>{p.query.text}{p.positive.text}{p.query.images[0]}"
+            for p in pairs
+        ]
+        numbers = sorted((pair.source, group_of[key]) for pair, key in zip(pairs, keys, strict=True))
+        assert numbers[::2] == numbers[1::2]
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("checkpoint-7", "initial"):
+        shutil.copytree(tmp_path / "whole" / name, broken / name)
+    train(load_recipe(recipe, ["--output_dir", str(broken), "--resume_from_checkpoint"]))
+    expected, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    start = load_file(tmp_path / "whole/initial/model.safetensors")
+    assert any(not torch.equal(expected[name], start[name]) for name in expected)
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_data_without_groups_are_refused_with_the_command(
+    mined: Path, tmp_path: Path, streaming: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path, train_data=str(mined / "train"), batch_groups=True, streaming=streaming)
+    with pytest.raises(SystemExit):
+        train_main([str(recipe)])
+    told = capsys.readouterr().err
+    assert told.count("llave: error: ") == 1
+    assert "has no column 'batch_group', which batch_groups needs" in told
+    assert f"llave mine {mined / 'train'} MODEL --output mined --group_size 8" in told
+
+
+def test_the_doctor_knows_groups(mined: Path, tmp_path: Path) -> None:
+    shutil.copytree(mined / "images", tmp_path / "images")
+    shutil.copytree(mined / "mined", tmp_path / "mined")
+    file = tmp_path / "mined" / "Caption" / "original.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["batch_group"] = row["batch_group"] if row["batch_group"] == 0 else None
+    file.write_text("\n".join(map(json.dumps, rows)))
+    recipe = write_recipe(tmp_path, train_data=str(tmp_path / "mined"), batch_groups=True)
+    found = [str(finding) for finding in examine(str(recipe), tflops=100.0)]
+    assert any("Caption has 2 rows in groups, fewer than a batch of 4" in told for told in found)
+    assert any("Caption: 22 rows are in no group (91.7%)" in told for told in found)
+    recipe = write_recipe(tmp_path, train_data=str(mined / "mined"), batch_groups=True, per_device_train_batch_size=3)
+    found = [str(finding) for finding in examine(str(recipe), tflops=100.0)]
+    assert any("a global batch has 3 rows, which is no union of Caption's groups of 2" in told for told in found)
