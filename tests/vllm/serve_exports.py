@@ -1,6 +1,6 @@
 """Serves an export of every backbone with vLLM and compares its vectors with the model's own: `make test-vllm`.
 
-    python tests/vllm/check.py --vllm .venv-vllm/bin/vllm [--kinds qwen2_vl ...] [--models DIR]
+    python tests/vllm/serve_exports.py --vllm .venv-vllm/bin/vllm [--kinds qwen2_vl ...] [--models DIR]
 
 Of each backbone a small model with random weights is saved, exported by `llave export`, served on loopback by the
 command of its SERVING.md, and asked by `llave verify --url`: first in the forms and for the inputs that SERVING.md
