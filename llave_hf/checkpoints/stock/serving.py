@@ -18,6 +18,7 @@ from llave_hf.model.processing_llave import LlaveProcessor
 
 FILE = "SERVING.md"
 _TIMED = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")  # a clip's positions or tokens say when its frames are shown
+_LINEAR = ("qwen3_5",)  # with linear attention, which vLLM computes in 16 bits alone on a CPU
 
 
 def write_serving_page(
@@ -38,6 +39,7 @@ def write_serving_page(
         command=serving_command(folder, model, processor),
         folder=shlex.quote(str(folder)),
         limits=engine_limits(config, processor),
+        linear=processor.backbone in _LINEAR,
         dimensions=config.matryoshka_dimensions,
         size=config.hidden_size,
         max_length=longest(config, processor),
@@ -86,6 +88,10 @@ def differences(config: Any, processor: LlaveProcessor) -> list[str]:
     found.append(
         "Video files: transformers and vLLM choose frames by rules of their own. A video all of whose frames are "
         "taken is the same."
+    )
+    found.append(
+        "Literal marks in a text (`<|im_end|>`, `<image>`): vLLM, and transformers before 5.23, read them as special "
+        "tokens."
     )
     found.append("Transparent pictures: vLLM lays them on white, this model drops the transparency.")
     return found
