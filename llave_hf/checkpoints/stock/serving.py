@@ -13,29 +13,33 @@ from typing import Any
 import jinja2
 
 from llave_hf.model.configuration_llave import LlaveConfig
+from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 
 FILE = "SERVING.md"
 _TIMED = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")  # a clip's positions or tokens say when its frames are shown
+_LINEAR = ("qwen3_5",)  # with linear attention, which vLLM computes in 16 bits alone on a CPU
 
 
 def write_serving_page(
-    folder: Path, config: LlaveConfig, processor: LlaveProcessor, tiling_costs: Sequence[str] = ()
+    folder: Path, model: LlaveModel, processor: LlaveProcessor, tiling_costs: Sequence[str] = ()
 ) -> None:
     """Writes the page into an exported folder.
 
     Args:
         folder: The folder.
-        config: The exported model's.
+        model: The exported model.
         processor: Its processor, with the tiling that was exported.
         tiling_costs: A table of what another tiling costs, where the model was trained with another.
     """
+    config = model.config
     source = files("llave_hf.checkpoints.stock").joinpath("serving.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(keep_trailing_newline=True, trim_blocks=True, autoescape=False)
     page = environment.from_string(source).render(
-        command=serving_command(folder, config, processor),
+        command=serving_command(folder, model, processor),
         folder=shlex.quote(str(folder)),
         limits=engine_limits(config, processor),
+        linear=processor.backbone in _LINEAR,
         dimensions=config.matryoshka_dimensions,
         size=config.hidden_size,
         max_length=longest(config, processor),
@@ -61,14 +65,14 @@ def engine_limits(config: LlaveConfig, processor: LlaveProcessor) -> dict[str, i
     return limits
 
 
-def serving_command(folder: Path, config: LlaveConfig, processor: LlaveProcessor) -> str:
+def serving_command(folder: Path, model: LlaveModel, processor: LlaveProcessor) -> str:
     """The command that starts vLLM."""
     options = [
         "--runner pooling",
-        f"--dtype {str(config.dtype).removeprefix('torch.')}",
-        f"--max-model-len {longest(config, processor)}",
+        f"--dtype {str(model.dtype).removeprefix('torch.')}",
+        f"--max-model-len {longest(model.config, processor)}",
     ]
-    if limits := engine_limits(config, processor):
+    if limits := engine_limits(model.config, processor):
         options.append(f"--limit-mm-per-prompt {shlex.quote(json.dumps(limits))}")
     return f"vllm serve {shlex.quote(str(folder))} {' '.join(options)}"
 
@@ -84,6 +88,10 @@ def differences(config: Any, processor: LlaveProcessor) -> list[str]:
     found.append(
         "Video files: transformers and vLLM choose frames by rules of their own. A video all of whose frames are "
         "taken is the same."
+    )
+    found.append(
+        "Literal marks in a text (`<|im_end|>`, `<image>`): vLLM, and transformers before 5.23, read them as special "
+        "tokens."
     )
     found.append("Transparent pictures: vLLM lays them on white, this model drops the transparency.")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,7 @@ def adapted(tmp_path: Path) -> Any:
 
 def test_an_adapter_is_saved_and_merged_into_its_base_in_what_was_opened(tmp_path: Path) -> None:
     model, base = adapted(tmp_path), tiny_model()[0]
+    model.config.matryoshka_dimensions = [24, 8]
     run = Run(model, tmp_path)
     save_finished(run, lambda: tiny_model()[0])
     assert (tmp_path / ADAPTER_FOLDER / "adapter_model.safetensors").exists()
@@ -87,6 +89,7 @@ def test_an_adapter_is_saved_and_merged_into_its_base_in_what_was_opened(tmp_pat
     assert not torch.equal(found[name], base.get_parameter(name).detach().to(torch.bfloat16))
     assert isinstance(run.model, LlaveModel)
     assert run.model is run.model_wrapped
+    assert json.loads((tmp_path / "config.json").read_text())["matryoshka_dimensions"] == [24, 8]
 
 
 def test_a_rank_that_does_not_write_opens_what_another_wrote(tmp_path: Path) -> None:
