@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from llave_hf.sweep.running import duration
 from llave_hf.sweep.statistics import estimate, paired_difference
 from llave_hf.training.recipe.recipe import dump_recipe, load_recipe
 
-ABLATION = Path(__file__).parents[2] / "recipes" / "ablation.yaml"
+ABLATION, HARDNESS = (Path(__file__).parents[2] / "recipes" / f"{name}.yaml" for name in ("ablation", "hardness"))
 
 # Stands for `python -m llave_hf.train RECIPE --resume_from_checkpoint`: what training leaves, without training.
 STUB = """
@@ -405,6 +406,31 @@ def test_the_shipped_ablation() -> None:
         assert run.steps * batch == found.budget_pairs
         assert recipe["muon_learning_rate"] == pytest.approx(0.01 * (batch / 64) ** 0.5, rel=1e-3)
         assert recipe["learning_rate"] == pytest.approx(1e-3 * (batch / 64) ** 0.5, rel=1e-3)
+
+
+def test_the_shipped_evidence_on_hardness() -> None:
+    """Its cells differ in what they compare, and every run sees as many pairs."""
+    found = load_sweep(HARDNESS, "runs")
+    cells = {
+        (
+            recipe["per_device_train_batch_size"],
+            recipe["hardness_strength"],
+            recipe.get("batch_tasks"),
+            *grouped(recipe),
+        )
+        for recipe in (run.recipe for run in found.runs)
+    }
+    groups = [(False, "mined/g8"), (True, "mined/g8"), (True, "mined/g32")]
+    mixed = {(pairs, strength, "mixed", *of) for pairs in (32, 128) for strength in (0, 9) for of in groups}
+    assert cells == mixed | {(128, 9, "one", *of) for of in (groups[0], groups[2])}
+    assert len({run.folder.parent for run in found.runs}) == len(cells)
+    for run in found.runs:
+        assert run.steps * run.recipe["per_device_train_batch_size"] == found.budget_pairs
+    assert found.groups[0].seeds == tuple(range(8))
+
+
+def grouped(recipe: Mapping[str, Any]) -> tuple[bool, str]:
+    return recipe.get("batch_groups", False), recipe["train_data"]
 
 
 def real_sweep(root: Path) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ from llave_hf.training.recipe.recipe import load_recipe
 from llave_hf.training.run import train
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
-RECIPES = [path for path in RECIPES if path.name != "ablation.yaml"]  # a sweep of tiny.yaml
+RECIPES = [path for path in RECIPES if path.name not in ("ablation.yaml", "hardness.yaml")]  # sweeps
 PLAIN = {"max_steps": -1, "save_steps": 500, "logging_steps": 500}
 
 TAUGHT = {"hardness_teacher": "some/model"}

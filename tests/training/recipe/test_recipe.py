@@ -13,7 +13,7 @@ from llave_hf.training.recipe.recipe import ModelArguments, known_keys, load_rec
 from llave_hf.training.run import model_source
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
-RECIPES = [path for path in RECIPES if path.name != "ablation.yaml"]  # a sweep of tiny.yaml
+RECIPES = [path for path in RECIPES if path.name not in ("ablation.yaml", "hardness.yaml")]  # sweeps
 
 
 def test_values_arrive_with_their_types(tmp_path: Path) -> None:
