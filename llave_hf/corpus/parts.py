@@ -14,8 +14,7 @@ from llave_hf.data.stored.groups import open_parquet
 from llave_hf.data.streaming.shards import Block, line_blocks, sample_blocks
 from llave_hf.errors import UserError
 
-from .sources import MEDIA, SAVED, Source, listing_stamp
-from .whole_files import rows_of_whole_file
+from .sources import MEDIA, SAVED, Source, listing_stamp, rows_of_whole_file
 
 ROWS = 10_000  # of a part, by default
 

@@ -22,8 +22,7 @@ from llave_hf.model.media_llave import IMAGE_SUFFIXES
 from llave_hf.model.media_pictures_llave import MediaError
 
 from .parts import Part
-from .sources import MEDIA, SAVED, TEXT_SUFFIXES, Source
-from .whole_files import rows_of_whole_file
+from .sources import MEDIA, SAVED, TEXT_SUFFIXES, Source, rows_of_whole_file
 
 CHUNK_ROWS = 2048  # that are encoded together, so that inputs of like length share a forward
 CHUNK_BYTES = 128 << 20  # of their pictures

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from llave_hf.encoding.meter import Meter
 from llave_hf.encoding.model_identity import package_versions
 from llave_hf.errors import UserError
 from llave_hf.runtime.places import check_folder, check_model, check_output_folder
 
+from .cut_texts import CutTexts
 from .inputs import columns_of, side_of
 from .manifest import (
     WORK,
@@ -40,6 +42,7 @@ CALIBRATION_ROWS = 1024  # whose vectors give the ranges of int8
 _CALIBRATION_PARTS = 16
 _LOOKS = 1.0  # seconds between two looks at what other processes do
 _NAMED = 3  # rows that a summary names
+_MOST_FAILED = 10  # files of vectors that cannot be made; then something is wrong with more than files
 # What a file of vectors says of itself.
 _TOLD = ("model", "model_revision", "dtype", "prompt", "input", "dimensions", "precision")
 
@@ -50,16 +53,18 @@ class EmbedReport:
 
     Attributes:
         rows, errors: That this process embedded, and those of them that have no vector.
+        cut: How many texts were longer than the model takes, and were cut as `encode` cuts them.
         seconds, processor_seconds: It took for that, opening the model left out.
         rates: Of this process, in words.
-        total_rows, total_errors: Of the whole folder.
-        shards: How many files of vectors it holds.
+        total_rows, total_errors, shards: Rows, rows without a vector and files of vectors of the whole folder; other
+            processes than the first know only of their own errors.
         reasons: Of the first rows without a vector: file, row and what is wrong.
         left_out: Of a folder of media, how many files are no candidates, by reason.
     """
 
     rows: int = 0
     errors: int = 0
+    cut: int = 0
     seconds: float = 0.0
     processor_seconds: float = 0.0
     rates: str = ""
@@ -91,6 +96,7 @@ class _Run:
         self.shows = progress and ranks.rank == 0
         self.folder = Path(settings.output)
         self.report = EmbedReport()
+        self._failed: dict[str, str] = {}  # files of vectors that cannot be made, and why
 
     def run(self) -> EmbedReport:
         settings = self.settings
@@ -114,11 +120,19 @@ class _Run:
             manifest.check_settings(self.shared, self.folder)
         (self.folder / WORK).mkdir(parents=True, exist_ok=True)
         self.model: CorpusModel | None = None
+        if manifest is None:
+            self._columns(self._first_rows())  # mistakes are said before a large model is opened
         if manifest is None or self._missing(manifest):
             self._open()  # before anybody waits for the lock: several processes do it at once
         with locked(self.folder / WORK / "manifest.lock"):
             self.manifest = self._up_to_date(read_manifest(self.folder))
         self._embed()
+        if self._failed:
+            first, reason = next(iter(self._failed.items()))
+            raise UserError(
+                f"{len(self._failed)} of {len(self.manifest.parts)} files of vectors could not be made, all others are"
+                f" there. {first}: {reason} Run the command again when that is mended."
+            )
         self._count()
         return self.report
 
@@ -159,13 +173,10 @@ class _Run:
         return manifest
 
     def _new_manifest(self) -> Manifest:
-        settings, where = self.settings, self.settings.source
+        settings = self.settings
+        first = self._first_rows()
+        kept = self._columns(first)
         parts = parts_of(self.source, settings.rows)
-        if not parts:
-            raise UserError(f"{where} holds no rows: check the path.")
-        first = next(Reader(self.source, None).chunks(parts[0])).table
-        side_of(settings.input, first.column_names, where)
-        kept = kept_columns(first, settings.id, where)
         model = self._open()
         dimensions = check_dimensions(settings.dimensions, settings.precision, model.dimensions)
         shared = {**self.shared, "dimensions": dimensions, "dtype": model.dtype, "rows_per_shard": settings.rows}
@@ -174,6 +185,17 @@ class _Run:
         if settings.precision == "int8":
             made = replace(made, ranges=self._calibrated(made, dimensions).tolist())
         return made
+
+    def _first_rows(self) -> pa.Table:
+        for name in self.source.files:
+            for part in parts_of(self.source, self.settings.rows, [name]):
+                return next(Reader(self.source, None).chunks(part)).table
+        raise UserError(f"{self.settings.source} holds no rows: check the path.")
+
+    def _columns(self, first: pa.Table) -> pa.Schema:
+        """The columns that are kept; those that are embedded are looked for."""
+        side_of(self.settings.input, first.column_names, self.settings.source)
+        return kept_columns(first, self.settings.id, self.settings.source)
 
     def _root(self) -> str | None:
         root = self.source.media_root
@@ -206,12 +228,13 @@ class _Run:
         model, maker = self._open(), self._maker(self.manifest)
         self.manifest.check_settings({"model": self.shared["model"], "dtype": model.dtype}, self.folder)
         model.meter = Meter()
-        with Progress(sum(part.rows for part in missing), model.meter, shown=self.shows) as bar:
+        total = sum(part.rows for part in missing)
+        with CutTexts() as cut, Progress(total, model.meter, shown=self.shows) as bar:
             while missing:
                 missing = [part for part in self.ranks.order(missing) if not self._is_finished(part, maker, bar)]
                 if missing:  # others work on them; where one dies, its part is taken up here
                     time.sleep(_LOOKS)
-            self.report.rows, self.report.errors = bar.rows, bar.errors
+            self.report.rows, self.report.errors, self.report.cut = bar.rows, bar.errors, cut.count
             self.report.seconds, self.report.processor_seconds = bar.seconds, bar.processor_seconds
             self.report.rates = bar.rates()
 
@@ -223,11 +246,20 @@ class _Run:
                 if not is_mine:
                     return False
                 if not place.exists():
-                    self._embed_part(part, maker, bar)
+                    self._try_part(part, maker, bar)
                     lock.unlink(missing_ok=True)  # whoever locks it from now on finds the part finished
                     return True
         bar.others(part.rows)
         return True
+
+    def _try_part(self, part: Part, maker: VectorMaker, bar: Progress) -> None:
+        """A file that cannot be read keeps no other from being embedded."""
+        try:
+            self._embed_part(part, maker, bar)
+        except ValueError as error:
+            self._failed[part.name] = str(error)
+            if len(self._failed) >= _MOST_FAILED:
+                raise
 
     def _embed_part(self, part: Part, maker: VectorMaker, bar: Progress) -> None:
         settings, ranges = self.manifest.settings, self.manifest.ranges
@@ -248,6 +280,9 @@ class _Run:
         writer.finish()
 
     def _count(self) -> None:
+        if self.ranks.rank > 0:  # the first says it of the whole folder
+            self.report.total_errors = self.report.errors
+            return
         counts = [counts_of(self.folder, part) for part in self.manifest.parts]
         self.report.total_rows = sum(rows for rows, _ in counts)
         self.report.total_errors = sum(errors for _, errors in counts)

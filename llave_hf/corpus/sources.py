@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -10,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from llave_hf.data.folders import FolderWalk
 from llave_hf.data.media import is_inside
-from llave_hf.data.sources.files import data_files, is_pattern
+from llave_hf.data.sources.files import data_files, is_pattern, read_rows
 from llave_hf.data.sources.indexed import find_files, hub_errors, is_saved, open_saved
 from llave_hf.data.sources.specs import SourceSpec
 from llave_hf.data.streaming.sources import hub_files
@@ -179,3 +182,18 @@ def listing_stamp(files: Sequence[MediaFile]) -> str:
     for file in files:
         digest.update(f"{file.path}\0{file.size}\0{file.modified}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def rows_of_whole_file(path: str) -> pa.Table:
+    """The rows of a CSV file, or of JSON that is one list; those of the last file are kept, for its other parts.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    found = os.stat(path)
+    return _rows(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _rows(path: str, size: int, modified: int) -> pa.Table:
+    return read_rows([Path(path)]).table

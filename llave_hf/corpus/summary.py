@@ -18,6 +18,8 @@ def summary_lines(report: EmbedReport, ranks: Ranks, output: str | os.PathLike[s
         lines += [f"  {reason}" for reason in report.reasons]
         if report.errors > len(report.reasons):
             lines.append(f"  ... all of them in the column {ERROR!r}")
+        if report.cut:
+            lines.append(f"  {report.cut:,} texts are longer than the model takes, and their ends were left out")
     else:
         lines.append(f"{who}nothing to do: every row has been embedded.")
     if ranks.rank == 0:

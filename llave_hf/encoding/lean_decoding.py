@@ -37,6 +37,7 @@ MIN_PREFIX = 4  # tokens; less is not worth the longer keys
 MIN_ROWS = 4  # inputs; with fewer, a pass of its own for the prefix costs more than it saves
 ROWS_OF_A_TRIAL = 2  # of each kind
 CHEAP_TRIAL = 512  # tokens: of texts, nobody notices
+ENDLESS = 1 << 40  # tokens of what never ends
 MAX_TRIAL_COST = 0.1  # of the list's tokens: of large pictures, it must be worth it
 
 PRUNING, SHARING = "Leaving tokens out of the last layer", "Running the tokens that all inputs begin with once"
@@ -90,6 +91,13 @@ class LeanDecoding(contextlib.AbstractContextManager["LeanDecoding"]):
         prefix = common_prefix(rows, self._stops)
         if len(rows) >= MIN_ROWS and len(prefix) >= MIN_PREFIX:
             self._prefix = prefix
+
+    def share(self, prefix: torch.Tensor) -> None:
+        """Says that batches without end are to come, most of which begin with these token ids `(P,)`.
+
+        In place of [`expect`]: what is kept of the prefix serves each of them, so that even one input gains by it.
+        """
+        self._tokens, self._prefix = ENDLESS, prefix
 
     def run(self, rows: Sequence[Row]) -> torch.Tensor:
         """The vectors of a batch."""

@@ -21,7 +21,7 @@ from .inputs import PairInputs, check
 from .matryoshka import truncated, truncations
 from .measure import measure
 from .negatives import NegativeRules
-from .own import own_logits
+from .own import own_logits, own_similarities
 from .temperature import Temperature
 from .tiles import PairTiles
 from .weighted import WeightedContrast
@@ -229,15 +229,17 @@ class HardnessWeightedContrastiveLoss(nn.Module):
 
     def _loss(self, inputs: PairInputs, scale: torch.Tensor, strength: torch.Tensor, record: bool) -> torch.Tensor:
         """Of vectors of one width: both losses by their weights."""
-        contrastive, shares = None, None
+        contrastive, shares, own = None, None, None
+        if inputs.negatives is not None and (self.graded.weight or "query_to_doc" in self.directions):
+            own = own_similarities(inputs)
         if self.contrastive_weight:
-            contrastive, shares = self._contrastive(inputs, scale, strength, record)
+            contrastive, shares = self._contrastive(inputs, own, scale, strength, record)
             contrastive = contrastive if self.contrastive_weight == 1 else self.contrastive_weight * contrastive
             if not self.graded.weight:
                 return contrastive
         elif self.rules.count_duplicates_once:
             shares = anchor_shares(*gather_ids(inputs, self.gather_across_devices), self.rules, inputs.size)
-        by_row = self.graded.losses(inputs, scale)
+        by_row = self.graded.losses(inputs, scale, own)
         distilled = (by_row.mean() if shares is None else (by_row * shares).sum()).to(inputs.queries.dtype)
         if record:
             self.distilled = distilled.detach()
@@ -245,9 +247,14 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         return distilled if contrastive is None else contrastive + distilled
 
     def _contrastive(
-        self, inputs: PairInputs, scale: torch.Tensor, strength: torch.Tensor, record: bool
+        self,
+        inputs: PairInputs,
+        similarities: torch.Tensor | None,
+        scale: torch.Tensor,
+        strength: torch.Tensor,
+        record: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The loss of pairs, and the share of each row in the mean."""
+        """The loss of pairs, and the share of each row in the mean; `similarities` of own negatives `(B, K)`."""
         if "query_to_doc" not in self.directions:
             inputs = replace(inputs, negatives=None)
         if not self.hardness.from_vectors and self.rules.teacher_margin is None:  # a teacher grades, and no more
@@ -271,8 +278,17 @@ class HardnessWeightedContrastiveLoss(nn.Module):
         )
         own = None
         if inputs.negatives is not None:
+            assert similarities is not None
             own = own_logits(
-                inputs, columns, scale, strength, self.hardness, self.rules, references, self.focal_margin
+                inputs,
+                similarities,
+                columns,
+                scale,
+                strength,
+                self.hardness,
+                self.rules,
+                references,
+                self.focal_margin,
             )
         loss = WeightedContrast.apply(
             inputs.queries,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .inputs import PairInputs, row_products
+from .inputs import PairInputs
 from .negatives import first_in_row, usable_negatives
 
 DISTILL_SOURCES = ("column", "teacher")
@@ -62,14 +62,18 @@ class GradedLabels:
                 "(B, K), how well each candidate answers."
             )
 
-    def losses(self, inputs: PairInputs, scale: torch.Tensor) -> torch.Tensor:
-        """L `(B,)` in float64; 0 of a row that has no negative that counts. `scale` is 1/τ `(B,)`."""
-        if inputs.negatives is None:  # all ranks go backward, by the temperature too
-            return 0 * row_products(inputs.queries, inputs.documents) * scale
-        others = torch.einsum("bd,bkd->bk", inputs.queries, inputs.negatives).double()
-        own = row_products(inputs.queries, inputs.documents)[:, None]
+    def losses(self, inputs: PairInputs, scale: torch.Tensor, similarities: torch.Tensor | None) -> torch.Tensor:
+        """L `(B,)` in float64; 0 of a row that has no negative that counts.
+
+        Args:
+            scale: 1/τ `(B,)`.
+            similarities: Of each query and its own negatives `(B, K)`; None where there are none.
+        """
+        own = torch.linalg.vecdot(inputs.queries, inputs.documents)
+        if similarities is None:  # all ranks go backward, by the temperature too
+            return (0 * own * scale).double()
         counted = self._counted(inputs)
-        student = _log_softmax(torch.cat((own, others), 1) * scale[:, None], counted)
+        student = _log_softmax(torch.cat((own[:, None], similarities), 1).double() * scale[:, None], counted)
         with torch.no_grad():
             sharpness = scale.detach()[:, None].double() if self.temperature is None else 1 / self.temperature
             teacher = _log_softmax(self._scores(inputs).double() * sharpness, counted)

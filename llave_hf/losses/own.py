@@ -11,8 +11,15 @@ from .inputs import PairInputs
 from .negatives import NegativeRules, first_seen, usable_negatives
 
 
+def own_similarities(inputs: PairInputs) -> torch.Tensor:
+    """s `(B, K)` of each query and its own negatives, differentiable."""
+    assert inputs.negatives is not None
+    return torch.einsum("bd,bkd->bk", inputs.queries, inputs.negatives)
+
+
 def own_logits(
     inputs: PairInputs,
+    similarities: torch.Tensor,
     columns: Columns,
     scale: torch.Tensor,
     strength: torch.Tensor,
@@ -24,11 +31,10 @@ def own_logits(
     """s/τ + log w `(B, K)` of each row's explicit negatives, -inf where one does not count; differentiable.
 
     Args:
+        similarities: See [`own_similarities`].
         references: αh of each row's positive `(B,)` where weights are relative to it, else None.
         focal_margin: m of s(s + m) instead of s, or None.
     """
-    assert inputs.negatives is not None
-    similarities = torch.einsum("bd,bkd->bk", inputs.queries, inputs.negatives)
     curved = similarities if focal_margin is None else similarities * (similarities + focal_margin)
     logits = curved * scale[:, None]
     with torch.no_grad():

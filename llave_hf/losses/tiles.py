@@ -123,6 +123,11 @@ class PairTiles:
         weights.copy_(products)
         return curve / 4
 
+    def _kept_beside(self, block: Block) -> int:
+        """Bytes a pair of what a kept tile has beside its exponentials: slopes, and caps by anchor."""
+        caps = block.weights is not None and block.weights.row_references is not None
+        return self.rows.vectors.dtype.itemsize * ((self.focal_margin is not None) + caps * (1 + block.anchors))
+
     def _fused_sums(self, tile: Tile) -> tuple[torch.Tensor, torch.Tensor]:
         """A tile's share of S and T; its logits become exponentials."""
         assert self.compiler is not None
@@ -173,8 +178,7 @@ class PairTiles:
                     tile = None if first_pass else self._kept.pop(place, None)
                     if tile is None:
                         shape = (row.stop - row.start, column.stop - column.start)
-                        bent = 0 if self.focal_margin is None else self.rows.vectors.dtype.itemsize
-                        size = shape[0] * shape[1] * (self.dtype.itemsize + bent)
+                        size = shape[0] * shape[1] * (self.dtype.itemsize + self._kept_beside(block))
                         keep = first_pass and kept_bytes + size <= self.keep_bytes
                         tile = make_tile(
                             self.rows,

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from llave_hf.errors import UserError
 
-from .errors import RequestError
+from .answers import RequestError
 
 VARIABLE = "LLAVE_API_KEY"
 

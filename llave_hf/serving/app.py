@@ -19,12 +19,11 @@ from starlette.responses import Response
 from llave_hf.runtime.version import __version__
 
 from .access import check_key
-from .answers import answer_of
+from .answers import RequestError, answer_of, json_response
 from .batching import ModelFailure
 from .bodies import Bodies
-from .errors import RequestError, json_response
 from .inputs import prompt_of, read_inputs
-from .observing import Observed
+from .metrics import Observed
 from .queue import Answer
 from .requests import EmbeddingRequest, read_request
 from .state import ServerState

@@ -6,23 +6,19 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-
-import torch
 
 from llave_hf.encoding.engine import default_workers
 from llave_hf.encoding.rows import Row
 
-from .errors import RequestError, busy
+from .answers import RequestError, busy
 from .inputs import Input
 from .limits import Limits
 from .metrics import Metrics
-from .queue import Answer, Job, Turns
+from .queue import Answer, Job, Pool, Ready, Turns
 from .served import ServedModel
 
 WAIT = 0.004  # seconds that rows wait for others at most, while others are expected
-ROUND_BATCHES = 4  # that are planned together, so that rows of like length meet
 AHEAD_BATCHES = 8  # of prepared rows that wait at most
 _SMOOTHING = 0.1  # of the rate that Retry-After is made of
 
@@ -49,11 +45,10 @@ class Batcher:
         self._limits = limits
         self._metrics = metrics
         self._turns = Turns()
-        self._ready: deque[tuple[Job, int, Row]] = deque()
-        self._ready_tokens = 0
+        self._ready = Pool()
         self._preparing = 0
         self._pending = 0  # inputs of requests that are not ended
-        self._expected = 1  # rows, by the last round
+        self._expected = 1  # rows, by the last batch
         self._rate = 10.0  # inputs a second
         self._closing = False
         self._changed = threading.Condition()
@@ -103,7 +98,7 @@ class Batcher:
         most = AHEAD_BATCHES * self.model.max_tokens
         while True:
             with self._changed:
-                while not self._closing and not (self._turns and self._ready_tokens < most):
+                while not self._closing and not (self._turns and self._ready.tokens < most):
                     self._changed.wait()
                 if self._closing:
                     return
@@ -118,8 +113,7 @@ class Batcher:
                 self._preparing -= len(places)
                 for place, row in zip(places, rows, strict=True):
                     if isinstance(row, Row):
-                        self._ready.append((job, place, row))
-                        self._ready_tokens += len(row)
+                        self._ready.add(Ready(job, place, row))
                     else:
                         self._refuse(job, place, row)
                 self._changed.notify_all()
@@ -136,68 +130,55 @@ class Batcher:
         self._metrics.inputs.labels(kind=entry.kind, outcome="refused").inc()
 
     def _encode_all(self) -> None:
-        while (taken := self._next_round()) is not None:
+        while (batch := self._next_batch()) is not None:
             started = time.perf_counter()
-            done = self._encode(taken)
+            self._encode(batch)
             elapsed = max(time.perf_counter() - started, 1e-6)
-            self._rate += _SMOOTHING * (done / elapsed - self._rate)
+            self._rate += _SMOOTHING * (len(batch) / elapsed - self._rate)
 
-    def _next_round(self) -> list[tuple[Job, int, Row]] | None:
+    def _next_batch(self) -> list[Ready] | None:
         """Rows that are ready, once no more are expected at once; None where the threads are to end."""
-        most = ROUND_BATCHES * self.model.max_tokens
+        most = self.model.max_tokens
         with self._changed:
-            while not self._ready and not self._closing:
-                self._changed.wait()
-            until = time.monotonic() + WAIT
-            while not self._closing and self._ready_tokens < most and self._are_more_expected():
-                left = until - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            if self._closing:
-                return None
-            taken: list[tuple[Job, int, Row]] = []
-            tokens = 0
-            while self._ready and tokens < most:
-                job, place, row = self._ready.popleft()
-                self._ready_tokens -= len(row)
-                if not job.ended:
-                    taken.append((job, place, row))
-                    tokens += len(row)
-            self._expected = len(taken)
-            self._changed.notify_all()
-            return taken
+            while True:
+                while not self._ready and not self._closing:
+                    self._changed.wait()
+                until = time.monotonic() + WAIT
+                while not self._closing and self._ready.tokens < most and self._are_more_expected():
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._changed.wait(left)
+                if self._closing:
+                    return None
+                batch = self._ready.take(most)
+                self._changed.notify_all()
+                if batch:
+                    self._expected = len(batch)
+                    return batch
 
     def _are_more_expected(self) -> bool:
         return len(self._ready) < self._expected or self._preparing > 0 or bool(self._turns)
 
-    def _encode(self, taken: list[tuple[Job, int, Row]]) -> int:
-        """Encodes a round and answers; how many inputs got a vector."""
-        owners = {id(row): (job, place) for job, place, row in taken}
-        left = [row for _, _, row in taken]
-        done = 0
+    def _encode(self, batch: list[Ready]) -> None:
+        """Encodes a batch and answers; one by one where it fails as a whole."""
+        rows = [ready.row for ready in batch]
         try:
-            for batch, vectors in self.model.encode(left):
-                self._answer([owners.pop(id(row)) for row in batch], batch, vectors)
-                done += len(batch)
-            self.healthy = True
+            vectors = self.model.encode(rows)
         except Exception as error:  # of PyTorch, out of memory above all
-            rest = [(*owners[id(row)], row) for row in left if id(row) in owners]
-            if len(taken) == 1:
-                logger.exception("The model could not encode an input.")
-                self.healthy = False
-                rest[0][0].fail(ModelFailure(type(error).__name__))
-                return 0
-            logger.warning("A batch failed (%s); its inputs are encoded one by one.", type(error).__name__)
-            for one in rest:
-                done += self._encode([one])
-        return done
-
-    def _answer(self, owners: list[tuple[Job, int]], rows: list[Row], vectors: torch.Tensor) -> None:
-        width = max(len(row) for row in rows)
+            if len(batch) > 1:
+                logger.warning("A batch failed (%s); its inputs are encoded one by one.", type(error).__name__)
+                for ready in batch:
+                    self._encode([ready])
+                return
+            logger.exception("The model could not encode an input.")
+            self.healthy = False
+            batch[0].job.fail(ModelFailure(type(error).__name__))
+            return
+        self.healthy = True
         self._metrics.batch_rows.observe(len(rows))
-        self._metrics.batch_tokens.observe(width * len(rows))
-        for (job, place), row, vector in zip(owners, rows, vectors, strict=True):
-            job.deliver(place, vector, len(row))
-            self._metrics.tokens.inc(len(row))
-            self._metrics.inputs.labels(kind=job.entries[place].kind, outcome="encoded").inc()
+        self._metrics.batch_tokens.observe(max(map(len, rows)) * len(rows))
+        for ready, vector in zip(batch, vectors, strict=True):
+            ready.job.deliver(ready.place, vector, len(ready.row))
+            self._metrics.tokens.inc(len(ready.row))
+            self._metrics.inputs.labels(kind=ready.job.entries[ready.place].kind, outcome="encoded").inc()

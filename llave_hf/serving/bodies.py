@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
 
-from .errors import RequestError, busy
+from .answers import RequestError, busy
 from .limits import Limits
 from .metrics import Metrics
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from llave_hf.model.media_llave import MediaError
 from llave_hf.model.media_pictures_llave import Medium, is_data_uri, medium_of
 
-from .errors import RequestError
+from .answers import RequestError
 from .limits import Limits
 from .requests import ClipPart, EmbeddingRequest, Message, PicturePart, TextPart
 

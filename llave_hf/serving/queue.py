@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from llave_hf.encoding.rows import Row
+
 from .inputs import Input
 
 TEXTS_PER_TURN = 32  # that share a call of the tokenizer
@@ -87,6 +89,21 @@ class Job:
         self.loop.call_soon_threadsafe(tell)
 
 
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A row of a job.
+
+    Attributes:
+        job: Whose it is.
+        place: Of its input in the job.
+        row: For the model.
+    """
+
+    job: Job
+    place: int
+    row: Row
+
+
 class Turns:
     """Jobs in a circle; not safe for threads by itself."""
 
@@ -113,3 +130,40 @@ class Turns:
     def _drop_ended(self) -> None:
         while self._jobs and self._jobs[0].ended:
             self._jobs.popleft()
+
+
+class Pool:
+    """Rows that are ready to be encoded, each with its job and its place there; not safe for threads by itself."""
+
+    def __init__(self) -> None:
+        self._rows: list[Ready] = []
+        self.tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, ready: Ready) -> None:
+        """Puts a row in."""
+        self._rows.append(ready)
+        self.tokens += len(ready.row)
+
+    def take(self, max_tokens: int) -> list[Ready]:
+        """A batch: the row that has waited longest, and those nearest to it in length; empty where all were dropped.
+
+        Args:
+            max_tokens: Of the batch, padding included; a longer row is a batch of its own.
+        """
+        self._rows = [ready for ready in self._rows if not ready.job.ended]
+        batch: list[Ready] = []
+        if self._rows:
+            oldest, longest = len(self._rows[0].row), 0
+            for ready in sorted(self._rows, key=lambda ready: abs(len(ready.row) - oldest)):
+                width = max(longest, len(ready.row))
+                if batch and width * (len(batch) + 1) > max_tokens:
+                    break
+                batch.append(ready)
+                longest = width
+            taken = set(map(id, batch))
+            self._rows = [ready for ready in self._rows if id(ready) not in taken]
+        self.tokens = sum(len(ready.row) for ready in self._rows)
+        return batch

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from .errors import RequestError
+from .answers import RequestError
 
 _SHOWN = 3  # faults of a request that are told
 _KINDS = ("text", "image_url", "video_url")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from sentence_transformers.base.modules import Normalize
 from sentence_transformers.util import batch_to_device
 
-from llave_hf.encoding.engine import CPU_MAX_TOKENS, GPU_MAX_TOKENS, INPUT_ERRORS, UNLIMITED_ROWS, reason_of
-from llave_hf.encoding.lean_decoding import LeanDecoding
-from llave_hf.encoding.plan import TokenBudget
+from llave_hf.encoding.engine import CPU_MAX_TOKENS, GPU_MAX_TOKENS, INPUT_ERRORS, reason_of
 from llave_hf.encoding.rows import Features, Row, split_rows
 from llave_hf.encoding.sentence_transformer import LlaveSentenceTransformer, load_encoder
 from llave_hf.errors import UserError
@@ -18,8 +16,8 @@ from llave_hf.errors import UserError
 from .inputs import Input
 from .limits import CHARACTERS_PER_TOKEN, Limits
 from .media import check_media
+from .prefixes import Prefixes
 
-_ENDLESS = 1 << 40  # tokens to come, for a trial that must be worth its cost
 _ANY_LENGTH = 1 << 30  # lets the processor leave nothing out, so that what is too long is seen
 
 
@@ -44,7 +42,7 @@ class ServedModel:
         self.is_normalised = any(isinstance(module, Normalize) for module in encoder)
         on_cpu = encoder.device.type == "cpu"
         self.max_tokens = max_tokens or (CPU_MAX_TOKENS if on_cpu else GPU_MAX_TOKENS)
-        self._budget: TokenBudget[Row] = TokenBudget(self.max_tokens, UNLIMITED_ROWS)
+        self._prefixes = Prefixes(self._encoder.transformers_model, self._forward, self._pad_token_id)
 
     def prepare(self, entries: Sequence[Input]) -> list[Row | Exception]:
         """A row for each input, or what is wrong with it; called from several threads.
@@ -68,13 +66,10 @@ class ServedModel:
             return [ValueError(reason_of(error))]
 
     @torch.inference_mode()
-    def encode(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], torch.Tensor]]:
-        """Batches of rows, the longest first, and their vectors `(B, D)`; from one thread."""
-        ordered = sorted(rows, key=lambda row: -len(row))
-        with LeanDecoding(self._encoder.transformers_model, self._forward, self._pad_token_id) as lean:
-            lean.expect([row.tokens["input_ids"] for row in rows], num_tokens=_ENDLESS)
-            for batch in self._budget.batches((len(row), row) for row in ordered):
-                yield batch, lean.run(batch)
+    def encode(self, rows: Sequence[Row]) -> torch.Tensor:
+        """The vectors `(B, D)` of one batch; from one thread at a time."""
+        with self._prefixes.of(rows) as lean:
+            return lean.run(rows)
 
     def shortened(self, vectors: torch.Tensor, dimensions: int | None) -> torch.Tensor:
         """The first numbers of vectors `(B, D)`, of the length of one again; as `encode` gives them for None."""

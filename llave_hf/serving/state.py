@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .answers import UNAVAILABLE, RequestError
 from .batching import Batcher
-from .errors import UNAVAILABLE, RequestError
 from .inputs import Fetch, Input
 from .limits import Limits
 from .metrics import Metrics
@@ -47,8 +47,8 @@ class ServerState:
         for row in rows:
             if isinstance(row, Exception):
                 raise row
-        made = [vectors for _, vectors in model.encode([row for row in rows if not isinstance(row, Exception)])]
-        if not torch.isfinite(torch.cat(made)).all():
+        made = model.encode([row for row in rows if not isinstance(row, Exception)])
+        if not torch.isfinite(made).all():
             raise ValueError(f"{self.name} gives vectors with numbers that are not finite; llave verify says more.")
         self._batcher = Batcher(model, self.limits, self.metrics)
 

@@ -20,7 +20,7 @@ from .reference import Reference, Row
 FITS = 1e-4  # how far from 1 the cosine of the fault that fits may be ...
 CLEARLY = 0.1  # ... and at most this part of how far the right vector is
 _SAME = 1e-9  # so near that the direction is right
-_EXACT = 1e-7  # so near that no other fault need be tried
+_EXACT = 1e-10  # so near that no other fault need be tried
 _ROUNDED = 8.0  # how many times further from the right vector than this machine's own rounding another one's may be
 _SHOWN = 2  # faults that are named where none fits
 _ENOUGH = 3  # probes that nothing but rounding explains; then only faults seen before are tried on what is as near
@@ -73,7 +73,7 @@ class Diagnosis:
             if not open_searches:
                 continue
             row = fault.row()
-            if (key := _key(row)) in tried:
+            if (key := row_key(row)) in tried:
                 continue
             tried.add(key)
             hidden = self._reference.hidden(row)
@@ -196,15 +196,16 @@ class _Search:
             return "", ""
         if abs(norm / raw - 1) <= NORM_TOLERANCE:
             return "not normalised", 'normalise what you get, or let the server do it (vLLM: "use_activation": true)'
-        cut = float(np.linalg.norm(self._raw[: self.vector.size]) / np.linalg.norm(self._raw))
-        if abs(norm / cut - 1) <= NORM_TOLERANCE:
+        width = self.vector.size
+        cut = float(np.linalg.norm(self._raw[:width]) / np.linalg.norm(self._raw))
+        if width < self._raw.size and abs(norm / cut - 1) <= NORM_TOLERANCE:
             return "cut to `dimensions` and not brought back to length 1", "normalise what you get"
         if abs(norm - 1) <= NORM_TOLERANCE:
             return "normalised, which the model's own vectors are not", "config.json says normalize: false"
         return f"of length {norm:.6g} instead of {wanted:.6g}", "normalise what you get"
 
 
-def _key(row: Row) -> str:
+def row_key(row: Row) -> str:
     """Equal for equal sequences, of which one need not be run."""
     digest = hashlib.sha256(repr((row.ids, sorted(row.config.items()), sorted(row.backbone_config.items()))).encode())
     for name in sorted(row.tensors):

@@ -13,7 +13,7 @@ from llave_hf.model.media_pictures_llave import load_image, to_rgb
 
 from .media import Encoded
 from .probes import Probe
-from .reference import Reference, Row
+from .reference import NO_LIMIT, Reference, Row
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,16 @@ def media_of(reference: Reference, probe: Probe) -> Media:
     return prepared(reference.visual(), pictures_of(probe), clip_of(reference, probe))
 
 
-def with_prompt(reference: Reference, text: str, media: Media, **configs: Any) -> Row:
-    """A sequence with the right prompt around it, however long it is."""
-    rows, _ = reference.builder.build([text], [media.marks], 1 << 40)
+def with_prompt(reference: Reference, text: str, media: Media, limit: int | None = None, **configs: Any) -> Row:
+    """A sequence with the right prompt around it.
+
+    Args:
+        reference: The model.
+        text: The user's text with its instruction.
+        media: Pictures and a clip; with them nothing is cut.
+        limit: Longest sequence in tokens; what is longer loses the end of its text. None cuts nothing.
+        **configs: Of the [`Row`].
+    """
+    longest = NO_LIMIT if limit is None or media.marks else limit
+    rows, _ = reference.builder.build([text], [media.marks], longest)
     return Row(rows[0], media.tensors, **configs)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from llave_hf.model.backbone_llava_onevision_llave import IMAGE_TILINGS
-from llave_hf.model.configuration_llave import UNPAD_ROUNDINGS, VIDEO_NEWLINES
+from llave_hf.model.configuration_llave import VIDEO_NEWLINES
 from llave_hf.model.geometry_llave import swapped
 from llave_hf.model.media_llave import Clip
 
@@ -30,7 +30,10 @@ _TILINGS = {
 _TILING = (
     "the server tiles otherwise: serve an export whose tiling is the model's (`llave export` says what it can do)"
 )
-_RESIZE = "the server resizes otherwise; look for its processor's resample, antialias and use_fast"
+_RESIZE = (
+    "look for resample, antialias and the kind of image processor in the served folder's preprocessor_config.json; "
+    "where such vectors are near enough, --tolerance allows for them"
+)
 _STATISTICS = {
     "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "CLIP's": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -76,8 +79,7 @@ def _row(
         pictures_of(probe) if pictures is None else pictures,
         clip_of(reference, probe) if clip is None else clip,
     )
-    configs = {"config": config or {}, "backbone_config": backbone_config or {}}
-    return with_prompt(reference, probe.whole_text, media, **configs)
+    return with_prompt(reference, probe.whole_text, media, config=config or {}, backbone_config=backbone_config or {})
 
 
 def _with(reference: Reference, probe: Probe, changes: Mapping[str, Any], **configs: Any) -> Row:
@@ -234,13 +236,6 @@ def _resizes(reference: Reference, probe: Probe) -> Iterator[Fault]:
             how = partial(_resize_torch, name, antialias)
             words = f"resized {name} by torchvision, {'with' if antialias else 'without'} antialias"
             yield Fault(words, _RESIZE, partial(resized, how))
-    for rounding in UNPAD_ROUNDINGS:
-        fields = {"unpad_rounding": rounding}
-        yield Fault(
-            f"tokens of padding are counted as unpad_rounding {rounding!r}",
-            _TILING,
-            partial(_with, reference, probe, fields, config=fields),
-        )
 
 
 def _resize_pil(resample: int, image: Image.Image, width: int, height: int) -> np.ndarray:

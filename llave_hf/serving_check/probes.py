@@ -98,7 +98,7 @@ def make_probes(
     ]
     named = next((name for name, prompt in prompts.items() if prompt), None)
     if named is not None:
-        text = samples["text"].text
+        text = "two cats asleep on a sofa"
         probes.append(Probe(f"prompt {named}", "instruction", text, instruction=named, prompt=prompts[named]))
     probes += _media_probes() if image_mark else ()
     return [replace(probe, limit=limit) for probe in probes]

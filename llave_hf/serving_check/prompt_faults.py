@@ -48,7 +48,7 @@ def prompt_faults(reference: Reference, probe: Probe, right: Row) -> Iterator[Fa
     if probe.kind not in ("limit", "over"):
         yield from _texts(reference, probe, media)
         yield from _ends(reference, right)
-    yield from _orders(reference, text, media)
+    yield from _orders(reference, probe, media)
     for length in LENGTHS:
         if length < len(right.ids) and not media.marks:
             yield Fault(f"only the last {length} tokens are taken", _CUT, partial(Row, right.ids[-length:]))
@@ -75,7 +75,7 @@ def _turns(reference: Reference, probe: Probe, media: Media, right: Row) -> Iter
         if turn != opening:
             yield Fault(f"the system turn is {system!r}", _TEMPLATE, partial(Row, [*turn, *user], media.tensors))
     if probe.prompt:
-        plain = with_prompt(reference, probe.text, media)
+        plain = with_prompt(reference, probe.text, media, probe.limit)
         named = "the server does not know the model's instructions: put them before the text yourself"
         yield Fault("the instruction is left out", named, lambda: plain)
         turn = _turn(reference, "system\n" + probe.prompt.strip())
@@ -103,14 +103,18 @@ def _texts(reference: Reference, probe: Probe, media: Media) -> Iterator[Fault]:
         for token in special:
             without = without.replace(token, "")
         advice = "the server takes literal marks out of texts, which changes them: send texts without such marks"
-        yield Fault("literal marks are taken out", advice, partial(with_prompt, reference, without, media))
+        yield Fault(
+            "literal marks are taken out", advice, partial(with_prompt, reference, without, media, probe.limit)
+        )
     if text.strip() != text:
         advice = "the server or its template strips texts; use the folder's chat template"
-        yield Fault("white space is stripped", advice, partial(with_prompt, reference, text.strip(), media))
+        yield Fault(
+            "white space is stripped", advice, partial(with_prompt, reference, text.strip(), media, probe.limit)
+        )
     for name, prompt in reference.prompts.items():
         if prompt and not probe.prompt:
             advice = "leave that prompt out of the request, and out of default_prompt_name"
-            other = partial(with_prompt, reference, prompt + text, media)
+            other = partial(with_prompt, reference, prompt + text, media, probe.limit)
             yield Fault(f"the prompt {name!r} stands before it", advice, other)
 
 
@@ -126,9 +130,10 @@ def _ends(reference: Reference, right: Row) -> Iterator[Fault]:
         yield Fault(name, advice, partial(Row, [tokenizer.bos_token_id, *right.ids], right.tensors))
 
 
-def _orders(reference: Reference, text: str, media: Media) -> Iterator[Fault]:
+def _orders(reference: Reference, probe: Probe, media: Media) -> Iterator[Fault]:
     if not media.marks:
         return
+    text = probe.whole_text
     builder, flat = reference.builder, [token for mark in media.marks for token in mark]
     newline = _ids(reference, "\n")
     joined = [token for place, mark in enumerate(media.marks) for token in [*(newline if place else ()), *mark]]
@@ -145,7 +150,7 @@ def _orders(reference: Reference, text: str, media: Media) -> Iterator[Fault]:
     for name, ids in layouts.items():
         yield Fault(name, _TEMPLATE, partial(Row, [*builder.prefix, *ids, *builder.suffix], media.tensors))
     lost = "the server drops pictures without a word: use a form that takes them"
-    yield Fault("the pictures are left out", lost, partial(with_prompt, reference, text, Media([], {})))
+    yield Fault("the pictures are left out", lost, partial(with_prompt, reference, text, Media([], {}), probe.limit))
 
 
 def _turn(reference: Reference, text: str) -> list[int]:

@@ -26,7 +26,7 @@ from llave_hf.runtime.places import check_model, find_file
 
 from .probes import Probe
 
-_NO_LIMIT = 1 << 40
+NO_LIMIT = 1 << 40
 _SETTINGS = (
     *("backbone", "image_size", "patch_size", "image_grid_pinpoints", "image_tiling", "image_mean", "image_std"),
     *("backend", "resize_order", "image_settings", "video_settings", "video_newline", "unpad_rounding"),
@@ -81,7 +81,7 @@ class Reference:
 
     def count(self, text: str) -> int:
         """Tokens of a text's sequence, prompt included."""
-        rows, _ = self.builder.build([text], [[]], _NO_LIMIT)
+        rows, _ = self.builder.build([text], [[]], NO_LIMIT)
         return len(rows[0])
 
     def row(self, probe: Probe) -> Row:
@@ -103,7 +103,8 @@ class Reference:
         row = self.row(probe)
         with torch.inference_mode(), full_precision(self.model.device):
             vector = self.model(**self._inputs(row)).embeddings[0].double().cpu().numpy()
-        return shortened(vector, probe.dimensions)
+        kept = vector[: probe.dimensions]
+        return kept / np.linalg.norm(kept) if self.model.config.normalize else kept
 
     def hidden(self, row: Row, dtype: torch.dtype | None = None) -> np.ndarray:
         """The language model's last layer for a sequence: `(T, D)` float64.
@@ -158,14 +159,6 @@ def open_reference(model: str | os.PathLike[str], dtype: str, device: str) -> Re
         ) from error
     cast(network, getattr(torch, dtype))
     return Reference(network.to(device), processor, _prompts(model), os.fspath(model))
-
-
-def shortened(vector: np.ndarray, dimensions: int | None) -> np.ndarray:
-    """A vector's first numbers at the length of 1, as `dimensions` asks for them."""
-    if dimensions is None:
-        return vector
-    kept = vector[:dimensions]
-    return kept / np.linalg.norm(kept)
 
 
 def _prompts(model: str | os.PathLike[str]) -> dict[str, str]:

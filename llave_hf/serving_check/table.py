@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from .asking import Asked, Outcome
 from .diagnosis import Cause
 from .probes import KINDS, OPTIONAL
@@ -148,16 +146,20 @@ class Report:
 
     def _reasons(self) -> list[str]:
         """Each reason once, with where it was met."""
-        met: dict[tuple[str, ...], dict[str, list[str]]] = {}
+        met: dict[tuple[str, ...], list[Outcome]] = {}
         for outcome in self.asked.outcomes:
             if outcome.verdict in _BAD or (outcome.verdict == "refused" and outcome.probe.kind != "over"):
-                near = "" if outcome.cosine is None else f" ({outcome.cosine:.6f})"
-                places = met.setdefault(self._reason(outcome), {}).setdefault(outcome.form.name, [])
-                places.append(f"{outcome.probe.name}{near}")
+                met.setdefault(self._reason(outcome), []).append(outcome)
         lines = []
-        for (what, *more), where in met.items():
-            places = [f"{form}: {', '.join(names)}" for form, names in where.items()]
-            lines += ["", what, *(f"  {line}" for line in [*more, *places])]
+        for (what, *more), outcomes in met.items():
+            near = [cause.cosine for one in outcomes if (cause := self._cause(one)) and cause.cosine is not None]
+            fits = f" (vectors made so have cosines of {min(near):.8f} or more)" if near else ""
+            lines += ["", f"{what}{fits}", *(f"  {line}" for line in more)]
+            by_form: dict[str, list[str]] = {}
+            for one in outcomes:
+                shown = "" if one.cosine is None else f" ({one.cosine:.8f})"
+                by_form.setdefault(one.form.name, []).append(f"{one.probe.name}{shown}")
+            lines += [f"  {form}: {', '.join(names)}" for form, names in by_form.items()]
         return [*lines, ""]
 
     def _reason(self, outcome: Outcome) -> tuple[str, ...]:
@@ -165,9 +167,8 @@ class Report:
         if cause is None:
             return (f"{outcome.verdict.upper()}: {outcome.message}",)
         if cause.name:
-            near = "" if cause.cosine is None else f" (a vector made so is at {_rounded(cause.cosine)} or nearer)"
-            return (f"OFF: {cause.name}{near}", f"what to do: {cause.advice}")
-        nearest = "; ".join(f"{name} ({near:.6f})" for name, near in cause.nearest)
+            return (f"OFF: {cause.name}", f"what to do: {cause.advice}")
+        nearest = "; ".join(f"{name} ({near:.8f})" for name, near in cause.nearest)
         return ("OFF, unknown: no known fault gives this vector", f"nearest: {nearest or 'none'}")
 
     def _verdict(self) -> str:
@@ -187,11 +188,6 @@ class Report:
         if self.not_carried:
             parts.append(f"not carried: {', '.join(KINDS[kind] for kind in self.not_carried)}")
         return "; ".join(parts)
-
-
-def _rounded(value: float) -> str:
-    """A cosine rounded down, so that alike ones are one reason."""
-    return f"{np.floor(value * 1e4) / 1e4:.4f}"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

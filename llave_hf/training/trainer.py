@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerControl
 
 from llave_hf.data.batches.collator import LlaveCollator
+from llave_hf.data.rows.tasks import PairDataset
 from llave_hf.data.streaming.tasks import TrainingPairs
 from llave_hf.encoding.encoder import LlaveEncoder
 from llave_hf.encoding.model_identity import weights_revision
@@ -31,6 +33,7 @@ from llave_hf.training.objective.objective import AfterStep, Objective, number_c
 from llave_hf.training.objective.spread_average import SpreadModel
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.recipe.best_metric import check_metric, choose_metric
+from llave_hf.training.recipe.mining import mining_options
 from llave_hf.training.recovery.bad_sample_log import BadSampleLog
 from llave_hf.training.recovery.bad_samples import TracedCollator
 from llave_hf.training.recovery.checkpointing import CheckpointingTrainer
@@ -48,6 +51,7 @@ from llave_hf.training.tuning.optimizer import MuonWithAdamW, set_part_rates
 from llave_hf.training.tuning.precision import set_precision
 
 from .batches import TokenCount, count_tokens, train_dataloader
+from .mined_groups import MinedGroups
 
 
 class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
@@ -128,9 +132,33 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         self._tokens = TokenCount()
         self.watch = Watch(args, tasks)
         self.kept = (self.watch, self.objective, self.bad_samples)
+        if args.mine_every and train_dataset is not None:
+            self._mine_groups(train_dataset)
         self.post_mortem = PostMortem(
             self, tasks, output_dir=args.output_dir, processor=processing_class, loss=self.objective.loss
         )
+
+    def _mine_groups(self, dataset: TrainingPairs) -> None:
+        if not isinstance(dataset, PairDataset):
+            raise ValueError("mine_every has to see all rows at once, which a stream does not: leave streaming out.")
+        if EngineChoice.of_environment().engine == FSDP or self.is_deepspeed_enabled:
+            raise ValueError("mine_every encodes with a whole model on each rank; use DDP, or leave mine_every out.")
+        options = mining_options(self.args.mine_options)
+        size = self.args.per_device_eval_batch_size
+        groups = MinedGroups(dataset, self.args.mine_every, options, self._encoding, size)
+        self.add_callback(groups)
+        self.kept = (*self.kept, groups)
+
+    @contextmanager
+    def _encoding(self) -> Iterator[LlaveEncoder]:
+        """An encoder with the weights of the moment."""
+        was_training = self.model.training
+        model = without_peft(self.accelerator.unwrap_model(self.model))
+        try:
+            with self.accelerator.autocast():
+                yield LlaveEncoder(model, self.processing_class)
+        finally:
+            self.model.train(was_training)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of one task over all devices. Trainer's own would shuffle rows over tasks, and be sharded again."""

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/loss.py            # 8192 pairs, 1024 dimensions: minutes
     python tests/benchmarks/loss.py --quick    # 2048 pairs
+    python tests/benchmarks/loss.py --forms    # each form of hardness beside the loss without it, and no more
 
 - products: the B x B x D matrix products that cannot be avoided, into memory that is there already: four, or the three
   that are left when exponentials are kept.
@@ -106,6 +107,59 @@ def steps(queries: torch.Tensor, documents: torch.Tensor) -> dict[str, Step]:
         "sentence-transformers": lambda: plain.compute_loss_from_embeddings([queries, documents], None).backward(),
         "sentence-transformers, cached": lambda: cached.calculate_loss([[queries], [documents]], with_backward=True),
     }
+
+
+# A form of the loss, what it is measured beside, and its settings; both get the same inputs.
+FORMS: dict[str, tuple[str, dict[str, object]]] = {
+    "plain": ("plain", {}),
+    "K = 4": ("K = 4", {}),
+    "teacher": ("teacher", {"hardness_source": "teacher"}),
+    "teacher, capped": ("teacher, capped", {"hardness_source": "teacher", "max_weight": 3.0}),
+    "margin": ("margin", {"false_negative_margin": 0.3}),
+    "hardness_reference": ("teacher", {"hardness_source": "teacher", "hardness_reference": "positive"}),
+    "hardness_reference, capped": (
+        "teacher, capped",
+        {"hardness_source": "teacher", "hardness_reference": "positive", "max_weight": 3.0},
+    ),
+    "focal_margin": ("plain", {"focal_margin": 0.3, "hardness_strength": 0.0}),
+    "margin_strategy": ("margin", {"false_negative_margin": 0.3, "margin_strategy": "relative"}),
+    "distill_weight": ("K = 4", {"distill_weight": 1.0}),
+}
+MOST = 1.35  # times the time, and the memory, of the loss without
+
+
+def forms(leaves: tuple[torch.Tensor, ...], rounds: int) -> list[tuple[str, ...]]:
+    """Time and memory of each form over those of what it is measured beside."""
+    queries, documents = leaves
+    numbers = torch.Generator().manual_seed(1)
+    shape = (len(queries), 4, queries.shape[1])
+    negatives = F.normalize(torch.randn(*shape, generator=numbers), dim=-1).requires_grad_()
+    teacher = vectors(len(queries), 256)
+    scores = {
+        "positive_scores": torch.rand(len(queries), generator=numbers),
+        "negative_scores": torch.rand(shape[:2], generator=numbers),
+    }
+    given: dict[str, dict[str, torch.Tensor]] = {"K = 4": {"negative_embeddings": negatives, **scores}}
+    for name in ("teacher", "teacher, capped"):
+        given[name] = {f"teacher_{side}_embeddings": x for side, x in zip(("query", "document"), teacher, strict=True)}
+
+    def step_of(name: str) -> Step:
+        beside, settings = FORMS[name]
+        loss, inputs = HardnessWeightedContrastiveLoss(**settings), given.get(beside, {})
+        return lambda: loss(queries, documents, **inputs).backward()
+
+    candidates = {name: step_of(name) for name in FORMS}
+    everything = (*leaves, negatives)
+    seconds = timed(candidates, rounds, everything)
+    memory = {name: peak_memory(step, everything) for name, step in candidates.items()}
+    rows = [("form, on", "beside", "at most", "time, median", "min", "memory", "met")]
+    for name, (beside, _) in FORMS.items():
+        if name != beside:
+            median, least = (f(seconds[name]) / f(seconds[beside]) for f in (statistics.median, min))
+            held = memory[name] / memory[beside]
+            met = "yes" if max(median, held) <= MOST else "no"
+            rows.append((name, beside, f"{MOST:g}", f"{median:.2f}", f"{least:.2f}", f"{held:.2f}", met))
+    return rows
 
 
 def timed(candidates: dict[str, Step], rounds: int, leaves: tuple[torch.Tensor, ...]) -> dict[str, list[float]]:
@@ -220,17 +274,20 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="2048 pairs unless said otherwise, small memory checks")
+    parser.add_argument("--forms", action="store_true", help="only the table of the forms of hardness")
     arguments = parser.parse_args()
     pairs = arguments.pairs or (2048 if arguments.quick else 8192)
     leaves = vectors(pairs, arguments.dimensions)
+    print(
+        f"{pairs} pairs, {arguments.dimensions} dimensions, float32, {torch.get_num_threads()} threads, "
+        f"{arguments.rounds} rounds, load {os.getloadavg()[0]:.1f}\n"
+    )
+    if arguments.forms:
+        print(table(forms(leaves, arguments.rounds)))
+        return
     candidates = steps(*leaves)
     seconds = timed(candidates, arguments.rounds, leaves)
     memory = {name: peak_memory(step, leaves) for name, step in candidates.items()}
-    load = os.getloadavg()[0]
-    print(
-        f"{pairs} pairs, {arguments.dimensions} dimensions, float32, {torch.get_num_threads()} threads, "
-        f"{arguments.rounds} rounds, load {load:.1f}\n"
-    )
     ours = statistics.median(seconds["llave_hf"])
     rows = [("forward + backward", "median s", "min s", "times llave_hf", "peak MiB")]
     for name, taken in seconds.items():
@@ -238,6 +295,7 @@ def main() -> None:
         peak = "" if "products" in name else f"{memory[name]:.0f}"
         rows.append((name, f"{median:.3f}", f"{min(taken):.3f}", f"{median / ours:.2f}", peak))
     print(table(rows) + "\n\n" + table(goals(seconds, memory, 2 * leaves[0].nbytes / 2**20)), flush=True)
+    print("\n" + table(forms(leaves, arguments.rounds)), flush=True)
     del candidates, leaves
     print("\n" + table(large(arguments.quick)))
 

@@ -165,6 +165,7 @@ def elsewhere(
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_stock_classes_open_all_of_it_without_llave_hf_and_without_trust(kind: str, elsewhere: dict[str, Any]) -> None:
     begin = {"llava_onevision": "LlavaOnevision", "qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}.get(kind, "Qwen3")
@@ -175,6 +176,7 @@ def test_stock_classes_open_all_of_it_without_llave_hf_and_without_trust(kind: s
     assert elsewhere[kind]["loading"] == [[], [], []]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_vectors_are_the_same(
     kind: str, elsewhere: dict[str, Any], folders: dict[str, tuple[Path, Path]], images: list[str]

@@ -78,6 +78,7 @@ def media_folder(root: Path) -> Path:
 
 
 def lines(path: Path, records: Sequence[dict[str, Any]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 

@@ -338,3 +338,31 @@ def test_all_splits_of_a_data_set_of_the_hub(model: Path, tmp_path: Path, monkey
     table = pq.read_table(tmp_path / "out" / "data__train.parquet")
     assert set(table["source_file"].to_pylist()) == {"data/train.parquet"}
     assert_vectors(table, expected(model, [{"image": one, "text": PROMPT} for one in contents["train"]]))
+
+
+def test_texts_that_are_cut_are_counted(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": "a dog in the snow"}, {"text": "a dog " * 5000}, {"text": "a circle " * 5000}]
+    source = lines(tmp_path / "rows.jsonl", rows)
+    cli.main(["embed", str(source), "--model", str(model), "--output", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert "  2 texts are longer than the model takes" in said.out and "max_length" not in said.err
+
+
+def test_a_broken_file_keeps_no_other_from_being_embedded(model: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        lines(tmp_path / "data" / f"{number}.jsonl", [{"text": caption(number)}])
+    (tmp_path / "data" / "1.jsonl").write_text("{no JSON\n")
+    said = r"1 of 3 files of vectors could not be made, all others are there. 1.parquet: .*1.jsonl, line 1 is no JSON"
+    with pytest.raises(UserError, match=said):
+        embed(tmp_path / "data", model, tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.parquet")) == ["0.parquet", "2.parquet"]
+    lines(tmp_path / "data" / "1.jsonl", [{"text": "mended"}])
+    assert embed(tmp_path / "data", model, tmp_path / "out", refresh=True).total_rows == 3
+
+
+def test_mistakes_in_columns_are_said_before_the_model_is_opened(
+    texts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llave_hf.corpus.run.CorpusModel", lambda *args, **kwargs: pytest.fail("opened"))
+    with pytest.raises(UserError, match="no column 'captoin'"):
+        embed(texts, model, tmp_path / "out", input="{captoin}")

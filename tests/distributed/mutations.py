@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from llave_hf import distributed
-from llave_hf.losses import contrastive, gathering, negatives
+from llave_hf.losses import contrastive, gathering, graded, negatives
 
 
 def dropped_gradient() -> None:
@@ -50,7 +50,37 @@ def mask_after_weight() -> None:
     negatives.PairMask.out_for_both = lambda *_: None
 
 
+def references_of_one_rank() -> None:
+    """Columns are measured from the first rank's positives, whichever rank they are from."""
+    before = gathering.gather_columns
+
+    def first_rank(*arguments: Any) -> gathering.Columns:
+        columns = before(*arguments)
+        assert columns.references is not None
+        own = columns.references.chunk(distributed.world_size())[0]
+        return gathering.Columns(**{**vars(columns), "references": own.repeat(distributed.world_size())})
+
+    contrastive.gather_columns = first_rank
+
+
+def grades_of_rows_with_negatives() -> None:
+    """The mean of graded labels is over the rows that have negatives, of which ranks have unequally many."""
+    before = graded.GradedLabels.losses
+
+    def among_them(self: Any, *arguments: Any) -> torch.Tensor:
+        losses = before(self, *arguments)
+        return losses * len(losses) / max(1, int((losses != 0).sum()))
+
+    graded.GradedLabels.losses = among_them
+
+
+FIRST = (dropped_gradient, shifted_labels, world_size_factor, mask_after_weight)
 MUTATIONS: dict[str, Callable[[], None]] = {
-    function.__name__: function
-    for function in (dropped_gradient, shifted_labels, world_size_factor, mask_after_weight)
+    function.__name__: function for function in (*FIRST, references_of_one_rank, grades_of_rows_with_negatives)
+}
+# The case that each is planted in.
+PLANTED = {
+    **{function.__name__: "false negatives left out" for function in FIRST},
+    "references_of_one_rank": "relative to the positive, capped",
+    "grades_of_rows_with_negatives": "graded labels",
 }

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 TESTS = Path(__file__).absolute().parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "training"), str(TESTS / "distributed")]
 
-from mutations import MUTATIONS  # noqa: E402
+from mutations import MUTATIONS, PLANTED  # noqa: E402
 from step_helpers import furthest, give_teacher, gradients_of, make_pairs, make_trainer, move_average, run_steps  # noqa: E402
 
 from llave_hf import distributed  # noqa: E402
@@ -274,7 +274,7 @@ def main() -> None:
         dist.destroy_process_group()
         return
     if what in MUTATIONS:
-        compare_gradients(root, "false negatives left out", "alike", 1, True, mutation=what)
+        compare_gradients(root, PLANTED[what], "alike", 1, True, mutation=what)
         return
     worst: dict[str, float] = {}
     if what == "gradients":

@@ -157,20 +157,20 @@ def test_planted_mistakes_are_seen(planted: str, monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(Loss(0.1, **ALONE, teacher_temperature=0.3)(**inputs), expected)
     losses = GradedLabels.losses
 
-    def one_way(self: GradedLabels, given: PairInputs, scale: torch.Tensor) -> torch.Tensor:
+    def one_way(self: GradedLabels, given: PairInputs, *rest: torch.Tensor) -> torch.Tensor:
         s = candidates({name: inputs[name] for name in VECTORS}) * 10
         p, q = s.log_softmax(1), torch.cat((given.positive_scores[:, None], given.negative_scores), 1).log_softmax(1)
         return (p.exp() * (p - q)).sum(1)
 
-    def sharp(self: GradedLabels, given: PairInputs, scale: torch.Tensor) -> torch.Tensor:
-        return losses(GradedLabels(1.0), given, scale)
+    def sharp(self: GradedLabels, given: PairInputs, *rest: torch.Tensor) -> torch.Tensor:
+        return losses(GradedLabels(1.0), given, *rest)
 
-    def turned(self: GradedLabels, given: PairInputs, scale: torch.Tensor) -> torch.Tensor:
+    def turned(self: GradedLabels, given: PairInputs, *rest: torch.Tensor) -> torch.Tensor:
         flipped = {**vars(given), "positive_scores": -given.positive_scores, "negative_scores": -given.negative_scores}
-        return losses(self, PairInputs(**flipped), scale)
+        return losses(self, PairInputs(**flipped), *rest)
 
-    def unmasked(self: GradedLabels, given: PairInputs, scale: torch.Tensor) -> torch.Tensor:
-        return losses(self, PairInputs(**{**vars(given), "negative_mask": None}), scale)
+    def unmasked(self: GradedLabels, given: PairInputs, *rest: torch.Tensor) -> torch.Tensor:
+        return losses(self, PairInputs(**{**vars(given), "negative_mask": None}), *rest)
 
     wrong = {"one way only": one_way, "no temperature of its own": sharp, "sign turned": turned}
     monkeypatch.setattr(GradedLabels, "losses", wrong.get(planted, unmasked))

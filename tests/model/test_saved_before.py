@@ -45,6 +45,7 @@ print(json.dumps({"module": type(model).__module__, "plain": plain.tolist(), "en
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["installed", "trusted"])
 def test_a_folder_saved_before_gives_its_vectors(tmp_path: Path, how: str) -> None:
     shutil.copytree(SAVED / "model", tmp_path / "model")

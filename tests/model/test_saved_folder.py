@@ -273,6 +273,7 @@ def elsewhere(folder: Path, media: Path, tmp_path_factory: pytest.TempPathFactor
     return json.loads(run.stdout.splitlines()[-1]), out
 
 
+@pytest.mark.slow
 def test_remote_code_only_when_the_user_says_so(elsewhere: tuple[dict[str, Any], Path]) -> None:
     found, _ = elsewhere
     assert found["executed"] == []
@@ -280,6 +281,7 @@ def test_remote_code_only_when_the_user_says_so(elsewhere: tuple[dict[str, Any],
         assert "trust_remote_code=True" in error
 
 
+@pytest.mark.slow
 def test_remote_code_gives_the_same_vectors(
     elsewhere: tuple[dict[str, Any], Path], transformer: SentenceTransformer, media: Path
 ) -> None:
@@ -290,6 +292,7 @@ def test_remote_code_gives_the_same_vectors(
     assert close(found["encoded"], expected)
 
 
+@pytest.mark.slow
 def test_what_remote_code_saves_opens_here(elsewhere: tuple[dict[str, Any], Path], folder: Path, media: Path) -> None:
     _, out = elsewhere
     assert {path.name for path in folder.glob("*.py")} == {path.name for path in out.glob("*.py")}

@@ -134,15 +134,15 @@ def _bad_medium(numbers: Numbers) -> Sent:
         "a page": b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
         "a playlist": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
         "a program": b"%!PS\n(/etc/passwd) (r) file",
-        "a picture of one pixel": _flat(1, 1),
-        "a needle": _flat(1000, 2),
+        "a picture of one pixel": flat_png(1, 1),
+        "a needle": flat_png(1000, 2),
     }
     name = _one_of(numbers, list(wrong))
     kind = "video_url" if name in ("noise", "a playlist", "half a picture") and numbers.random() < 0.5 else "image_url"
     return _sent(f"{name} ({kind})", _shown(_uri(wrong[name]), kind))
 
 
-def _flat(width: int, height: int) -> bytes:
+def flat_png(width: int, height: int) -> bytes:
     """A PNG of any size whose pixels take no space: all of them black, and packed."""
     head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     packed = zlib.compress(bytes(min((width // 8 + 2) * height, 1 << 16)))
@@ -158,7 +158,7 @@ def _bomb(numbers: Numbers) -> Sent:
     size = _one_of(
         numbers, [(9000, 9000), (20_000, 20_000), (100_000, 100_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1)]
     )
-    return _sent("a bomb", _shown(_uri(_flat(*size)), _one_of(numbers, ["image_url", "video_url"])))
+    return _sent("a bomb", _shown(_uri(flat_png(*size)), _one_of(numbers, ["image_url", "video_url"])))
 
 
 def _bad_address(numbers: Numbers) -> Sent:

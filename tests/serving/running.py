@@ -62,7 +62,7 @@ class Running:
 @contextlib.contextmanager
 def running(folder: Path, **options: Any) -> Iterator[Running]:
     """A server of a model's folder; `options` are those of [`ServerState`]."""
-    state = ServerState(name=NAME, **options)
+    state = ServerState(**{"name": NAME, **options})
     state.open(lambda: open_model(str(folder), state.limits, device="cpu"))
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]

@@ -50,16 +50,16 @@ def test_dimensions_are_normalised_again(server: Running, encoder: LlaveSentence
         assert_equal([entry.embedding for entry in answer.data], expected)
 
 
-@pytest.mark.parametrize("field", ["prompt_name", "input_type"])
-def test_prompts_by_name(field: str, server: Running, encoder: LlaveSentenceTransformer) -> None:
-    for name in encoder.prompts:
-        expected = encoder.encode(TEXTS, prompt_name=name)
-        got = server.client().embeddings.create(model=NAME, input=TEXTS, extra_body={field: name})
-        assert_equal([entry.embedding for entry in got.data], expected)
+def test_prompts_by_name(server: Running, encoder: LlaveSentenceTransformer) -> None:
     image = picture()
-    expected = encoder.encode([{"image": image, "text": "what"}], prompt_name="vqa_query")
     messages = user(text_part("what"), picture_part(data_uri(image)))
-    assert_equal(server.embed(messages=messages, **{field: "vqa_query"}), expected)
+    for number, name in enumerate(encoder.prompts):
+        field = ("prompt_name", "input_type")[number % 2]
+        got = server.client().embeddings.create(model=NAME, input=TEXTS[:3], extra_body={field: name})
+        assert_equal([entry.embedding for entry in got.data], encoder.encode(TEXTS[:3], prompt_name=name))
+    for field in ("prompt_name", "input_type"):
+        expected = encoder.encode([{"image": image, "text": "what"}], prompt_name="vqa_query")
+        assert_equal(server.embed(messages=messages, **{field: "vqa_query"}), expected)
 
 
 def test_conversations(server: Running, encoder: LlaveSentenceTransformer, tmp_path: Path) -> None:

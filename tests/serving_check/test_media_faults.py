@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from backbones import save_backbone
-from conftest import MAX_LENGTH, Local
 from helpers import TEXTS
+from local_model import MAX_LENGTH, Local
 from PIL import Image
 from planted_server import Asked, Embed, embedding, run
 from torchvision.transforms.v2 import functional as tv
@@ -20,8 +20,13 @@ from torchvision.transforms.v2 import functional as tv
 from llave_hf import LlaveModel, LlaveProcessor
 from llave_hf.checkpoints.from_scratch import train_tokenizer
 from llave_hf.model.media_llave import load_clip
+from llave_hf.serving_check.asking import cosine
 from llave_hf.serving_check.check import probes_of
+from llave_hf.serving_check.diagnosis import Diagnosis, row_key
 from llave_hf.serving_check.faults import media_of, with_prompt
+from llave_hf.serving_check.media_faults import media_faults
+from llave_hf.serving_check.probes import KINDS
+from llave_hf.serving_check.prompt_faults import prompt_faults
 from llave_hf.serving_check.reference import open_reference
 
 Plant = Callable[[Local], Embed]
@@ -119,6 +124,43 @@ def text_first(local: Local) -> Embed:
     return embed
 
 
+def glued(local: Local) -> Embed:
+    """Without the newline between a picture and the text."""
+
+    def embed(asked: Asked) -> np.ndarray:
+        ids, tensors = ids_of(local, asked)
+        plain = {"add_special_tokens": False}
+        tokens = {
+            text: local.processor.tokenizer(text, **plain)["input_ids"] for text in ("\n" + asked.text, asked.text)
+        }
+        with_newline, without = tokens.values()
+        last = max(place for place, token in enumerate(ids) if token == local.processor.image_token_id) + 1
+        assert ids[last : last + len(with_newline)] == with_newline
+        changed = [*ids[:last], *without, *ids[last + len(with_newline) :]]
+        return run(local.model, {"input_ids": torch.tensor([changed]), **tensors})[-1]
+
+    return embed
+
+
+def one_tile_of(picture: Callable[[Image.Image], Image.Image]) -> Plant:
+    """A server that makes one tile of a picture, squeezed to it."""
+
+    def plant(local: Local) -> Embed:
+        other = LlaveProcessor.from_pretrained(local.folder, max_length=MAX_LENGTH, image_tiling="none")
+        tiles = other._visual.tiles
+        tiles.padded = lambda image: tiles.squeezed(picture(image))
+        return embedding(local.model, other)
+
+    return plant
+
+
+def on_black(image: Image.Image) -> Image.Image:
+    side = max(image.size)
+    square = Image.new("RGB", (side, side))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
 def without_pictures(local: Local) -> Embed:
     return lambda asked: run(local.model, local.processor(text=[asked.text]))[-1]
 
@@ -155,6 +197,10 @@ FAULTS: dict[str, tuple[tuple[str, ...], Plant]] = {
         with_pictures(lambda all_: [pixels_alone(one)[..., ::-1].copy() for one in all_]),
     ),
     "the pictures stand in reverse order": (("pictures",), with_pictures(lambda all_: all_[::-1])),
+    "the last picture stands for all": (("pictures",), with_pictures(lambda all_: all_[-1:] * 2)),
+    "every picture is one tile, squeezed and not padded": (("pictures",), one_tile_of(lambda image: image)),
+    "every picture is one tile, padded with black": (("pictures",), one_tile_of(on_black)),
+    "nothing stands between pictures and text": (("picture",), glued),
     "only the first picture is taken": (("pictures",), with_pictures(lambda all_: all_[:1])),
     "pictures stand behind the text": (("pictures",), text_first),
     "the pictures are left out": (("pictures",), without_pictures),
@@ -171,7 +217,8 @@ def test_a_planted_fault_is_named(name: str, local: Local) -> None:
     faulty = plant(local)
 
     def embed(asked: Asked) -> np.ndarray:  # a text stays right
-        right = asked.clip is None and len(asked.pictures) < (2 if name == "pictures stand behind the text" else 1)
+        needs_text = name == "nothing stands between pictures and text" and not asked.text
+        right = needs_text or (asked.clip is None and not asked.pictures)
         return local.right(asked) if right else faulty(asked)
 
     report = local.check(local.planted(embed), ("text", *kinds))
@@ -301,3 +348,34 @@ def test_sequences_of_faults_are_the_processors_where_nothing_is_wrong(local: Lo
         made = with_prompt(local.reference, probe.whole_text, media_of(local.reference, probe))
         assert made.ids == right.ids and made.tensors.keys() == right.tensors.keys(), probe.name
         assert all(torch.equal(made.tensors[name], value) for name, value in right.tensors.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_two_faults_are_taken_for_each_other(kind: str, local: Local, one_tile: Local) -> None:
+    """The vector of each fault is named by that fault, or by one whose sequence is the same."""
+    for reference in (local.reference, one_tile.reference):
+        probes = {probe.name: probe for probe in probes_of(reference, MAX_LENGTH)}
+        expected = {name: reference.vector(probe) for name, probe in probes.items()}
+        probe = [probe for probe in probes.values() if probe.kind == kind][-1]
+        right = reference.row(probe)
+        first: dict[str, str] = {row_key(right): ""}
+        vectors: dict[str, np.ndarray] = {}
+        for fault in [*prompt_faults(reference, probe, right), *media_faults(reference, probe)]:
+            row = fault.row()
+            if row_key(row) not in first:
+                first[row_key(row)] = fault.name
+                vectors[fault.name] = reference.hidden(row)[-1][: probe.dimensions]
+        units = [vector / np.linalg.norm(vector) for vector in vectors.values()]
+        causes = Diagnosis(reference, expected).causes(probe, units)
+        for (name, vector), cause in zip(vectors.items(), causes, strict=True):
+            if cosine(vector, expected[probe.name]) > 1 - 1e-9 or is_cut(cause.name):
+                continue
+            same = cause.name in vectors and cosine(vectors[cause.name], vector) > 1 - 1e-9
+            assert cause.name == name or same, (name, cause)
+        assert len(vectors) > 8
+
+
+def is_cut(name: str) -> bool:
+    """A sequence that is the beginning of the right one."""
+    return "after token" in name

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import MAX_LENGTH, Local
+from local_model import MAX_LENGTH, Local, saved
 from planted_server import Asked, Embed, run, run_ids, unit
 
 from llave_hf.model.sentence_transformer_layout_llave import PROMPTS
@@ -110,7 +111,7 @@ def test_a_planted_fault_is_named(name: str, local: Local) -> None:
     named = {probe: cause.name for (_, probe), cause in report.causes.items()}
     assert named and all(name in found for found in named.values()), named
     lines = "\n".join(report.lines)
-    assert f"OFF: {named.popitem()[1]}" in lines and "what to do: " in lines
+    assert f"OFF: {named.popitem()[1]} (vectors made so have cosines of 1.0000" in lines and "what to do: " in lines
     for outcome in report.asked.outcomes:
         assert (outcome.verdict == "off") == ((outcome.form.name, outcome.probe.name) in report.causes)
 
@@ -237,6 +238,14 @@ def test_what_no_fault_explains_is_said_to_be_unknown(local: Local) -> None:
     assert len(report.causes) == 3
     lines = "\n".join(report.lines)
     assert "OFF, unknown: no known fault gives this vector" in lines and "  nearest: " in lines
+
+
+def test_a_model_whose_vectors_are_not_normalised(tmp_path: Path) -> None:
+    raw = saved(tmp_path / "model", normalize=False)
+    as_it_is = raw.planted(finish=lambda vector, dimensions: vector[:dimensions])
+    assert raw.check(as_it_is, ("text", "dimensions")).agrees
+    names = {cause.name for cause in raw.check(raw.planted(), ("text",)).causes.values()}
+    assert names == {"normalised, which the model's own vectors are not"}
 
 
 def test_answers_in_another_order(local: Local) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Local
+from local_model import Local
 from planted_server import MODEL, Asked, serving
 
 from llave_hf import cli

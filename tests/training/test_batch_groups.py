@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny_model, write_recipe, write_training_data
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from llave_hf.cli import main
 from llave_hf.doctor import examine
 from llave_hf.train import main as train_main
+from llave_hf.training.mined_groups import MinedGroups
 from llave_hf.training.recipe.recipe import load_recipe
 from llave_hf.training.run import train
 
@@ -26,7 +28,9 @@ def mined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in tiny_model(processor={"image_tiling": "none"}):
         part.save_pretrained(root / "model")
     command = ["mine", str(root / "train"), str(root / "model"), "--output", str(root / "mined")]
-    main([*command, "--media_root", str(root), "--group_size", "2", "--num_negatives", "0", "--relative_margin", "0"])
+    main(
+        [*command, "--media_root", str(root), "--group_size", "2", "--num_negatives", "0", "--relative_margin", "none"]
+    )
     return root
 
 
@@ -128,3 +132,67 @@ def test_the_doctor_knows_groups(mined: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, train_data=str(mined / "mined"), batch_groups=True, per_device_train_batch_size=3)
     found = [str(finding) for finding in examine(str(recipe), tflops=100.0)]
     assert any("a global batch has 3 rows, which is no union of Caption's groups of 2" in told for told in found)
+
+
+EVERY_EPOCH: dict[str, Any] = {
+    "batch_groups": True,
+    "mine_every": 1,
+    "mine_options": {"relative_margin": None, "rank_max": 20},
+    "per_device_train_batch_size": 8,
+    "max_steps": 14,  # six an epoch
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("done", [6, 9])
+def test_a_run_that_mines_again_goes_on_to_the_same_bits(mined: Path, tmp_path: Path, done: int) -> None:
+    """At the end of an epoch, before the next is mined; or amid one, with the groups that it began with."""
+    shutil.copytree(mined / "images", tmp_path / "images")
+    whole = {"output_dir": str(tmp_path / "whole"), "save_steps": 3, "learning_rate": 0.01}
+    recipe = write_recipe(tmp_path, train_data=str(mined / "mined"), **EVERY_EPOCH, **whole)
+    trainer = train(load_recipe(recipe))
+    mining = trainer.kept[-1]
+    assert isinstance(mining, MinedGroups)
+    assert mining.epoch == 2
+    of_data = trainer.train_dataset.groups()
+    assert [groups.shape for groups in mining.groups] == [groups.shape for groups in of_data]
+    assert any(not np.array_equal(now, then) for now, then in zip(mining.groups, of_data, strict=True))
+    for groups, source in zip(mining.groups, trainer.train_dataset.sources, strict=True):
+        assert set(groups.ravel().tolist()) <= set(range(source.start, source.stop))
+        assert len(np.unique(groups)) == groups.size
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in (f"checkpoint-{done}", "initial"):
+        shutil.copytree(tmp_path / "whole" / name, broken / name)
+    again = train(load_recipe(recipe, ["--output_dir", str(broken), "--resume_from_checkpoint"]))
+    assert all(map(np.array_equal, again.kept[-1].groups, mining.groups))  # type: ignore[attr-defined]
+    expected, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_groups": False}, "mine_every finds anew the groups of batch_groups, which is off"),
+        ({"mine_every": 0}, "mine_options is given and nothing is mined"),
+        ({"mine_every": -1}, "mine_every is -1"),
+        ({"mine_options": {"rank_mix": 3}}, "mine_options has the key 'rank_mix', which does not exist.*'rank_m"),
+        ({"mine_options": {"group_by": "rank"}}, "group_by is 'rank'; choose one of"),
+        (
+            {"on_bad_sample": "skip"},
+            "mine_every encodes all rows, also those that on_bad_sample: skip would pass over",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_keys_of_mining_that_do_not_go_together(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, train_data="x", **(EVERY_EPOCH | changes))
+    with pytest.raises(ValueError, match=message):
+        load_recipe(recipe)
+
+
+def test_a_stream_cannot_be_mined_again(mined: Path, tmp_path: Path) -> None:
+    stream = {"streaming": True, "stream_buffer_size": 8}
+    recipe = write_recipe(tmp_path, train_data=str(mined / "mined"), media_root=str(mined), **EVERY_EPOCH, **stream)
+    with pytest.raises(ValueError, match="mine_every has to see all rows at once, which a stream does not"):
+        train(load_recipe(recipe))

@@ -26,6 +26,7 @@ class Grouping:
         random_share: The same of any two rows of the task, of 100,000 drawn pairs.
         repeating: Groups in which a query, a document or a label stands twice.
         left: Rows that are in no group.
+        forced: Groups whose rows may answer each other.
     """
 
     rows: np.ndarray
@@ -33,6 +34,7 @@ class Grouping:
     random_share: float
     repeating: int
     left: int
+    forced: int = 0
 
     def numbers(self, size: int) -> np.ndarray:
         """The group of each of `size` rows: int64, -1 where it is in none."""
@@ -47,12 +49,14 @@ class Grouping:
             f"their pairs ({self.random_share:.1%} of all pairs); {self.repeating:,} groups hold a query, document or "
             f"label twice, {self.left:,} rows are in no group"
         )
+        if self.forced:
+            lines += f", {self.forced:,} groups hold rows that may answer each other, as no others were left"
         if self.left >= self.rows.shape[1]:
             lines += ": too many of the nearest may answer them by the margins and rank_min; lower these, or rank_max"
         return lines
 
 
-def group_rows(found: Candidates, size: int, by: str, query_vectors: np.ndarray) -> Grouping:
+def group_rows(found: Candidates, size: int, by: str, query_vectors: np.ndarray, needed: int = 0) -> Grouping:
     """Groups the rows of a task.
 
     Args:
@@ -62,6 +66,7 @@ def group_rows(found: Candidates, size: int, by: str, query_vectors: np.ndarray)
             it. `"owner_queries"`: to a row, the rows whose documents are nearest to its query, of these the ones whose
             queries are farthest from it; with labels, the nearest.
         query_vectors: `(Q, D)`, L2-normalised.
+        needed: So many groups are made, at last of rows that may answer each other.
     """
     grower = Grower(found, size)
     if by == "mutual_ranks":
@@ -69,6 +74,7 @@ def group_rows(found: Candidates, size: int, by: str, query_vectors: np.ndarray)
     else:
         grow_by_owners(grower, query_vectors)
     grower.fill_up()
+    forced = grower.force(needed)
     rows = np.array(grower.groups, dtype=np.int64).reshape(-1, size)
     one, other = np.triu_indices(size, 1)
     any_two = np.random.default_rng(0).integers(0, len(found), (2, _PAIRS_DRAWN))
@@ -78,6 +84,7 @@ def group_rows(found: Candidates, size: int, by: str, query_vectors: np.ndarray)
         _hard_share(found, *any_two[:, any_two[0] != any_two[1]]),
         int(_repeating(rows, found).sum()),
         len(found) - rows.size,
+        forced,
     )
 
 

@@ -95,6 +95,17 @@ class Grower:
         for row in group.rows:
             self.free[row] = True
 
+    def force(self, needed: int) -> int:
+        """Makes so many groups, the last of free rows as they come; says how many these are."""
+        free = [row for row, is_free in enumerate(self.free) if is_free]
+        missing = max(needed - len(self.groups), 0)
+        for number in range(missing):
+            rows = free[number * self.size : (number + 1) * self.size]
+            self.groups.append(rows)
+            for row in rows:
+                self.free[row] = False
+        return missing
+
     def fill_up(self) -> None:
         """Makes groups of the free rows, in their order, as long as there are enough that go together."""
         waiting = [row for row, free in enumerate(self.free) if free]

@@ -136,8 +136,22 @@ class MinedTask:
         return "\n".join(lines)
 
 
-def mine_task(task: TaskRows, cache: EmbeddingCache, options: MiningOptions, judge: Judge | None = None) -> MinedTask:
-    """Finds the negatives of one task's rows among the task's own documents."""
+def mine_task(
+    task: TaskRows,
+    cache: EmbeddingCache,
+    options: MiningOptions,
+    judge: Judge | None = None,
+    groups_needed: int = 0,
+) -> MinedTask:
+    """Finds the negatives of one task's rows among the task's own documents.
+
+    Args:
+        task: The rows.
+        cache: Encodes them.
+        options: What counts as a hard negative, and whether rows are grouped.
+        judge: Scores what is found.
+        groups_needed: See [`group_rows`].
+    """
     pairs = [task.pair(index) for index in range(len(task))]
     queries = distinct([pair.query for pair in pairs])
     documents = distinct([pair.positive for pair in pairs])
@@ -193,7 +207,7 @@ def mine_task(task: TaskRows, cache: EmbeddingCache, options: MiningOptions, jud
             labels=task.judgements.labels,
             right=np.array([query * len(documents.samples) + document for query, document in right], dtype=np.int64),
         )
-        mined.grouping = group_rows(found, options.group_size, options.group_by, query_vectors)
+        mined.grouping = group_rows(found, options.group_size, options.group_by, query_vectors, groups_needed)
     return mined
 
 

@@ -99,6 +99,11 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         task = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._tasks[task].pair(index - int(self._starts[task]))
 
+    @property
+    def tasks(self) -> tuple[TaskRows, ...]:
+        """The rows of each task."""
+        return self._tasks
+
     def all_have_media(self) -> bool:
         """Whether each pair has a picture or a video in its query or its positive."""
         return all((task.query.has_media() | task.positive.has_media()).all() for task in self._tasks)

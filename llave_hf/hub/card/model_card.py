@@ -42,6 +42,7 @@ _SHOWN = {
     "weight_decay": "weight decay",
     "batch_tasks": "tasks in a batch",
     "batch_groups": "batches of mined groups",
+    "mine_every": "epochs between minings of groups",
     "freeze": "frozen parts",
     "seed": "seed",
 }

@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from .best_metric import aim_schedule, choose_metric, told_of_checkpoints
 from .loss_settings import check_loss
+from .mining import check_mining
 from .trainer_settings import check_parsed_settings, check_trainer_settings
 from .tuning import PARTS, STACKS, check_tuning
 
@@ -170,6 +171,14 @@ class LlaveTrainingArguments(TrainingArguments):
             "help": "Batches are whole groups of hard rows, from the column batch_group that llave mine writes."
         },
     )
+    mine_every: int = field(
+        default=0,
+        metadata={"help": "With batch_groups: the model finds the groups again every so many epochs. 0: never."},
+    )
+    mine_options: dict[str, Any] | None = field(
+        default=None,
+        metadata={"help": "Of mine_every: group_by, rank_min, rank_max, relative_margin, ... of llave mine."},
+    )
     avoid_repeats: bool = field(
         default=True, metadata={"help": "Plan global batches so that no query or document stands in one twice."}
     )
@@ -274,6 +283,7 @@ class LlaveTrainingArguments(TrainingArguments):
         self._check_micro_batches()
         check_loss(self)
         self._check_optimizer()
+        check_mining(self)
         if self.gradient_accumulation_steps > 1:
             logger.warning(
                 f"gradient_accumulation_steps is {self.gradient_accumulation_steps}: it averages gradients and adds "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import hashlib
+import json
 import logging
 from collections import Counter
 from itertools import chain
@@ -136,6 +138,28 @@ def test_groups_of_one_row_are_todays_plan_to_the_bit(seed: int, mode: str, kind
     settings_of_run = {"contents": contents, "seed": seed, "batch_tasks": mode}
     single = [np.arange(source.start, source.stop)[:, None] for source in sources]
     assert plan(sources, 8, 2, 1, groups=single, **settings_of_run) == plan(sources, 8, 2, 1, **settings_of_run)
+
+
+@pytest.mark.parametrize(
+    ("more", "digest"),
+    [
+        ({}, "865e81c9f2934259"),
+        ({"batch_tasks": "mixed"}, "f7974b5790ef3cd3"),
+        ({"batch_tasks": "mixed", "batch_mix": {"a": 0.5, "b": 0.5}}, "1b59893094eed423"),
+    ],
+)
+def test_without_groups_the_plan_is_that_of_before_there_were_any(more: dict[str, Any], digest: str) -> None:
+    """Digests of plans that the sampler made when it knew no groups."""
+    sources = [SourceSlice("a", 0, 70, 1.0), SourceSlice("b", 70, 125, 1.0 if "batch_mix" in more else 0.5)]
+    rng = np.random.default_rng(0)
+    settings_of_run: dict[str, Any] = {"contents": (rng.integers(0, 60, 125), rng.integers(0, 40, 125)), "seed": 5}
+    plans = []
+    for rank in range(2):
+        tokens = rng.integers(20, 6000, 125)
+        sampler = TaskBatchSampler(sources, 4, rank=rank, world_size=2, tokens=tokens, **settings_of_run, **more)
+        sampler.set_epoch(2)
+        plans.append(list(sampler))
+    assert hashlib.sha256(json.dumps(plans).encode()).hexdigest()[:16] == digest
 
 
 def test_a_group_as_large_as_the_batch_is_the_batch() -> None:

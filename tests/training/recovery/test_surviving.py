@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,15 @@ OWN = {"README.md", "training_args.json", "recipe.yaml"}
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_training_data(tmp_path / "data", rows=12)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe of a run of two steps with a checkpoint of each, all of it in one folder."""
+    data = write_training_data(tmp_path_factory.mktemp("trained") / "data", rows=12)
+    recipe = write_recipe(data, max_steps=2, save_steps=1)
+    train(load_recipe(recipe))
+    return recipe
 
 
 def break_picture(root: Path, number: int) -> Path:
@@ -132,6 +142,24 @@ def test_half_a_folder_is_never_in_its_place(tmp_path: Path, monkeypatch: pytest
     assert (place / "a").read_text() == "two"
 
 
+def test_all_of_a_folder_is_on_the_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, synced = tmp_path / "checkpoint-2", list[int]()
+
+    def sync(descriptor: int) -> None:
+        if not place.exists():
+            synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with whole_folders.whole_folder(place) as staged:
+        (staged / "inner").mkdir()
+        (staged / "a").write_text("a")
+        (staged / "inner" / "b").write_text("b")
+    assert {path.stat().st_ino for path in (place, *place.rglob("*"))} <= set(synced)
+    assert len(list(place.rglob("*"))) == 3
+
+
 def test_a_refused_start_leaves_another_run_alone(data: Path) -> None:
     recipe = load_recipe(write_recipe(data))
     unfinished = data / "out" / "_unfinished" / "checkpoint-3"
@@ -145,11 +173,9 @@ def test_a_refused_start_leaves_another_run_alone(data: Path) -> None:
     assert not unfinished.exists()
 
 
-def test_a_checkpoint_that_does_not_fit_says_which_settings_changed(data: Path) -> None:
-    recipe = write_recipe(data, max_steps=2, save_steps=1)
-    train(load_recipe(recipe))
-    checkpoint = data / "out" / "checkpoint-1"
-    again = ["--output_dir", str(data / "again"), "--resume_from_checkpoint", str(checkpoint)]
+def test_a_checkpoint_that_does_not_fit_says_which_settings_changed(trained: Path, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(trained.parent / "out" / "checkpoint-1", tmp_path / "checkpoint-1")
+    again = ["--output_dir", str(tmp_path / "again"), "--resume_from_checkpoint", str(checkpoint)]
     for change, name in (
         (["--hardness_source", "ema"], "hardness_source"),
         (["--learn_temperature"], "learn_temperature"),
@@ -157,17 +183,15 @@ def test_a_checkpoint_that_does_not_fit_says_which_settings_changed(data: Path) 
         (["--muon_learning_rate", "0.01"], "muon_learning_rate"),
     ):
         with pytest.raises(UserError, match=rf"checkpoint-1 cannot be gone on from .*changed since: {name}; take"):
-            train(load_recipe(recipe, [*again, *change]))
+            train(load_recipe(trained, [*again, *change]))
     (checkpoint / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match=r"checkpoint-1 cannot be gone on from .*: a file may be broken"):
-        train(load_recipe(recipe, again))
+        train(load_recipe(trained, again))
 
 
-def test_a_run_does_not_go_on_with_a_model_of_another_shape(data: Path) -> None:
-    recipe = write_recipe(data, max_steps=2, save_steps=1)
-    train(load_recipe(recipe))
+def test_a_run_does_not_go_on_with_a_model_of_another_shape(trained: Path) -> None:
     with pytest.raises(UserError, match=r"initial was built with .*text_config.hidden_size 24, the recipe says 32"):
-        train(load_recipe(recipe, ["--resume_from_checkpoint", "--from_scratch.text_config.hidden_size", "32"]))
+        train(load_recipe(trained, ["--resume_from_checkpoint", "--from_scratch.text_config.hidden_size", "32"]))
 
 
 def trainer_for(data: Path, **changes: Any) -> LlaveTrainer:
