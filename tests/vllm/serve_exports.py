@@ -30,7 +30,7 @@ from typing import Any
 TESTS = Path(__file__).absolute().parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
-from backbones import KINDS, save_backbone  # noqa: E402
+from backbones import KINDS, TIMED, save_backbone  # noqa: E402
 
 # Heads of 32 numbers, of 128 in linear attention: vLLM's kernels for CPUs take no fewer.
 WIDER = {"qwen3_5": 16}
@@ -57,6 +57,9 @@ def save_and_export(kind: str, root: Path) -> tuple[Path, Path]:
 
     backbone = save_backbone(root / "backbone", kind, wider=WIDER.get(kind, 4))
     model, processor = LlaveModel.from_backbone(backbone), LlaveProcessor.from_backbone(backbone)
+    if kind in TIMED:  # as published: of pictures the same mean and deviation as of videos
+        settings = {**processor.image_settings, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        processor = LlaveProcessor.from_backbone(backbone, image_settings=settings)
     model.config.matryoshka_dimensions = [model.config.hidden_size, model.config.hidden_size // 2]
     model.save_pretrained(root / "model")
     processor.save_pretrained(root / "model")
