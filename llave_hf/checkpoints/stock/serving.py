@@ -139,7 +139,7 @@ def _of_qwen(config: Any, processor: LlaveProcessor) -> list[str]:
         )
     if not _has_one_normalisation(processor):
         found.append(
-            "Videos: vLLM normalises them with the mean and deviation of pictures, this model with others. The command "
-            "lets vLLM take no videos."
+            "Videos: vLLM normalises them with the mean and deviation of pictures, this model with others. The "
+            "command lets vLLM take no videos."
         )
     return found
