@@ -114,7 +114,7 @@ NO_PLACES = {
         "thorough",
     },
     "merge": {"method", "weights", "density", "scale", "dtype", "thorough"},
-    "export": {"format"},
+    "export": {"format", "image_tiling"},
     "mine": {
         *("subsets", "split", "num_negatives", "rank_min", "rank_max", "relative_margin", "absolute_margin"),
         *("max_score", "min_score", "index", "batch_size", "dtype", "group_size", "group_by"),

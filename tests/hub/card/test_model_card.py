@@ -66,6 +66,20 @@ def test_the_card_says_what_was_measured(folder: Path) -> None:
         assert (folder / link).exists(), link
 
 
+def test_the_card_names_the_form_of_the_loss(folder: Path) -> None:
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    said = {"hardness_reference": "positive", "margin_strategy": "relative", "contrastive_weight": 0.5}
+    said |= {"distill_weight": 2.0, "distill_source": "teacher", "teacher_temperature": 0.1, "focal_margin": 0.3}
+    plain = write_model_card(folder).read_text()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | said))
+    text = write_model_card(folder).read_text()
+    rows = ["hardness measured from | positive", "margin of Focal-InfoNCE | 0.3", "weight of graded labels | 2.0"]
+    rows += ["margins against false negatives | relative", "weight of the contrastive loss | 0.5"]
+    rows += ["graded by | teacher", "temperature of the grades | 0.1"]
+    for row in rows:
+        assert f"| {row} |" in text and f"| {row.partition(' |')[0]} |" not in plain
+
+
 def test_the_hub_understands_its_front_matter(folder: Path) -> None:
     data = ModelCard.load(write_model_card(folder)).data
     assert data.library_name == "sentence-transformers"
