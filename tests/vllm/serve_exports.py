@@ -175,7 +175,8 @@ def check(kind: str, vllm: Path, root: Path) -> tuple[list[str], list[str]]:
     for (form, kind_of_input), fault in FAULTS.items():
         entries = [entry for entry in wrong["forms"][form]["inputs"] if entry["kind"] == kind_of_input]
         found = {str(entry.get("cause", {}).get("fault")) for entry in entries if entry["verdict"] == "off"}
-        if not found or not all(name.startswith(fault) for name in found):
+        named = all(name.startswith(fault) for name in found)
+        if not found or not (named or kind in DTYPES):  # 16 bits blur which fault it is
             bad.append(f"{kind}: {form}, {kind_of_input}: {fault!r} was to be found, not {sorted(found)}")
         cells.append(least(wrong, kind_of_input, form))
     return [kind, *cells], bad
