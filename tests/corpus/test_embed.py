@@ -140,6 +140,9 @@ def test_large_files_are_cut_and_every_row_comes_once(model: Path, tmp_path: Pat
         table = read(tmp_path / f"of{rows}")
         assert table["id"].to_pylist() == list(range(11))
         assert_vectors(table, wanted)
+    (tmp_path / "of3" / "rows-00003.parquet").unlink()  # its rows begin inside a row group
+    embed(tmp_path / "rows.parquet", model, tmp_path / "of3", rows_per_shard=3)
+    assert_vectors(read(tmp_path / "of3"), wanted)
     embed(tmp_path / "rows.jsonl", model, tmp_path / "lines", rows_per_shard=4)
     table = read(tmp_path / "lines")
     assert table["source_row"].to_pylist() == table["id"].to_pylist() == list(range(11))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from helpers import picture, tiny_model, write_video
 
@@ -70,7 +69,7 @@ def test_vectors_are_found_as_if_they_had_been_indexed(
 def test_rows_of_texts_and_of_pictures_inside_tables(model: Path, tmp_path: Path) -> None:
     rows = [{"title": f"number {row}", "body": "a dog"} for row in range(3)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    embed(tmp_path / "rows.jsonl", model, tmp_path / "vectors", input="{title}: {body}")
+    embed(tmp_path / "rows.jsonl", model, tmp_path / "vectors", input="{title}: {body}", precision="float16")
     cli.main(["index", str(tmp_path / "vectors")])
     hits = Collection.open(tmp_path / "vectors").search("anything")
     assert {hit.text for hit in hits} == {f"number {row}: a dog" for row in range(3)}
@@ -111,11 +110,3 @@ def test_what_a_collection_cannot_take(
     with pytest.raises(SystemExit) as ended:
         cli.main(command)
     assert ended.value.code == 2 and message in capsys.readouterr().err
-
-
-def test_shards_hold_what_a_collection_is_made_of(photos: Path, model: Path, tmp_path: Path) -> None:
-    embed(photos, model, tmp_path / "vectors", precision="float16")
-    cli.main(["index", str(tmp_path / "vectors")])
-    (shard,) = (tmp_path / "vectors").glob("*.parquet")
-    assert pq.read_metadata(shard).num_rows == 7
-    assert sum(Collection.open(tmp_path / "vectors").counts().values()) == 6

@@ -22,7 +22,8 @@ from running import wait_until
 
 from llave_hf import cli
 
-LONG = {"input": [f"a text of some length, number {number}, " * 20 for number in range(1500)]}
+PATIENCE = 240  # seconds for what takes ten on a machine that does nothing else
+LONG = {"input": [f"a text of some length, number {number}, " * 20 for number in range(600)]}
 
 
 def get(address: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:
@@ -30,7 +31,7 @@ def get(address: str, body: Any = None, key: str | None = None) -> tuple[int, An
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urlopen(Request(address, data, headers), timeout=60) as answer:
+        with urlopen(Request(address, data, headers), timeout=PATIENCE) as answer:
             return answer.status, json.load(answer)
     except HTTPError as error:
         return error.code, json.load(error)
@@ -56,7 +57,7 @@ def serving(folder: Path, *options: str, **environment: str) -> Iterator[tuple[s
 
 
 def wait_until_ready(process: subprocess.Popen[str], address: str) -> None:
-    wait_until(lambda: get(f"{address}/health")[0] == 200 or process.poll() is not None, 90)
+    wait_until(lambda: get(f"{address}/health")[0] == 200 or process.poll() is not None, PATIENCE)
     assert process.poll() is None, process.communicate()
 
 
@@ -68,19 +69,19 @@ def asking(address: str) -> Iterator[Future[tuple[int, Any]]]:
 
         def is_waiting() -> bool:
             with urlopen(f"{address}/metrics") as answer:
-                return b"llave_queue_depth 1500.0" in answer.read()
+                return b"llave_queue_depth 600.0" in answer.read()
 
-        wait_until(is_waiting)
+        wait_until(is_waiting, PATIENCE)
         yield asked
 
 
 @pytest.mark.slow
 def test_sigterm_answers_what_is_under_way_and_ends_with_0(folder: Path) -> None:
     with serving(folder, "--served_name", "mine", LLAVE_API_KEY="") as (process, _):
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=PATIENCE)
         assert process.returncode == 2 and error.count("\n") == 1 and "LLAVE_API_KEY is set and empty" in error
     with serving(folder, "--served_name", "mine") as (process, address):
-        wait_until(lambda: get(f"{address}/health")[0] != 0, 60)
+        wait_until(lambda: get(f"{address}/health")[0] != 0, PATIENCE)
         states = set()
         while (status := get(f"{address}/health")[0]) == 503:  # the model is being opened
             states.add(get(f"{address}/v1/embeddings", {"input": "a"})[0])
@@ -88,11 +89,11 @@ def test_sigterm_answers_what_is_under_way_and_ends_with_0(folder: Path) -> None
         assert get(f"{address}/v1/models")[1]["data"][0]["id"] == "mine"
         with asking(address) as asked:
             process.send_signal(signal.SIGTERM)
-            wait_until(lambda: get(f"{address}/health")[0] == 0)  # nobody new is let in
+            wait_until(lambda: get(f"{address}/health")[0] == 0, PATIENCE)  # nobody new is let in
             assert not asked.done()
             status, answer = asked.result()
-        assert status == 200 and len(answer["data"]) == 1500
-        out, error = process.communicate(timeout=20)
+        assert status == 200 and len(answer["data"]) == 600
+        out, error = process.communicate(timeout=PATIENCE)
         assert (process.returncode, error) == (0, "")
         assert out == f"Serving mine on {address}/v1/embeddings ({address}/docs)\n"
 
@@ -106,8 +107,8 @@ def test_a_second_signal_ends_at_once_and_ctrl_c_is_one_line(folder: Path) -> No
             time.sleep(0.1)
             started = time.perf_counter()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=5) == 128 + signal.SIGTERM
-            assert time.perf_counter() - started < 1
+            assert process.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
+            assert time.perf_counter() - started < 5
             assert asked.result() == (0, None)
     with serving(folder) as (process, address):
         wait_until_ready(process, address)
@@ -118,13 +119,14 @@ def test_a_second_signal_ends_at_once_and_ctrl_c_is_one_line(folder: Path) -> No
         )
         assert second.returncode == 2 and second.stderr.count("\n") == 1 and "Address already in use" in second.stderr
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=PATIENCE)
         assert (process.returncode, error) == (130, "llave: stopped\n")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--max_inputs", "0"], "--max_inputs is 0"),
         (["--host", "203.0.113.7"], "nothing can be served on 203.0.113.7:8000"),
         (["--host", "no.such.host.invalid"], "nothing can be served on no.such.host.invalid:8000"),
         (["--port", "70000"], "nothing can be served on 127.0.0.1:70000"),

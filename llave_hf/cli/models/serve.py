@@ -38,23 +38,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     from llave_hf.errors import UserError
     from llave_hf.runtime.places import check_model
+    from llave_hf.serving.limits import Limits, parse_size
     from llave_hf.serving.listening import listen
 
     if arguments.max_tokens is not None and arguments.max_tokens < 1:
         raise UserError(f"--max_tokens is {arguments.max_tokens}; give a positive number.")
-    check_model(arguments.model)
-    listener = listen(arguments.host, arguments.port)  # before imports, which take seconds, and the model's opening
-    try:
-        from llave_hf.serving.server import serve
-    except ImportError as error:
-        raise UserError(f"the server needs {error.name}: pip install 'llave-hf[serve]'.") from error
-    from llave_hf.runtime.opening import load_quietly
-    from llave_hf.serving.access import VARIABLE, key_of_environment
-    from llave_hf.serving.fetch import Fetcher
-    from llave_hf.serving.limits import Limits, parse_size
-    from llave_hf.serving.served import open_model
-    from llave_hf.serving.state import ServerState
-
     limits = Limits(
         body=parse_size(arguments.max_body),
         inputs=arguments.max_inputs,
@@ -62,17 +50,29 @@ def run(arguments: argparse.Namespace) -> None:
         pixels=arguments.max_pixels,
         queue=arguments.max_queue,
     )
+    check_model(arguments.model)
+    try:
+        from llave_hf.serving.access import VARIABLE, key_of_environment
+
+        key = key_of_environment()
+        listener = listen(arguments.host, arguments.port)  # before imports that take seconds, and the model's opening
+        from llave_hf.serving.server import serve
+    except ImportError as error:
+        raise UserError(f"the server needs {error.name}: pip install 'llave-hf[serve]'.") from error
+    from llave_hf.runtime.opening import load_quietly
+    from llave_hf.serving.fetch import Fetcher
+    from llave_hf.serving.served import open_model
+    from llave_hf.serving.state import ServerState
+
+    if key is None and arguments.host not in ("127.0.0.1", "::1", "localhost"):
+        told = f"{arguments.host} can be reached by others, and {VARIABLE} is not set: anybody may ask"
+        sys.stderr.write(f"llave: {told}\n")
     state = ServerState(
         name=arguments.served_name or arguments.model.rstrip("/"),
         limits=limits,
-        key=key_of_environment(),
+        key=key,
         fetch=Fetcher(limits.body) if arguments.allow_fetch else None,
     )
-    if state.key is None and arguments.host not in ("127.0.0.1", "::1", "localhost"):
-        sys.stderr.write(
-            f"llave: {arguments.host} can be reached by others, and {VARIABLE} is not set: anybody may ask\n"
-        )
-
     load_quietly()
     options = {name: getattr(arguments, name) for name in ("device", "dtype", "max_tokens")}
     serve(state, partial(open_model, arguments.model, limits, **options), listener)

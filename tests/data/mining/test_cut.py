@@ -16,7 +16,7 @@ def test_greedy_groups_keep_about_as_many_edges_as_metis(size: int) -> None:
     given_task = task(0, 960, 960, 960)
     found = candidates(given_task, None, (0, 40))
     starts, others = mutual_edges(found)
-    _, parts = pymetis.part_graph(960 // size, xadj=starts.tolist(), adjncy=others.tolist())
+    _, parts = pymetis.part_graph(960 // size, pymetis.CSRAdjacency(starts.tolist(), others.tolist()))
     own = group_rows(found, size, "mutual_ranks", given_task["query_vectors"]).numbers(960)
     ends = np.repeat(np.arange(960), np.diff(starts)), others
     kept = {name: (of[ends[0]] == of[ends[1]]).mean() for name, of in (("metis", np.array(parts)), ("greedy", own))}

@@ -173,6 +173,14 @@ def run(root: Path, output: str, *overrides: str, **changes: Any) -> LlaveTraine
     return train(load_recipe(recipe, overrides))
 
 
+@pytest.fixture(scope="module")
+def teacher_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that was trained before, on the same data."""
+    root = write_training_data(tmp_path_factory.mktemp("teacher"))
+    run(root, "teacher", max_steps=2)
+    return root / "teacher"
+
+
 def logged(trainer: LlaveTrainer, name: str) -> list[float]:
     return [log[name] for log in trainer.state.log_history if name in log]
 
@@ -223,18 +231,17 @@ def test_the_temperature_is_not_decayed(tmp_path: Path) -> None:
     assert trainer.create_optimizer().param_groups is groups
 
 
-def test_a_teacher_encodes_the_data_once(tmp_path: Path) -> None:
+def test_a_teacher_encodes_the_data_once(teacher_model: Path, tmp_path: Path) -> None:
     """Any model teaches; here one trained before. Telemetry tells of its weights."""
     root = write_training_data(tmp_path)
-    run(root, "teacher", max_steps=2)
-    settings = {"hardness_source": "teacher", "hardness_teacher": str(root / "teacher"), "teacher_margin": 0.5}
+    settings = {"hardness_source": "teacher", "hardness_teacher": str(teacher_model), "teacher_margin": 0.5}
     trainer = run(root, "pupil", **settings)
     teacher = trainer.objective.teacher
     assert teacher is not None
     samples = {s.key() for pair in trainer.train_dataset for s in (pair.query, pair.positive)}
     assert set(teacher.keys.tolist()) == samples
     pair = trainer.train_dataset[0]
-    model = LlaveModel.from_pretrained(root / "teacher")
+    model = LlaveModel.from_pretrained(teacher_model)
     expected = model(**trainer.processing_class(text=[pair.query.text])).embeddings[0]
     torch.testing.assert_close(teacher.embed(torch.tensor(pair.query.key())), expected.detach(), rtol=0, atol=1e-5)
     assert all(1 <= value <= 7 for value in logged(trainer, "effective_negatives"))
@@ -252,17 +259,16 @@ def encode_all_but_one(self: LlaveSentenceTransformer, inputs: list[Any], **opti
 
 
 def test_with_skip_a_teacher_leaves_out_the_pairs_that_training_leaves_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teacher_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A picture that does not open, for the teacher as for training, and an answer that it alone cannot encode."""
     root = write_training_data(tmp_path)
-    run(root, "teacher", max_steps=2)
     broken = root / "images" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
     monkeypatch.setattr(LlaveSentenceTransformer, "encode", encode_all_but_one)
     said: list[str] = []
     monkeypatch.setattr("llave_hf.training.recovery.bad_sample_log.logger.warning", said.append)
-    settings = {"hardness_source": "teacher", "hardness_teacher": str(root / "teacher"), "on_bad_sample": "skip"}
+    settings = {"hardness_source": "teacher", "hardness_teacher": str(teacher_model), "on_bad_sample": "skip"}
     trainer = run(root, "pupil", **settings, num_train_epochs=1, max_steps=-1)
     listed = [json.loads(line) for line in (root / "pupil" / "bad_samples.jsonl").read_text().splitlines()]
     unopened, unknown = (
@@ -281,13 +287,12 @@ def test_with_skip_a_teacher_leaves_out_the_pairs_that_training_leaves_out(
 
 
 def test_a_sample_that_a_teacher_cannot_encode_ends_the_run_with_its_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teacher_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_training_data(tmp_path)
-    run(root, "teacher", max_steps=2)
     monkeypatch.setattr(LlaveSentenceTransformer, "encode", encode_all_but_one)
     with pytest.raises(ValueError, match=r"^Question, row 7: the teacher cannot encode it: the teacher knows no 7$"):
-        run(root, "pupil", hardness_source="teacher", hardness_teacher=str(root / "teacher"))
+        run(root, "pupil", hardness_source="teacher", hardness_teacher=str(teacher_model))
 
 
 @pytest.mark.parametrize(
