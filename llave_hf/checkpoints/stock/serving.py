@@ -62,7 +62,16 @@ def engine_limits(config: LlaveConfig, processor: LlaveProcessor) -> dict[str, i
             limits["image"] = 1
         if config.video_newline != "one_token":
             limits["video"] = 0
+    elif not _has_one_normalisation(processor):
+        limits["video"] = 0
     return limits
+
+
+def _has_one_normalisation(processor: LlaveProcessor) -> bool:
+    """Whether pictures and videos have the same mean and deviation: vLLM takes the pictures' for both."""
+    visual: Any = processor._visual
+    names = ("image_mean", "image_std")
+    return all(list(getattr(visual.images, name)) == list(getattr(visual.videos, name)) for name in names)
 
 
 def serving_command(folder: Path, model: LlaveModel, processor: LlaveProcessor) -> str:
@@ -122,9 +131,15 @@ def _of_llava_onevision(config: Any, processor: LlaveProcessor) -> list[str]:
 
 
 def _of_qwen(config: Any, processor: LlaveProcessor) -> list[str]:
-    if processor.backbone not in _TIMED:
-        return []
-    return [
-        "A video as a list of frames, which have no times: transformers takes 24 a second, this model 2. Video files "
-        "carry their own."
-    ]
+    found = []
+    if processor.backbone in _TIMED:
+        found.append(
+            "A video as a list of frames, which have no times: transformers takes 24 a second, this model 2. Video "
+            "files carry their own."
+        )
+    if not _has_one_normalisation(processor):
+        found.append(
+            "Videos: vLLM normalises them with the mean and deviation of pictures, this model with others. The "
+            "command lets vLLM take no videos."
+        )
+    return found

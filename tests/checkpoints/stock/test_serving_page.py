@@ -60,7 +60,10 @@ def test_the_page_names_the_command_and_the_dimensions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "timed"), [("qwen2_vl", False), ("qwen3_vl", True)])
-def test_times_of_frames_are_named_where_they_count(kind: str, timed: bool, tmp_path: Path) -> None:
+def test_what_differs_in_videos_is_named_and_kept_out(kind: str, timed: bool, tmp_path: Path) -> None:
     backbone = save_backbone(tmp_path / "backbone", kind)
     model, processor = LlaveModel.from_backbone(backbone), LlaveProcessor.from_backbone(backbone)
     assert any("24 a second" in line for line in differences(model.config, processor)) is timed
+    # The tiny Qwen3-VL has CLIP's mean for pictures and another for videos.
+    assert any("normalises them" in line for line in differences(model.config, processor)) is timed
+    assert ("--limit-mm-per-prompt" in serving_command(tmp_path, model, processor)) is timed
