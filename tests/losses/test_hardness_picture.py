@@ -1,0 +1,37 @@
+"""The shares of the gradient that results/hardness.png shows are those of the loss."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
+
+SCRIPT = Path(__file__).parents[2] / "recipes" / "results" / "hardness_picture.py"
+
+
+@pytest.mark.parametrize("alpha", [0.0, 9.0])
+def test_shares_are_the_losss_gradient(alpha: float) -> None:
+    spec = importlib.util.spec_from_file_location("hardness_picture", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    vectors = torch.nn.functional.normalize(torch.randn(2, 12, 4, generator=torch.manual_seed(0)).double(), dim=-1)
+    queries, documents = vectors.requires_grad_()
+    loss = HardnessWeightedContrastiveLoss(
+        temperature=script.TAU, hardness_strength=alpha, directions=("query_to_doc",)
+    )
+    (gradient,) = torch.autograd.grad(loss(queries, documents), queries)
+    row, batch = 3, np.arange(12)
+    scores = (queries @ documents.T)[row].detach().numpy()
+    parts = script.pull(row, scores, batch, alpha)
+    signs = parts - (batch == row)
+    expected = signs @ documents.detach().numpy() / script.TAU / len(batch)
+    assert gradient[row].numpy() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    few = script.pull(row, scores, np.array([1, row, 5]), alpha)
+    assert few.sum() == pytest.approx(1)
+    assert set(np.flatnonzero(few)) <= {1, row, 5}
