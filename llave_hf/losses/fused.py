@@ -25,7 +25,7 @@ def exponentials_and_sums(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """e^logit `(R, C)`, Σ_j c_j e_ij `(R,)` and Σ_i r_i e_ij `(C,)`, each without what its anchor leaves out."""
     exponentials = torch.exp(logits.to(dtype))
-    by_rows, by_columns = _without(exponentials, out_of_rows), _without(exponentials, out_of_columns)
+    by_rows, by_columns = without(exponentials, out_of_rows), without(exponentials, out_of_columns)
     if column_counts is not None:
         by_rows = by_rows * column_counts.to(dtype)
     if row_counts is not None:
@@ -47,14 +47,14 @@ def weighted(
     factors = row_factors[:, None]
     if column_counts is not None:
         factors = factors * column_counts.to(factors.dtype)
-    factors = _without(factors, out_of_rows)
+    factors = without(factors, out_of_rows)
     if column_factors is not None:
-        factors = factors + _without(column_factors[None] * row_shares[:, None], out_of_columns)
+        factors = factors + without(column_factors[None] * row_shares[:, None], out_of_columns)
     return exponentials * factors
 
 
-def _without(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Zero where the mask is true, or times the mask where it is one of factors."""
+def without(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Zero where the mask is true, or times the mask where it is one of factors; `values` are left as they are."""
     if mask is None:
         return values
     return torch.where(mask, 0.0, values) if mask.dtype == torch.bool else values * mask

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .blocks import Block, Rows, Tile, make_tile
-from .fused import compiled, exponentials_and_sums, weighted
+from .fused import compiled, exponentials_and_sums, weighted, without
 
 FACTOR_ROWS = 128  # at a time: for a whole tile their memory would be a second tile
 
@@ -76,11 +76,11 @@ class PairTiles:
                 continue
             if self.directions[0]:
                 counts = tile.block.counts
-                e = _without(tile.exponentials, tile.out_of_rows)
+                e = without(tile.exponentials, tile.out_of_rows)
                 row_sums[tile.row] += e.sum(1) if counts is None else e @ counts[tile.column].to(self.dtype)
             if self.directions[1] and tile.block.anchors:
                 counts = self.rows.counts
-                e = _without(tile.exponentials, tile.out_of_columns)
+                e = without(tile.exponentials, tile.out_of_columns)
                 column_sums[tile.column] += e.sum(0) if counts is None else counts[tile.row].to(self.dtype) @ e
         return row_sums, column_sums
 
@@ -158,10 +158,10 @@ class PairTiles:
         by_row = factors.rows[tile.row][part, None]
         if tile.block.counts is not None:
             by_row = by_row * tile.block.counts[None, tile.column].to(self.dtype)
-        by_row = _without(by_row, None if tile.out_of_rows is None else tile.out_of_rows[part])
+        by_row = without(by_row, None if tile.out_of_rows is None else tile.out_of_rows[part])
         if not (self.directions[1] and tile.block.anchors):
             return by_row
-        by_column = _without(
+        by_column = without(
             factors.columns[None, tile.column], None if tile.out_of_columns is None else tile.out_of_columns[part]
         )
         shape = tile.exponentials[part].shape
@@ -225,10 +225,3 @@ def _counts(counts: torch.Tensor | None, part: slice) -> torch.Tensor | None:
 
 def slices(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
-def _without(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Zero where the mask is true, or times the mask where it is one of factors; `values` are left as they are."""
-    if mask is None:
-        return values
-    return torch.where(mask, values.new_zeros(()), values) if mask.dtype == torch.bool else values * mask
