@@ -17,7 +17,7 @@ from llave_hf.data.vectors.embedding_cache import EmbeddingCache, as_input
 from llave_hf.errors import UserError
 from llave_hf.runtime.places import check_model, find_file
 
-from .distinct import Distinct
+from .distinct import Distinct, distinct
 
 _CLASSIFIER = "ForSequenceClassification"
 _PAIRS_AT_ONCE = 256  # whose pictures are in memory together
@@ -41,10 +41,9 @@ class EmbeddingJudge:
     cache: EmbeddingCache
 
     def scores(self, queries: Sequence[Sample], documents: Sequence[Sample], what: str) -> np.ndarray:
-        samples = list(dict.fromkeys([*queries, *documents]))
-        vectors = self.cache.encode(samples, what)
-        place = {sample: number for number, sample in enumerate(samples)}
-        left, right = (vectors[[place[sample] for sample in side]] for side in (queries, documents))
+        both = distinct([*queries, *documents])
+        vectors = self.cache.encode(both.samples, what)
+        left, right = (vectors[side] for side in np.split(both.number, [len(queries)]))
         return np.clip((1 + (left.astype(np.float64) * right).sum(1)) / 2, 0, 1)
 
 
