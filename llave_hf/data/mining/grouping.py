@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llave_hf.data.batches.repeats import repeating_batches
+
 from .candidates import Candidates, mutual_edges
 from .growing import Grower
 from .mutual import grow_by_edges
@@ -93,9 +95,7 @@ def _hard_share(found: Candidates, one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _repeating(rows: np.ndarray, found: Candidates) -> np.ndarray:
-    repeats = np.zeros(len(rows), dtype=bool)
-    for codes in (found.queries, found.documents, found.labels):
-        if codes is not None:
-            ordered = np.sort(codes[rows], axis=1)
-            repeats |= ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
-    return repeats
+    codes = [found.queries, found.documents]
+    if found.labels is not None:  # a row without a label is like no other
+        codes.append(np.where(found.labels < 0, -1 - np.arange(len(found)), found.labels))
+    return repeating_batches(rows, *codes)
