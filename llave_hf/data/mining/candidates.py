@@ -46,6 +46,11 @@ class Candidates:
             mutual &= (self.labels[one] != self.labels[other]) | (self.labels[one] < 0)
         return mutual
 
+    def rows_of_documents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of document d as `rows[firsts[d] : firsts[d + 1]]`, ascending: `(n,)` and `(D + 1,)`."""
+        rows = np.argsort(self.documents, kind="stable")
+        return rows, np.searchsorted(self.documents[rows], np.arange(self.num_documents + 1))
+
 
 def find_candidates(
     scores: np.ndarray,
@@ -100,8 +105,7 @@ def mutual_edges(found: Candidates) -> tuple[np.ndarray, np.ndarray]:
         Edges of row i as `rows[starts[i] : starts[i + 1]]`; each edge stands at both its ends. `(n + 1,)` and `(E,)`.
     """
     size, width = len(found), found.window.shape[1]
-    of_document = np.argsort(found.documents, kind="stable")
-    firsts = np.searchsorted(found.documents[of_document], np.arange(found.num_documents + 1))
+    of_document, firsts = found.rows_of_documents()
     counts = np.diff(firsts)
     lifts = -(-width // max(min(width, found.num_documents - 1), 1))
     edges = [np.zeros(0, np.int64)]

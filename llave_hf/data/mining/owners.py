@@ -24,8 +24,7 @@ def grow_by_owners(grower: Grower, query_vectors: np.ndarray) -> None:
         query_vectors: `(Q, D)`, L2-normalised.
     """
     found = grower.found
-    of_document = np.argsort(found.documents, kind="stable")
-    firsts = np.searchsorted(found.documents[of_document], np.arange(found.num_documents + 1))
+    of_document, firsts = found.rows_of_documents()
     waiting: list[int] = []
     for last_look in (False, True):
         for place, anchor in enumerate(waiting if last_look else range(len(found))):
