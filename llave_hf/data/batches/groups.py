@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .mix import places_elsewhere
 from .ranks import deal_to_ranks
 
 _CANDIDATES = 64  # the next groups in random order, among which a batch finds the one that repeats least
-_SWAPS_TRIED = 200
 
 
 def plan_groups(
@@ -132,12 +132,8 @@ class _Swaps:
 
     def take_apart(self, batch: int, column: int, own: slice) -> None:
         """Swaps a place with the one in another batch that leaves the fewest repeats, if that is fewer."""
-        count, width = len(self.plan), own.stop - own.start
         best, place_of_best = 0, None
-        for step in range(min((count - 1) * width, _SWAPS_TRIED)):
-            # First one place in each other batch, then the next in each.
-            there = (batch + 1 + step % (count - 1)) % count
-            place = own.start + (column - own.start + step // (count - 1)) % width
+        for there, place in places_elsewhere(len(self.plan), batch, column, own):
             gained = self._gain((batch, column), (there, place))
             if gained > best:
                 best, place_of_best = gained, (there, place)

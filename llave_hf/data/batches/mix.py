@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -65,6 +65,16 @@ def swap_repeats_apart(
     return swaps.batches
 
 
+def places_elsewhere(count: int, batch: int, column: int, own: slice) -> Iterator[tuple[int, int]]:
+    """The next 200 places, batch and column, for which a place may be swapped: of other batches, in the columns `own`.
+
+    First one place in each other of `count` batches, then the next in each.
+    """
+    width = own.stop - own.start
+    for step in range(min((count - 1) * width, _SWAPS_TRIED)):
+        yield (batch + 1 + step % (count - 1)) % count, own.start + (column - own.start + step // (count - 1)) % width
+
+
 class _Swaps:
     def __init__(self, batches: np.ndarray, codes: tuple[np.ndarray, np.ndarray]) -> None:
         self.batches = batches.copy()
@@ -83,12 +93,8 @@ class _Swaps:
 
     def take_apart(self, batch: int, column: int, own: slice) -> None:
         """Swaps a place with one of another batch in the columns `own` where nothing then repeats in the two."""
-        count, width = len(self.batches), own.stop - own.start
         row = int(self.batches[batch, column])
-        for step in range(min((count - 1) * width, _SWAPS_TRIED)):
-            # First one place in each other batch, then the next in each.
-            there = (batch + 1 + step % (count - 1)) % count
-            place = own.start + (column - own.start + step // (count - 1)) % width
+        for there, place in places_elsewhere(len(self.batches), batch, column, own):
             other = int(self.batches[there, place])
             if self._fits(row, there, other) and self._fits(other, batch, row):
                 self._put(other, batch, column)
