@@ -122,22 +122,23 @@ class TaskBatchSampler(GlobalBatches[list[int]]):
     def _dealt(self, batches: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         if self.split_groups or max(self.group_sizes) == 1:
             return deal_to_ranks(batches, tokens, self.world_size)
-        task = np.searchsorted([source.start for source in self.sources], batches[:, 0], side="right") - 1
         dealt = batches.copy()
-        sizes = np.array(self.group_sizes)[task]
+        sizes = np.array(self.group_sizes)[self._tasks_of(batches)]
         for size in np.unique(sizes).tolist():
             own = sizes == size
             dealt[own] = deal_groups_to_ranks(batches[own], size, tokens, self.world_size)
         return dealt
+
+    def _tasks_of(self, batches: np.ndarray) -> np.ndarray:
+        """The task of the first row of each batch."""
+        return np.searchsorted([source.start for source in self.sources], batches[:, 0], side="right") - 1
 
     def _log_repeats(self, batches: np.ndarray) -> None:
         if self.contents is None:
             return
         repeats = repeating_batches(batches, *self.contents)
         if repeats.any():
-            starts = [source.start for source in self.sources]
-            tasks = np.searchsorted(starts, batches[repeats, 0], side="right") - 1
-            names = sorted({self.sources[task].name for task in tasks.tolist()})
+            names = sorted({self.sources[task].name for task in self._tasks_of(batches[repeats]).tolist()})
             logger.warning(
                 "%d of %d batches of epoch %d repeat a query or document%s: some %s. The loss masks them; "
                 "smaller batches repeat less.",
