@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from accelerate import skip_first_batches
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from ranks_together import batches_of_ranks, joined, task_slices
 from torch.utils.data import DataLoader
 
 from llave_hf.data import SourceSlice, TaskBatchSampler
@@ -23,13 +25,6 @@ from llave_hf.data.batches.repeats import repeating_batches
 
 WORLD_SIZES = (1, 2, 4)
 Groups = list[np.ndarray]
-
-
-def tasks(sizes: list[int], weights: list[float] | None = None) -> list[SourceSlice]:
-    ends = np.cumsum([0, *sizes]).tolist()
-    return [
-        SourceSlice(f"task{i}", ends[i], ends[i + 1], (weights or [1.0] * len(sizes))[i]) for i in range(len(sizes))
-    ]
 
 
 def grouped(sources: list[SourceSlice], sizes: list[int], seed: int = 0) -> Groups:
@@ -46,17 +41,7 @@ def plan(
     sources: list[SourceSlice], batch_size: int, world_size: int, epoch: int = 0, **more: Any
 ) -> list[list[list[int]]]:
     """Batches of all ranks, each as the rows of each rank."""
-    of_ranks = []
-    for rank in range(world_size):
-        sampler = TaskBatchSampler(sources, batch_size // world_size, rank=rank, world_size=world_size, **more)
-        sampler.set_epoch(epoch)
-        of_ranks.append(list(sampler))
-        assert len(of_ranks[-1]) == len(sampler)
-    return [list(parts) for parts in zip(*of_ranks, strict=True)]
-
-
-def flat(parts: list[list[int]]) -> list[int]:
-    return list(chain.from_iterable(parts))
+    return batches_of_ranks(partial(TaskBatchSampler, sources, batch_size // world_size, **more), world_size, epoch)
 
 
 def test_docstring_examples() -> None:
@@ -78,7 +63,7 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     kinds = [max(1, int(sum(sizes) * draw(st.sampled_from([0.05, 0.5, 20])))) for _ in range(2)]
     made: dict[str, Any] = {
-        "sources": tasks(sizes, weights),
+        "sources": task_slices(sizes, weights),
         "contents": tuple(rng.integers(0, kind, sum(sizes)) for kind in kinds) if draw(st.booleans()) else None,
         "tokens": rng.integers(20, 6000, sum(sizes)) if draw(st.booleans()) else None,
         "split_groups": draw(st.booleans()),
@@ -100,10 +85,10 @@ def test_promises_of_groups(run: dict[str, Any]) -> None:
     except ValueError as error:
         assert "global batch" in str(error)
         reject()
-    batches = [flat(parts) for parts in plans[0]]
+    batches = [joined(parts) for parts in plans[0]]
     for other in plans[1:]:
-        assert [sorted(flat(parts)) for parts in other] == [sorted(batch) for batch in batches]
-    assert set(Counter(flat(batches)).values()) == {1}
+        assert [sorted(joined(parts)) for parts in other] == [sorted(batch) for batch in batches]
+    assert set(Counter(joined(batches)).values()) == {1}
     group_of = {
         row: (task, number)
         for task, rows in enumerate(run["groups"])
@@ -111,11 +96,11 @@ def test_promises_of_groups(run: dict[str, Any]) -> None:
         for row in own.tolist()
     }
     for parts in chain.from_iterable(plans):
-        wholes = [flat(parts)] if run["split_groups"] else parts
+        wholes = [joined(parts)] if run["split_groups"] else parts
         for whole in wholes:
             held = Counter(group_of[row] for row in whole)
             assert all(count == run["groups"][task].shape[1] for (task, _), count in held.items())
-    drawn = Counter(group_of[row][0] for row in flat(batches))
+    drawn = Counter(group_of[row][0] for row in joined(batches))
     if run["batch_tasks"] == "one":
         assert all(len({group_of[row][0] for row in batch}) == 1 for batch in batches)
     if "batch_mix" in run:
@@ -133,7 +118,7 @@ def test_promises_of_groups(run: dict[str, Any]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31), mode=st.sampled_from(["one", "mixed"]), kinds=st.sampled_from([20, 400]))
 def test_groups_of_one_row_are_todays_plan_to_the_bit(seed: int, mode: str, kinds: int) -> None:
-    sources = tasks([70, 55])
+    sources = task_slices([70, 55])
     contents = tuple(np.random.default_rng(seed).integers(0, kinds, 125) for _ in range(2))
     settings_of_run = {"contents": contents, "seed": seed, "batch_tasks": mode}
     single = [np.arange(source.start, source.stop)[:, None] for source in sources]
@@ -163,18 +148,18 @@ def test_without_groups_the_plan_is_that_of_before_there_were_any(more: dict[str
 
 
 def test_a_group_as_large_as_the_batch_is_the_batch() -> None:
-    sources = tasks([64, 32])
+    sources = task_slices([64, 32])
     found = grouped(sources, [16, 16])
-    batches = {frozenset(flat(parts)) for parts in plan(sources, 16, 2, groups=found)}
+    batches = {frozenset(joined(parts)) for parts in plan(sources, 16, 2, groups=found)}
     assert batches == {frozenset(rows.tolist()) for rows in np.concatenate(found)}
 
 
 @pytest.mark.parametrize("batch_tasks", ["one", "mixed"])
 def test_groups_meet_others_each_epoch(batch_tasks: str) -> None:
-    sources = tasks([160, 160])
+    sources = task_slices([160, 160])
     found = grouped(sources, [8, 8])
     epochs = [
-        {frozenset(flat(parts)) for parts in plan(sources, 32, 1, epoch, groups=found, batch_tasks=batch_tasks)}
+        {frozenset(joined(parts)) for parts in plan(sources, 32, 1, epoch, groups=found, batch_tasks=batch_tasks)}
         for epoch in (0, 1)
     ]
     assert epochs[0].isdisjoint(epochs[1])
@@ -188,7 +173,7 @@ def repeating(batches: list[list[int]], contents: tuple[np.ndarray, np.ndarray])
 @pytest.mark.parametrize("seed", range(3))
 def test_what_can_be_kept_apart_is(mode: str, seed: int) -> None:
     """Each document stands in two or three groups, of both tasks; 20 batches of four groups have room for that."""
-    sources = tasks([320, 320])
+    sources = task_slices([320, 320])
     found = grouped(sources, [8, 8], seed)
     documents = np.arange(640)
     rng = np.random.default_rng(seed)
@@ -199,18 +184,18 @@ def test_what_can_be_kept_apart_is(mode: str, seed: int) -> None:
     more: dict[str, Any] = {"batch_tasks": "one" if mode == "one" else "mixed", "seed": seed}
     if mode == "shares":
         more["batch_mix"] = {"task0": 0.5, "task1": 0.5}
-    loose = [flat(parts) for parts in plan(sources, 32, 1, groups=found, **more)]
-    apart = [flat(parts) for parts in plan(sources, 32, 1, groups=found, contents=contents, **more)]
+    loose = [joined(parts) for parts in plan(sources, 32, 1, groups=found, **more)]
+    apart = [joined(parts) for parts in plan(sources, 32, 1, groups=found, contents=contents, **more)]
     inside = repeating(np.concatenate(found).tolist(), contents)
     assert repeating(apart, contents) <= inside < repeating(loose, contents)  # what one group holds twice stays
 
 
 def test_what_has_to_repeat_is_told_and_nothing_is_lost(caplog: pytest.LogCaptureFixture) -> None:
-    sources = tasks([64])
+    sources = task_slices([64])
     contents = np.arange(64), np.arange(64) % 4
     with caplog.at_level(logging.WARNING, "llave_hf.data.batches.sampler"):
         batches = plan(sources, 16, 2, groups=grouped(sources, [8]), contents=contents)
-    assert sorted(flat([flat(parts) for parts in batches])) == list(range(64))
+    assert sorted(joined([joined(parts) for parts in batches])) == list(range(64))
     assert [record.getMessage() for record in caplog.records] == [
         "4 of 4 batches of epoch 0 repeat a query or document of task0: some stand in one group, or find no batch "
         "without them. The loss masks them; smaller batches repeat less."
@@ -220,7 +205,7 @@ def test_what_has_to_repeat_is_told_and_nothing_is_lost(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
 @pytest.mark.parametrize("batch_tasks", ["one", "mixed"])
 def test_resume_goes_on_in_the_identical_order(world_size: int, batch_tasks: str) -> None:
-    sources = tasks([160, 96])
+    sources = task_slices([160, 96])
     more: dict[str, Any] = {"groups": grouped(sources, [8, 8]), "batch_tasks": batch_tasks, "seed": 3}
     unbroken = plan(sources, 16, world_size, 2, **more)
     for rank in range(world_size):
@@ -231,7 +216,7 @@ def test_resume_goes_on_in_the_identical_order(world_size: int, batch_tasks: str
 
 
 def test_tokens_are_balanced_by_whole_groups_where_ranks_do_not_gather() -> None:
-    sources = tasks([512])
+    sources = task_slices([512])
     found = grouped(sources, [4])
     tokens = np.random.default_rng(0).integers(20, 6000, 512)
     loads = {}
@@ -262,7 +247,7 @@ def test_tokens_are_balanced_by_whole_groups_where_ranks_do_not_gather() -> None
     ],
 )
 def test_refuses_what_cannot_work(more: dict[str, Any], message: str) -> None:
-    sources = tasks([42, 42])
+    sources = task_slices([42, 42])
     found = grouped(sources, more.pop("sizes", [8, 8]))
     with pytest.raises(ValueError, match=message):
         TaskBatchSampler(sources, more.pop("batch_size", 16), groups=found, **more)

@@ -9,20 +9,13 @@ import pytest
 from accelerate import skip_first_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranks_together import task_slices
 from torch.utils.data import DataLoader
 
 from llave_hf.data import SourceSlice, TaskBatchSampler
 from llave_hf.data.batches import sampler
 
 WORLD_SIZES = (1, 2, 4)
-
-
-def _slices(sizes: list[int], weights: list[float] | None = None) -> list[SourceSlice]:
-    slices, start = [], 0
-    for number, (size, weight) in enumerate(zip(sizes, weights or [1.0] * len(sizes), strict=True)):
-        slices.append(SourceSlice(f"task{number}", start, start + size, weight))
-        start += size
-    return slices
 
 
 def _ranks(
@@ -61,7 +54,7 @@ plans = st.fixed_dictionaries(
 @settings(max_examples=150, deadline=None)
 @given(plan=plans)
 def test_promises_of_a_plan(plan: dict) -> None:
-    sources = _slices(plan.pop("sizes"))
+    sources = task_slices(plan.pop("sizes"))
     order = {key: plan[key] for key in ("seed", "batch_tasks")}
     ranks = _ranks(sources, plan["batch_size"], plan["world_size"], plan["epoch"], **order)
     size = plan["batch_size"] * plan["world_size"]
@@ -86,7 +79,7 @@ def test_promises_of_a_plan(plan: dict) -> None:
 
 @pytest.mark.parametrize("batch_tasks", ["one", "mixed"])
 def test_epoch_and_seed_change_the_rows_and_the_order_of_tasks(batch_tasks: str) -> None:
-    sources = _slices([50, 50, 50])
+    sources = task_slices([50, 50, 50])
     plans = [
         _ranks(sources, 8, 1, epoch, seed=seed, batch_tasks=batch_tasks)[0] for epoch, seed in ((0, 0), (1, 0), (0, 1))
     ]
@@ -97,13 +90,13 @@ def test_epoch_and_seed_change_the_rows_and_the_order_of_tasks(batch_tasks: str)
 
 
 def test_tasks_are_mixed_over_the_epoch() -> None:
-    (batches,) = _ranks(_slices([400, 400]), 4, 1, 0)
+    (batches,) = _ranks(task_slices([400, 400]), 4, 1, 0)
     tasks = [batch[0] // 400 for batch in batches]
     assert sum(a != b for a, b in pairwise(tasks)) > 60  # 99.5 are expected, 1 without a shuffle
 
 
 def test_weights_set_how_often_a_row_is_drawn() -> None:
-    sources = _slices([80, 80, 80], [2.0, 1.0, 0.25])
+    sources = task_slices([80, 80, 80], [2.0, 1.0, 0.25])
     for batch_tasks in ("one", "mixed"):
         used = [Counter(), Counter()]
         for epoch in (0, 1):
@@ -120,7 +113,7 @@ def test_weights_set_how_often_a_row_is_drawn() -> None:
 @pytest.mark.parametrize("done", [1, 3])
 def test_resume_goes_on_in_the_identical_order(world_size: int, epoch: int, done: int) -> None:
     """As Trainer does in mid-epoch: a fresh loader, skip_first_batches, set_epoch on the sampler that this wraps."""
-    sources = _slices([40, 40, 24])
+    sources = task_slices([40, 40, 24])
     for rank, unbroken in enumerate(_ranks(sources, 4, world_size, epoch, seed=7)):
         sampler = TaskBatchSampler(sources, 4, rank=rank, world_size=world_size, seed=7)
         loader = skip_first_batches(DataLoader(range(104), batch_sampler=sampler, collate_fn=list), done)
@@ -130,14 +123,14 @@ def test_resume_goes_on_in_the_identical_order(world_size: int, epoch: int, done
 
 def test_a_task_that_fills_no_batch_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "llave_hf.data"):
-        TaskBatchSampler(_slices([7, 21]), 4, world_size=2)
-        TaskBatchSampler(_slices([7, 21]), 4, rank=1, world_size=2)  # only rank 0 speaks
+        TaskBatchSampler(task_slices([7, 21]), 4, world_size=2)
+        TaskBatchSampler(task_slices([7, 21]), 4, rank=1, world_size=2)  # only rank 0 speaks
     assert [record.getMessage() for record in caplog.records] == [
         "12 rows are left out of each epoch: they fill no global batch, or by weight.",
         "task0 is never used: its 7 rows an epoch do not fill a global batch of 8 rows.",
     ]
     caplog.clear()
-    TaskBatchSampler(_slices([8, 16]), 4, world_size=2)
+    TaskBatchSampler(task_slices([8, 16]), 4, world_size=2)
     assert not caplog.records
 
 
@@ -152,5 +145,5 @@ def test_a_task_that_fills_no_batch_is_named(caplog: pytest.LogCaptureFixture) -
 )
 def test_refuses_what_cannot_work(kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TaskBatchSampler(_slices([10, 11]), **kwargs)
-    assert len(TaskBatchSampler(_slices([10, 11]), 6, world_size=2, batch_tasks="mixed")) == 1
+        TaskBatchSampler(task_slices([10, 11]), **kwargs)
+    assert len(TaskBatchSampler(task_slices([10, 11]), 6, world_size=2, batch_tasks="mixed")) == 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 import doctest
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from itertools import chain
 from types import ModuleType
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from accelerate import skip_first_batches
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from ranks_together import joined, task_slices
 from torch.utils.data import DataLoader
 
 from llave_hf.data import SourceSlice, TaskBatchSampler
@@ -22,20 +21,10 @@ from llave_hf.data.batches import mix, ranks, repeats
 WORLD_SIZES = (1, 2, 4)
 
 
-def _slices(sizes: list[int], weights: list[float] | None = None) -> list[SourceSlice]:
-    ends = np.cumsum([0, *sizes]).tolist()
-    weights = weights or [1.0] * len(sizes)
-    return [SourceSlice(f"task{i}", ends[i], ends[i + 1], weight) for i, weight in enumerate(weights)]
-
-
 @pytest.mark.parametrize("module", [mix, ranks, repeats])
 def test_docstring_examples(module: ModuleType) -> None:
     outcome = doctest.testmod(module)
     assert outcome.failed == 0 < outcome.attempted
-
-
-def _flat(parts: Iterable[list[int]]) -> list[int]:
-    return list(chain.from_iterable(parts))
 
 
 def _has_repeats(batch: list[int], contents: tuple[np.ndarray, np.ndarray]) -> bool:
@@ -70,7 +59,7 @@ def runs(draw: st.DrawFn) -> dict:
     if draw(st.booleans()):
         contents = np.arange(sum(sizes)), contents[1]
     return {
-        "sources": _slices(
+        "sources": task_slices(
             sizes, draw(st.lists(st.sampled_from([1.0, 2.0]), min_size=len(sizes), max_size=len(sizes)))
         ),
         "contents": contents,
@@ -100,10 +89,10 @@ def test_promises_with_contents(run: dict) -> None:
         _global_batches(sources, size // world_size, world_size, epoch, contents=contents, **run)
         for world_size in WORLD_SIZES
     ]
-    batches, *others = [[_flat(parts) for parts in plan] for plan in plans]
+    batches, *others = [[joined(parts) for parts in plan] for plan in plans]
     for other in others:
         assert [sorted(batch) for batch in other] == [sorted(batch) for batch in batches]
-    assert set(Counter(_flat(batches)).values()) == {1}
+    assert set(Counter(joined(batches)).values()) == {1}
     assert len(batches) == len(plain)  # no row is dropped for a repeat
 
     pools: dict[int, list[list[int]]] = {}
@@ -169,22 +158,22 @@ def test_what_has_to_repeat_does_so_in_few_batches_and_is_told(caplog: pytest.Lo
     """30 of 80 rows share a document; of 10 batches of 8, 7 can do without a repeat: 7 + 50 rows fill 7 of them."""
     documents = np.where(np.arange(80) < 30, 1000, np.arange(80))
     contents = (np.arange(80), documents)
-    sampler = TaskBatchSampler(_slices([80]), 8, contents=contents)
+    sampler = TaskBatchSampler(task_slices([80]), 8, contents=contents)
     with caplog.at_level(logging.WARNING, "llave_hf.data.batches.sampler"):
         batches = list(sampler)
-    assert sorted(_flat(batches)) == list(range(80))  # none is lost
+    assert sorted(joined(batches)) == list(range(80))  # none is lost
     shared = sorted(sum(row < 30 for row in batch) for batch in batches)
     assert shared == [1, 1, 1, 1, 1, 1, 1, 7, 8, 8]
     assert [r.getMessage().split(":")[0] for r in caplog.records] == [
         "3 of 10 batches of epoch 0 repeat a query or document of task0"
     ]
     caplog.clear()
-    list(TaskBatchSampler(_slices([80]), 8, contents=(np.arange(80), np.arange(80))))
+    list(TaskBatchSampler(task_slices([80]), 8, contents=(np.arange(80), np.arange(80))))
     assert not caplog.records
     for sizes, offset in (([80, 80], 0), ([80, 80], 80)):
         both = np.arange(160)
         both[offset : offset + 30] = 1000
-        list(TaskBatchSampler(_slices(sizes), 8, contents=(np.arange(160), both)))
+        list(TaskBatchSampler(task_slices(sizes), 8, contents=(np.arange(160), both)))
     assert [r.getMessage().split(":")[0] for r in caplog.records] == [
         f"3 of 20 batches of epoch 0 repeat a query or document of {task}" for task in ("task0", "task1")
     ]
@@ -195,7 +184,7 @@ def test_batches_that_repeat_stand_anywhere_in_the_epoch() -> None:
     contents = (np.arange(160), documents)
     mixes: list[dict] = [{"batch_tasks": "mixed", "batch_mix": {"task0": 1, "task1": 1}}, {"batch_tasks": "mixed"}, {}]
     for kwargs in mixes:
-        sampler = TaskBatchSampler(_slices([80, 80]), 8, contents=contents, **kwargs)
+        sampler = TaskBatchSampler(task_slices([80, 80]), 8, contents=contents, **kwargs)
         where = np.flatnonzero(repeats.repeating_batches(sampler.global_batches(), *contents))
         assert 0 < len(where) < 20
         assert where[0] < 20 - len(where)  # not all at the end
@@ -203,7 +192,7 @@ def test_batches_that_repeat_stand_anywhere_in_the_epoch() -> None:
 
 def test_two_labels_are_spread_evenly() -> None:
     labels = np.arange(400) % 2
-    batches = list(TaskBatchSampler(_slices([400]), 40, contents=(np.arange(400), labels)))
+    batches = list(TaskBatchSampler(task_slices([400]), 40, contents=(np.arange(400), labels)))
     assert {labels[batch].sum() for batch in batches} == {20}
 
 
@@ -212,7 +201,7 @@ def test_plan_depends_on_what_is_equal_only(numbers) -> None:  # type: ignore[no
     rng = np.random.default_rng(3)
     contents = rng.integers(0, 60, 200), rng.integers(0, 50, 200)
     plans = [
-        TaskBatchSampler(_slices([200]), 16, contents=given).global_batches().tolist()
+        TaskBatchSampler(task_slices([200]), 16, contents=given).global_batches().tolist()
         for given in (contents, tuple(map(numbers, contents)))
     ]
     assert plans[0] == plans[1]
@@ -227,7 +216,7 @@ def test_resume_goes_on_in_the_identical_order(world_size: int, kwargs: dict) ->
     kwargs = {**kwargs, "contents": tuple(rng.integers(0, 60, (2, 200))), "tokens": rng.integers(20, 6000, 200)}
     for rank in range(world_size):
         first, second = (
-            TaskBatchSampler(_slices([80, 120]), 4, rank=rank, world_size=world_size, seed=7, **kwargs)
+            TaskBatchSampler(task_slices([80, 120]), 4, rank=rank, world_size=world_size, seed=7, **kwargs)
             for _ in range(2)
         )
         first.set_epoch(2)
@@ -242,7 +231,7 @@ def test_ranks_get_nearly_equal_tokens(world_size: int) -> None:
     tokens = rng.choice([20, 40, 900, 3800], 4096) + rng.integers(0, 20, 4096)
     excess = []
     for given_tokens in (tokens, None):
-        plan = _global_batches(_slices([4096]), 256 // world_size, world_size, 0, tokens=given_tokens)
+        plan = _global_batches(task_slices([4096]), 256 // world_size, world_size, 0, tokens=given_tokens)
         loads = np.array([[tokens[rows].sum() for rows in parts] for parts in plan])
         excess.append((loads.max(axis=1) / loads.mean(axis=1) - 1).mean())
         if given_tokens is not None:
@@ -254,18 +243,18 @@ def test_ranks_get_nearly_equal_tokens(world_size: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31), world_size=st.sampled_from(WORLD_SIZES), kinds=st.sampled_from([40, 200, 5000]))
 def test_batch_mix_sets_the_rows_of_each_task(seed: int, world_size: int, kinds: int) -> None:
-    sources = _slices([50, 120, 200])
+    sources = task_slices([50, 120, 200])
     rng = np.random.default_rng(seed)
     contents = rng.integers(0, 5000, 370), rng.integers(0, kinds, 370)
     shares = {"task2": 0.5, "task0": 0.125, "task1": 0.375}
     plan = _global_batches(
         sources, 16 // world_size, world_size, 1, batch_tasks="mixed", batch_mix=shares, contents=contents, seed=seed
     )
-    batches = [_flat(parts) for parts in plan]
+    batches = [joined(parts) for parts in plan]
     assert len(batches) == min(50 // 2, 120 // 6, 200 // 8)
     for batch in batches:
         assert Counter(_owner(sources, row) for row in batch) == {0: 2, 1: 6, 2: 8}
-    assert set(Counter(_flat(batches)).values()) == {1}
+    assert set(Counter(joined(batches)).values()) == {1}
     if kinds > 40:  # 20 batches of 16 rows with 200 kinds: repeats can all be taken apart
         assert not any(_has_repeats(batch, contents) for batch in batches)
 
@@ -283,7 +272,7 @@ def test_a_swap_between_batches_moves_no_more_than_it_must() -> None:
 
 def test_sampling_temperature_draws_tasks_more_evenly_and_weights_multiply() -> None:
     def drawn(temperature: float, weights: list[float]) -> list[int]:
-        sampler = TaskBatchSampler(_slices([1600, 400, 100], weights), 1, sampling_temperature=temperature)
+        sampler = TaskBatchSampler(task_slices([1600, 400, 100], weights), 1, sampling_temperature=temperature)
         return [sum(_owner(list(sampler.sources), row) == task for (row,) in sampler) for task in range(3)]
 
     assert drawn(1, [1, 1, 1]) == [1600, 400, 100]
@@ -316,4 +305,4 @@ def test_sampling_temperature_draws_tasks_more_evenly_and_weights_multiply() -> 
 )
 def test_refuses_what_cannot_work(kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TaskBatchSampler(_slices([40, 40]), **{"batch_tasks": "mixed", "batch_size": 8, **kwargs})
+        TaskBatchSampler(task_slices([40, 40]), **{"batch_tasks": "mixed", "batch_size": 8, **kwargs})

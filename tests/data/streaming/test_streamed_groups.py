@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from accelerate import skip_first_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranks_together import batches_of_ranks, joined
 
 from llave_hf.data import Pair, StreamedBatches, load_pairs, stream_pairs
 from llave_hf.data.streaming import shards
@@ -46,19 +48,9 @@ def batches(folder: Path, size: int, world_size: int = 1, **more: Any) -> list[l
     opening = {key: more.pop(key) for key in ("max_samples_per_source",) if key in more}
     epoch = more.pop("epoch", 0)
     pairs = stream_pairs(str(folder), whole_groups=True, **opening)
-    of_ranks = []
-    for rank in range(world_size):
-        sampler = StreamedBatches(
-            pairs, size // world_size, rank=rank, world_size=world_size, batch_groups=True, **more
-        )
-        sampler.set_epoch(epoch)
-        of_ranks.append(list(sampler))
-        assert len(of_ranks[-1]) == len(sampler)
-    return [list(parts) for parts in zip(*of_ranks, strict=True)]
-
-
-def joined(parts: list[list[Pair]]) -> list[Pair]:
-    return [pair for part in parts for pair in part]
+    return batches_of_ranks(
+        partial(StreamedBatches, pairs, size // world_size, batch_groups=True, **more), world_size, epoch
+    )
 
 
 def group_of(pair: Pair, size: int) -> tuple[str, int]:

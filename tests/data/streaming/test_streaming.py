@@ -17,6 +17,7 @@ import pytest
 from accelerate import skip_first_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranks_together import batches_of_ranks, joined
 
 from llave_hf.data import Pair, StreamedBatches, StreamedPairs, TaskBatchSampler, stream_pairs
 from llave_hf.data.sources.specs import SourceSpec
@@ -46,21 +47,11 @@ def _batches(
     pairs: StreamedPairs, size: int, world_size: int, epoch: int = 0, **kwargs: Any
 ) -> list[list[list[Pair]]]:
     """Of each global batch, the rows of each rank."""
-    of_ranks = []
-    for rank in range(world_size):
-        sampler = StreamedBatches(pairs, size // world_size, rank=rank, world_size=world_size, **kwargs)
-        sampler.set_epoch(epoch)
-        of_ranks.append(list(sampler))
-        assert len(of_ranks[-1]) == len(sampler)
-    return [list(parts) for parts in zip(*of_ranks, strict=True)]
-
-
-def _joined(parts: list[list[Any]]) -> list[Any]:
-    return [row for part in parts for row in part]
+    return batches_of_ranks(partial(StreamedBatches, pairs, size // world_size, **kwargs), world_size, epoch)
 
 
 def _global(pairs: StreamedPairs, size: int, world_size: int = 1, **kwargs: Any) -> list[list[Pair]]:
-    return [_joined(parts) for parts in _batches(pairs, size, world_size, **kwargs)]
+    return [joined(parts) for parts in _batches(pairs, size, world_size, **kwargs)]
 
 
 def _repeats(batch: list[Pair]) -> bool:
@@ -143,8 +134,8 @@ def test_tokens_are_balanced_over_ranks() -> None:
         loads = np.array([[sum(len(p.positive.text) for p in part) for part in parts] for parts in batches])
         return float((loads.max(1) / loads.mean(1)).mean())
 
-    assert [sorted(p.row for p in _joined(parts)) for parts in dealt] == [
-        sorted(p.row for p in _joined(parts)) for parts in plain
+    assert [sorted(p.row for p in joined(parts)) for parts in dealt] == [
+        sorted(p.row for p in joined(parts)) for parts in plain
     ]
     assert spread(dealt) < 1.1 < 1.25 < spread(plain)
 
@@ -158,7 +149,7 @@ def test_weights_and_temperature_are_those_of_indexed_rows() -> None:
         epochs = [
             _global(pairs, 4, epoch=epoch, sampling_temperature=temperature, buffer_size=64) for epoch in range(2)
         ]
-        used = np.array(_joined(list(expected)))
+        used = np.array(joined(list(expected)))
         counts = {one.name: int(((used >= one.start) & (used < one.stop)).sum()) for one in pairs.sources}
         assert [Counter(pair.source for batch in batches for pair in batch) for batches in epochs] == [counts] * 2
         halves = [{pair.row for batch in batches for pair in batch if pair.source == "b"} for batches in epochs]
