@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers import tiny_model, write_recipe, write_training_data
-from test_training import launch, weights
+from test_training import check_that_two_train_as_one_and_resume
 
 from llave_hf.cli import main
 
@@ -35,19 +33,7 @@ def test_two_ranks_mine_train_and_resume_as_one(tmp_path: Path) -> None:
         save_steps=9,
         adam_epsilon=1e-3,
     )
-    launch(recipe, 2, "--output_dir", str(root / "two"))
-    for name in ("one", "broken"):
-        (root / name).mkdir()
-        shutil.copytree(root / "two" / "initial", root / name / "initial")
-    shutil.copytree(root / "two" / "checkpoint-9", root / "broken" / "checkpoint-9")
-    launch(recipe, 2, "--output_dir", str(root / "broken"), "--resume_from_checkpoint")
-    launch(recipe, 1, "--output_dir", str(root / "one"), "--per_device_train_batch_size", "8")
-    start, one, two, broken = (weights(root / name) for name in ("two/initial", "one", "two", "broken"))
-    for name in two:
-        assert torch.equal(two[name], broken[name]), name
-    moved = max((two[name] - start[name]).abs().max().item() for name in two)
-    assert moved > 1e-3
-    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-3 * moved
+    check_that_two_train_as_one_and_resume(recipe, done=9)
     kept = [np.load(root / name / "checkpoint-9" / "mined_groups.npz") for name in ("one", "two")]
     assert kept[0]["epoch"] == kept[1]["epoch"] == 1
     assert all(np.array_equal(kept[0][name], kept[1][name]) for name in ("task_0", "task_1"))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import write_recipe, write_training_data
-from test_training import launch, weights
+from test_training import check_that_two_train_as_one_and_resume
 
 pytestmark = pytest.mark.distributed
 
@@ -25,16 +23,4 @@ def test_two_ranks_train_to_the_weights_of_one_and_resume_to_the_bit(tmp_path: P
         save_steps=7,
         adam_epsilon=1e-3,
     )
-    assert "2 x cpu" in launch(recipe, 2, "--output_dir", str(root / "two"))
-    for name in ("one", "broken"):
-        (root / name).mkdir()
-        shutil.copytree(root / "two" / "initial", root / name / "initial")
-    shutil.copytree(root / "two" / "checkpoint-7", root / "broken" / "checkpoint-7")
-    launch(recipe, 2, "--output_dir", str(root / "broken"), "--resume_from_checkpoint")
-    launch(recipe, 1, "--output_dir", str(root / "one"), "--per_device_train_batch_size", "4")
-    start, one, two, broken = (weights(root / name) for name in ("two/initial", "one", "two", "broken"))
-    for name in two:
-        assert torch.equal(two[name], broken[name]), name
-    moved = max((two[name] - start[name]).abs().max().item() for name in two)
-    assert moved > 1e-3
-    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-3 * moved
+    check_that_two_train_as_one_and_resume(recipe, done=7)
