@@ -15,8 +15,8 @@ from .assembly import anchor_shares, assemble, reference_weights
 from .blocks import MAX_EXPONENT, exponent_dtype
 from .effective import LossStatistics
 from .gathering import gather_columns, gather_ids
-from .graded import GradedLabels
-from .hardness import Hardness
+from .graded import GradedLabels, check_weights
+from .hardness import Hardness, check_focal_margin
 from .inputs import PairInputs, check
 from .matryoshka import truncated, truncations
 from .measure import measure
@@ -110,13 +110,8 @@ class HardnessWeightedContrastiveLoss(nn.Module):
             raise ValueError(f"tile_size is {tile_size}; it must be positive.")
         if keep_tiles_mib < 0:
             raise ValueError(f"keep_tiles_mib is {keep_tiles_mib}; it must not be negative.")
-        if not contrastive_weight >= 0 or not contrastive_weight + distill_weight > 0:
-            raise ValueError(
-                f"contrastive_weight is {contrastive_weight} and distill_weight {distill_weight}; neither may be "
-                "negative, and one must be above 0."
-            )
-        if focal_margin is not None and not focal_margin >= 0:
-            raise ValueError(f"focal_margin is {focal_margin}; it must not be negative (its paper: 0.3).")
+        check_weights(contrastive_weight, distill_weight)
+        check_focal_margin(focal_margin)
         self.hardness = Hardness(hardness_strength, hardness_mode, hardness_source, max_weight, hardness_reference)
         self.temperatures = Temperature(temperature, learn_temperature)
         self.hardness.refuse_mere_temperature(self.temperatures.values[0])

@@ -20,6 +20,15 @@ from .negatives import first_in_row, usable_negatives
 DISTILL_SOURCES = ("column", "teacher")
 
 
+def check_weights(contrastive: float, distill: float) -> None:
+    """Raises ValueError where a loss would count negatively in the sum of both, or neither counts."""
+    if not contrastive >= 0 or not contrastive + distill > 0:
+        raise ValueError(
+            f"contrastive_weight is {contrastive:g} and distill_weight {distill:g}; neither may be negative, and one "
+            "must be above 0."
+        )
+
+
 @dataclass(frozen=True)
 class GradedLabels:
     """Whose word on the candidates, and how much it counts.

@@ -102,6 +102,12 @@ class Hardness:
         return self.source in ("teacher", "ema")
 
 
+def check_focal_margin(margin: float | None) -> None:
+    """Raises ValueError where Focal-InfoNCE, which takes the place of weights, has a margin below 0."""
+    if margin is not None and not margin >= 0:
+        raise ValueError(f"focal_margin is {margin}; it must not be negative (its paper: 0.3).")
+
+
 def log_weights(strength: torch.Tensor, hardness: torch.Tensor, log_cap: float | None) -> torch.Tensor:
     """min(α h, log cap), as a new tensor; shapes are broadcast."""
     weights = strength * hardness

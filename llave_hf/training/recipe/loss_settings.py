@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llave_hf.losses.graded import GradedLabels
-from llave_hf.losses.hardness import Hardness
+from llave_hf.losses.graded import GradedLabels, check_weights
+from llave_hf.losses.hardness import Hardness, check_focal_margin
 from llave_hf.losses.negatives import NegativeRules
 
 
@@ -76,8 +76,7 @@ def _check_focal(args: Any) -> None:
     margin = args.focal_margin
     if margin is None:
         return
-    if not margin >= 0:
-        raise ValueError(f"focal_margin is {margin}; it must not be negative (its paper: 0.3).")
+    check_focal_margin(margin)
     by_task = (args.hardness_strength_by_task or {}).values()
     if args.hardness_strength > 0 or any(by_task) or args.effective_negatives is not None:
         raise ValueError(
@@ -89,11 +88,7 @@ def _check_focal(args: Any) -> None:
 
 def _check_grades(args: Any) -> None:
     GradedLabels(args.distill_weight, args.distill_source, args.teacher_temperature)
-    if not args.contrastive_weight >= 0 or not args.contrastive_weight + args.distill_weight > 0:
-        raise ValueError(
-            f"contrastive_weight is {args.contrastive_weight:g} and distill_weight {args.distill_weight:g}; neither "
-            "may be negative, and one must be above 0."
-        )
+    check_weights(args.contrastive_weight, args.distill_weight)
     if args.distill_weight > 0 and not args.use_negatives:
         raise ValueError(
             "distill_weight is above 0 and use_negatives off: grades are of a row's positive beside its own "
