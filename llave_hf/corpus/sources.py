@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +127,9 @@ def _saved(spec: SourceSpec) -> Source:
 
 
 def _hub(spec: SourceSpec) -> Source:
-    import datasets
-
     files, stamps = {}, {}
-    addresses = []
     with hub_errors(spec):
-        subsets = spec.subsets or datasets.get_dataset_config_names(spec.path, revision=spec.revision)
-        for subset in subsets:
-            splits = datasets.get_dataset_split_names(spec.path, subset, revision=spec.revision)
-            for split in splits if spec.split is None else [spec.split]:
-                found = hub_files(replace(spec, subsets=[subset], split=split))
-                addresses += [file for _, names in found for file in names]
+        addresses = [file for _, found in hub_files(spec, all_splits=True) for file in found]
     for address in addresses:  # hf://datasets/owner/name@commit/folder/file.parquet
         commit, _, name = address.rpartition("@")[2].partition("/")
         files[name], stamps[name] = address, commit

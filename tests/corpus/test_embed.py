@@ -332,11 +332,15 @@ def test_all_splits_of_a_data_set_of_the_hub(model: Path, tmp_path: Path, monkey
         def open(self, file: str, mode: str) -> object:
             return open(file.replace(address, str(tmp_path)), mode)
 
-    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda *args, **kwargs: ["default"])
-    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *args, **kwargs: list(SPLITS))
+    asked: list[str] = []
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda *args, **kwargs: asked.append("") or ["default"])
+    monkeypatch.setattr(
+        datasets, "get_dataset_split_names", lambda path, name, **kwargs: asked.append(name) or list(SPLITS)
+    )
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda *args, **kwargs: Builder())
     monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
     assert embed("owner/name", model, tmp_path / "out").total_rows == 7
+    assert asked == ["", "default"]  # once, however many splits there are
     assert embed("owner/name", model, tmp_path / "of one", split="test").total_rows == 3
     table = pq.read_table(tmp_path / "out" / "data__train.parquet")
     assert set(table["source_file"].to_pylist()) == {"data/train.parquet"}
