@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -32,6 +33,7 @@ from llave_hf import cli
 from llave_hf.corpus.parts import parts_of
 from llave_hf.corpus.reading import Reader
 from llave_hf.corpus.sources import open_source
+from llave_hf.data.streaming.shards import Block, line_blocks
 from llave_hf.encoding.model_identity import path_revision
 from llave_hf.errors import UserError
 
@@ -365,6 +367,22 @@ def test_a_broken_file_keeps_no_other_from_being_embedded(model: Path, tmp_path:
     assert sorted(file.name for file in (tmp_path / "out").glob("*.parquet")) == ["0.parquet", "2.parquet"]
     lines(tmp_path / "data" / "1.jsonl", [{"text": "mended"}])
     assert embed(tmp_path / "data", model, tmp_path / "out", refresh=True).total_rows == 3
+
+
+def test_files_are_gone_through_once_before_they_are_embedded(
+    texts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the first rows, whose columns are looked at before a large model is opened."""
+    found: list[int] = []
+
+    def counted(file: str, rows: int) -> Iterator[Block]:
+        for block in line_blocks(file, rows):
+            found.append(block.first_row)
+            yield block
+
+    monkeypatch.setattr("llave_hf.corpus.parts.line_blocks", counted)
+    embed(texts, model, tmp_path / "out", rows_per_shard=8)
+    assert found == [0, 0, 8, 16]
 
 
 def test_mistakes_in_columns_are_said_before_the_model_is_opened(
