@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llave_hf.data.media_files import TEXT_SUFFIXES
 from llave_hf.data.sources.archives import read_archive, samples_of
 from llave_hf.data.sources.files import parquet_errors
 from llave_hf.data.sources.texts import check_texts, utf8_text
@@ -22,7 +23,7 @@ from llave_hf.model.media_llave import IMAGE_SUFFIXES
 from llave_hf.model.media_pictures_llave import MediaError
 
 from .parts import Part
-from .sources import MEDIA, SAVED, TEXT_SUFFIXES, Source, rows_of_whole_file
+from .sources import MEDIA, SAVED, Source, rows_of_whole_file
 
 CHUNK_ROWS = 2048  # that are encoded together, so that inputs of like length share a forward
 CHUNK_BYTES = 128 << 20  # of their pictures
