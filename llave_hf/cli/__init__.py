@@ -6,14 +6,12 @@ Errors in input, files and settings end with one line and exit code 2; `--debug`
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 from collections.abc import Sequence
 
 from llave_hf.errors import user_errors
-from llave_hf.runtime.library_lines import leave_out_lines
 from llave_hf.runtime.version import __version__
 
+from .command import begin
 from .commands import COMMANDS
 
 
@@ -25,12 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.overrides = rest
-    leave_out_lines()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for client in ("httpx", "httpx2"):  # each names every request
-        logging.getLogger(client).setLevel(logging.WARNING)
-    if arguments.debug:
-        os.environ["LLAVE_DEBUG"] = "1"
+    begin(arguments)
     with user_errors():
         arguments.command(arguments)
 

@@ -1,10 +1,14 @@
-"""How a command is added to `llave`, and the options that several of them have."""
+"""How a command is added to `llave`, how each begins, and the options that several of them have."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 from collections.abc import Callable
 from typing import TypeAlias
+
+from llave_hf.runtime.library_lines import leave_out_lines
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -23,6 +27,21 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """A sub-parser whose `command` is the function that runs it."""
     parser = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
+    add_debug(parser)
     parser.set_defaults(command=run)
     return parser
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """The option that [`begin`] reads."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
+
+
+def begin(arguments: argparse.Namespace, level: int = logging.INFO) -> None:
+    """What a command line does first: shows its own lines from `level` on, and `--debug` keeps tracebacks."""
+    leave_out_lines()
+    logging.basicConfig(level=level, format="%(message)s")
+    for client in ("httpx", "httpx2"):  # each names every request
+        logging.getLogger(client).setLevel(logging.WARNING)
+    if arguments.debug:
+        os.environ["LLAVE_DEBUG"] = "1"

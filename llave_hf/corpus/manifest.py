@@ -65,11 +65,6 @@ class Manifest:
         """The columns that are kept, with their types."""
         return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(self.kept_schema)))
 
-    @property
-    def rows(self) -> int:
-        """Of the whole corpus."""
-        return sum(part.rows for part in self.parts)
-
     def check_settings(self, settings: Mapping[str, Any], folder: Path) -> None:
         """Compares what a run asks for with what the folder holds.
 

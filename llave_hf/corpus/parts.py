@@ -65,16 +65,27 @@ def parts_of(source: Source, rows: int, names: Collection[str] | None = None) ->
         blocks = list(_blocks(source, path, rows))
         for number, block in enumerate(blocks):
             own = stems[name] if len(blocks) == 1 else f"{stems[name]}-{number:05d}"
-            if source.kind == MEDIA:
-                stamp = listing_stamp(source.listing[block.first_row : block.first_row + block.rows])
-            else:
-                stamp = source.stamps[name]
-            place = (block.first_row, block.rows, block.start, block.first_line)
-            parts.append(Part(f"{own}.parquet", name, stamp, *place))
+            parts.append(_part(source, f"{own}.parquet", name, block))
     twice = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
     if twice:
         raise UserError(f"two files of vectors would be called {twice[0]}; rename one of the files of rows.")
     return parts
+
+
+def first_part(source: Source, rows: int) -> Part | None:
+    """The first of [`parts_of`], but for its name; of its file no more is gone through than it needs."""
+    for name, path in source.files.items():
+        for block in _blocks(source, path, rows):
+            return _part(source, "", name, block)
+    return None
+
+
+def _part(source: Source, name: str, file: str, block: Block) -> Part:
+    if source.kind == MEDIA:
+        stamp = listing_stamp(source.listing[block.first_row : block.first_row + block.rows])
+    else:
+        stamp = source.stamps[file]
+    return Part(name, file, stamp, block.first_row, block.rows, block.start, block.first_line)
 
 
 def _stems(names: list[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llave_hf.data.media_files import TEXT_SUFFIXES
 from llave_hf.data.sources.archives import read_archive, samples_of
 from llave_hf.data.sources.files import parquet_errors
 from llave_hf.data.sources.texts import check_texts, utf8_text
@@ -22,7 +23,7 @@ from llave_hf.model.media_llave import IMAGE_SUFFIXES
 from llave_hf.model.media_pictures_llave import MediaError
 
 from .parts import Part
-from .sources import MEDIA, SAVED, TEXT_SUFFIXES, Source, rows_of_whole_file
+from .sources import FILES, MEDIA, Source, rows_of_whole_file
 
 CHUNK_ROWS = 2048  # that are encoded together, so that inputs of like length share a forward
 CHUNK_BYTES = 128 << 20  # of their pictures
@@ -100,22 +101,21 @@ class Reader:
             raise ValueError(f"{path} has changed while it was read: {found} rows stand where {part.rows} were found.")
 
     def _read(self, path: str, part: Part) -> Iterator[Chunk]:
-        if self._source.kind != MEDIA and self._source.kind != SAVED and path.endswith(".parquet"):
+        if self._source.kind == FILES and path.endswith(".parquet"):
             yield from self._parquet(path, part)
             return
-        for start in range(0, part.rows, CHUNK_ROWS) if self._source.kind in (MEDIA, SAVED) else (0,):
-            rows = min(CHUNK_ROWS, part.rows - start)
-            if self._source.kind == MEDIA:
-                yield self._media(part.first_row + start, rows)
-                continue
-            first = part.first_row + start
-            if self._source.kind == SAVED:
-                columns = [name for name in self._source.rows.column_names if self._wants(name)]
-                yield Chunk(read_saved(path, self._source.rows, columns, first, first + rows), first)
-                continue
+        if self._source.kind == FILES:
             table = self._whole(path, part)
-            for place in range(0, len(table), CHUNK_ROWS):
-                yield Chunk(table.slice(place, CHUNK_ROWS), first + place)
+            for start in range(0, len(table), CHUNK_ROWS):
+                yield Chunk(table.slice(start, CHUNK_ROWS), part.first_row + start)
+            return
+        for start in range(0, part.rows, CHUNK_ROWS):
+            first, rows = part.first_row + start, min(CHUNK_ROWS, part.rows - start)
+            yield self._media(first, rows) if self._source.kind == MEDIA else self._saved(path, first, rows)
+
+    def _saved(self, path: str, first: int, rows: int) -> Chunk:
+        columns = [name for name in self._source.rows.column_names if self._wants(name)]
+        return Chunk(read_saved(path, self._source.rows, columns, first, first + rows), first)
 
     def _whole(self, path: str, part: Part) -> pa.Table:
         """The rows of a part that is read at once: texts alone, or places of pictures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from .manifest import (
     write_manifest,
 )
 from .model import CorpusModel
-from .parts import Part, parts_of
+from .parts import Part, first_part, parts_of
 from .progress import Progress
 from .quantizing import check_dimensions, ranges_of, shortened
 from .ranks import Ranks, locked
@@ -121,7 +122,7 @@ class _Run:
         (self.folder / WORK).mkdir(parents=True, exist_ok=True)
         self.model: CorpusModel | None = None
         if manifest is None:
-            self._columns(self._first_rows())  # mistakes are said before a large model is opened
+            _ = self._columns  # mistakes are said before a large model is opened
         if manifest is None or self._missing(manifest):
             self._open()  # before anybody waits for the lock: several processes do it at once
         with locked(self.folder / WORK / "manifest.lock"):
@@ -174,28 +175,26 @@ class _Run:
 
     def _new_manifest(self) -> Manifest:
         settings = self.settings
-        first = self._first_rows()
-        kept = self._columns(first)
+        names, kept = self._columns
         parts = parts_of(self.source, settings.rows)
         model = self._open()
         dimensions = check_dimensions(settings.dimensions, settings.precision, model.dimensions)
         shared = {**self.shared, "dimensions": dimensions, "dtype": model.dtype, "rows_per_shard": settings.rows}
         shared |= {"model_dimensions": model.dimensions, "kind": self.source.kind, "root": self._root()}
-        made = Manifest.new(shared, first.column_names, kept, parts)
+        made = Manifest.new(shared, names, kept, parts)
         if settings.precision == "int8":
             made = replace(made, ranges=self._calibrated(made, dimensions).tolist())
         return made
 
-    def _first_rows(self) -> pa.Table:
-        for name in self.source.files:
-            for part in parts_of(self.source, self.settings.rows, [name]):
-                return next(Reader(self.source, None).chunks(part)).table
-        raise UserError(f"{self.settings.source} holds no rows: check the path.")
-
-    def _columns(self, first: pa.Table) -> pa.Schema:
-        """The columns that are kept; those that are embedded are looked for."""
+    @functools.cached_property
+    def _columns(self) -> tuple[list[str], pa.Schema]:
+        """All columns of the first rows, and those that are kept; those that are embedded are looked for."""
+        part = first_part(self.source, self.settings.rows)
+        if part is None:
+            raise UserError(f"{self.settings.source} holds no rows: check the path.")
+        first = next(Reader(self.source, None).chunks(part)).table
         side_of(self.settings.input, first.column_names, self.settings.source)
-        return kept_columns(first, self.settings.id, self.settings.source)
+        return first.column_names, kept_columns(first, self.settings.id, self.settings.source)
 
     def _root(self) -> str | None:
         root = self.source.media_root

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from llave_hf.data.folders import FolderWalk
-from llave_hf.data.media import is_inside
+from llave_hf.data.media_files import File, list_files
 from llave_hf.data.sources.files import data_files, is_pattern, read_rows
 from llave_hf.data.sources.indexed import find_files, hub_errors, is_saved, open_saved
 from llave_hf.data.sources.specs import SourceSpec
@@ -22,17 +20,7 @@ from llave_hf.data.streaming.sources import hub_files
 from llave_hf.errors import UserError
 from llave_hf.model.media_llave import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-TEXT_SUFFIXES = frozenset({".txt", ".md"})
 FILES, SAVED, MEDIA = "files", "saved", "media"
-
-
-@dataclass(frozen=True)
-class MediaFile:
-    """A text, picture or video of a folder of media; `path` is relative to it, with `/` on every system."""
-
-    path: str
-    size: int
-    modified: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +41,7 @@ class Source:
     files: dict[str, str]
     stamps: dict[str, str]
     media_root: str | None
-    listing: tuple[MediaFile, ...] = ()
+    listing: tuple[File, ...] = ()
     left_out: tuple[tuple[str, int], ...] = ()
     rows: Any = None
 
@@ -127,17 +115,9 @@ def _saved(spec: SourceSpec) -> Source:
 
 
 def _hub(spec: SourceSpec) -> Source:
-    import datasets
-
     files, stamps = {}, {}
-    addresses = []
     with hub_errors(spec):
-        subsets = spec.subsets or datasets.get_dataset_config_names(spec.path, revision=spec.revision)
-        for subset in subsets:
-            splits = datasets.get_dataset_split_names(spec.path, subset, revision=spec.revision)
-            for split in splits if spec.split is None else [spec.split]:
-                found = hub_files(replace(spec, subsets=[subset], split=split))
-                addresses += [file for _, names in found for file in names]
+        addresses = [file for _, found in hub_files(spec, all_splits=True) for file in found]
     for address in addresses:  # hf://datasets/owner/name@commit/folder/file.parquet
         commit, _, name = address.rpartition("@")[2].partition("/")
         files[name], stamps[name] = address, commit
@@ -147,36 +127,16 @@ def _hub(spec: SourceSpec) -> Source:
 def _media(folder: Path, media_root: str | None) -> Source:
     if media_root is not None:
         raise UserError(f"{folder} is a folder of media, whose paths are its own: leave --media_root out.")
-    left_out: Counter[str] = Counter()
-    listing = tuple(_listed(folder, left_out))
-    if not listing:
-        others = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())) or "it is empty"
+    listing = list_files(folder)
+    left_out = tuple(sorted(listing.left_out.items()))
+    if not listing.files:
+        others = ", ".join(f"{count} {reason}" for reason, count in left_out) or "it is empty"
         raise UserError(f"{folder} holds no files of rows, texts, pictures or videos ({others}): check the path.")
     name = folder.resolve().name
-    return Source(MEDIA, {name: str(folder)}, {}, str(folder), listing, tuple(sorted(left_out.items())))
+    return Source(MEDIA, {name: str(folder)}, {}, str(folder), tuple(listing.files), left_out)
 
 
-def _listed(folder: Path, left_out: Counter[str]) -> Iterator[MediaFile]:
-    known = TEXT_SUFFIXES | IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    home = folder.resolve()
-    for path in FolderWalk(folder, left_out):
-        suffix = path.suffix.lower()
-        if path.name.startswith("."):
-            left_out["hidden"] += 1
-        elif suffix not in known:
-            left_out[f"{suffix} files" if suffix else "files without a suffix"] += 1
-        elif path.is_symlink() and not is_inside(path.resolve(), home):
-            left_out["links that lead out of the folder"] += 1
-        else:
-            try:
-                state = path.stat()
-            except OSError:  # a link to nothing, or deleted meanwhile
-                left_out["links to nothing"] += 1
-                continue
-            yield MediaFile(path.relative_to(folder).as_posix(), state.st_size, state.st_mtime_ns)
-
-
-def listing_stamp(files: Sequence[MediaFile]) -> str:
+def listing_stamp(files: Sequence[File]) -> str:
     """What changes with any of some files of a folder of media."""
     digest = hashlib.blake2b(digest_size=16)
     for file in files:

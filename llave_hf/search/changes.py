@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .files import File
+from llave_hf.data.media_files import File
+
 from .store import Store, quoted
 
 

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llave_hf.data.media_files import File
 from llave_hf.encoding.plan import estimate_tokens
 from llave_hf.model.processing_llave import LlaveProcessor
 
-from .files import File, kind_of
+from .files import kind_of
 
 _NAMES = {"image": "picture", "video": "video", "text": "text"}
 SAMPLED = 64  # files of a kind whose headers are read for their size

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from llave_hf.data.media_files import File, list_files
 from llave_hf.encoding.prompts import document_input
 
 from .changes import find_changes
 from .embedder import Embedder
-from .files import File, digest_of, kind_of, list_files
+from .files import digest_of, kind_of
 from .forecast import Forecast, spoken
 from .passages import read_passages
 from .store import Store, one_of, rows_of

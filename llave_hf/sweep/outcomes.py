@@ -39,8 +39,7 @@ class Outcome:
 def read_outcome(run: Run) -> Outcome | None:
     """The numbers of a run; None where it is not finished."""
     if run.recorded is not None:
-        numbers = {name: value for name, value in run.recorded.items() if name not in ("recipe", "processes")}
-        return Outcome(run=run, **{**numbers, "metrics": frozenset(numbers["metrics"])})
+        return Outcome(run=run, **{**run.recorded, "metrics": frozenset(run.recorded["metrics"])})
     if not run.finished:
         return None
     results = _json(run.folder / "eval" / "results.json")

@@ -13,7 +13,7 @@ from llave_hf.errors import UserError
 from llave_hf.evaluation.results import package_versions
 from llave_hf.runtime.places import check_output_file
 
-_FIELDS = ("recipe", "processes", "scores", "chance", "metrics", "steps", "seconds", "telemetry")
+_NUMBERS = ("scores", "chance", "metrics", "steps", "seconds", "telemetry")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Recorded:
 
     Attributes:
         file: Where they stand; it need not be there yet.
-        entries: By what was run, see [`key`].
+        entries: The numbers, by what was run, see [`key`].
     """
 
     file: Path
@@ -60,7 +60,7 @@ def read_recorded(path: str | Path) -> Recorded:
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-            entries[key(entry["recipe"], entry["processes"])] = {name: entry[name] for name in _FIELDS}
+            entries[key(entry["recipe"], entry["processes"])] = {name: entry[name] for name in _NUMBERS}
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{file}, line {number} is no result of a run ({error!r}); remove the line, then the run is repeated."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -32,6 +33,7 @@ from llave_hf import cli
 from llave_hf.corpus.parts import parts_of
 from llave_hf.corpus.reading import Reader
 from llave_hf.corpus.sources import open_source
+from llave_hf.data.streaming.shards import Block, line_blocks
 from llave_hf.encoding.model_identity import path_revision
 from llave_hf.errors import UserError
 
@@ -332,11 +334,15 @@ def test_all_splits_of_a_data_set_of_the_hub(model: Path, tmp_path: Path, monkey
         def open(self, file: str, mode: str) -> object:
             return open(file.replace(address, str(tmp_path)), mode)
 
-    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda *args, **kwargs: ["default"])
-    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *args, **kwargs: list(SPLITS))
+    asked: list[str] = []
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda *args, **kwargs: asked.append("") or ["default"])
+    monkeypatch.setattr(
+        datasets, "get_dataset_split_names", lambda path, name, **kwargs: asked.append(name) or list(SPLITS)
+    )
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda *args, **kwargs: Builder())
     monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
     assert embed("owner/name", model, tmp_path / "out").total_rows == 7
+    assert asked == ["", "default"]  # once, however many splits there are
     assert embed("owner/name", model, tmp_path / "of one", split="test").total_rows == 3
     table = pq.read_table(tmp_path / "out" / "data__train.parquet")
     assert set(table["source_file"].to_pylist()) == {"data/train.parquet"}
@@ -361,6 +367,22 @@ def test_a_broken_file_keeps_no_other_from_being_embedded(model: Path, tmp_path:
     assert sorted(file.name for file in (tmp_path / "out").glob("*.parquet")) == ["0.parquet", "2.parquet"]
     lines(tmp_path / "data" / "1.jsonl", [{"text": "mended"}])
     assert embed(tmp_path / "data", model, tmp_path / "out", refresh=True).total_rows == 3
+
+
+def test_files_are_gone_through_once_before_they_are_embedded(
+    texts: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the first rows, whose columns are looked at before a large model is opened."""
+    found: list[int] = []
+
+    def counted(file: str, rows: int) -> Iterator[Block]:
+        for block in line_blocks(file, rows):
+            found.append(block.first_row)
+            yield block
+
+    monkeypatch.setattr("llave_hf.corpus.parts.line_blocks", counted)
+    embed(texts, model, tmp_path / "out", rows_per_shard=8)
+    assert found == [0, 0, 8, 16]
 
 
 def test_mistakes_in_columns_are_said_before_the_model_is_opened(

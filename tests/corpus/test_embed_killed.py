@@ -64,7 +64,7 @@ def assert_every_row_once(output: Path, undisturbed: pa.Table) -> None:
     table = read(output)
     assert table["id"].to_pylist() == list(range(ROWS))
     assert np.array_equal(np.stack(vectors(table)), np.stack(vectors(undisturbed)))
-    assert not list(output.glob("*.unfinished"))
+    assert not list(output.rglob("*.unfinished"))
 
 
 @pytest.mark.slow

@@ -6,8 +6,9 @@ import pytest
 from helpers import hub_snapshot, pictures
 from search_helpers import flat, write_folder
 
+from llave_hf.data.media_files import list_files
 from llave_hf.errors import UserError
-from llave_hf.search.files import digest_of, kind_of, list_files
+from llave_hf.search.files import digest_of, kind_of
 
 
 def paths(root: Path, **globs: list[str]) -> list[str]:

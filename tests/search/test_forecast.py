@@ -11,8 +11,8 @@ import pytest
 from helpers import picture, tiny_model
 from search_helpers import ColourEncoder, flat, write_folder
 
+from llave_hf.data.media_files import list_files
 from llave_hf.errors import UserError
-from llave_hf.search.files import list_files
 
 pytest.importorskip("lancedb", reason="pip install 'llave-hf[search]'")
 

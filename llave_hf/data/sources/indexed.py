@@ -167,14 +167,21 @@ def hub_errors(spec: SourceSpec) -> Iterator[None]:
         ) from error
 
 
-def hub_splits(spec: SourceSpec) -> Iterator[tuple[str, str]]:
-    """Each subset of a Hub data set that is asked for, and its split."""
+def hub_splits(spec: SourceSpec, *, all_splits: bool = False) -> Iterator[tuple[str, str]]:
+    """Each subset of a Hub data set that is asked for, and its split.
+
+    Args:
+        all_splits: Whether a specification without a split asks for each of them.
+    """
     import datasets
 
     available = datasets.get_dataset_config_names(spec.path, revision=spec.revision)
     for name in _choose_subsets(spec, available):
         splits = datasets.get_dataset_split_names(spec.path, name, revision=spec.revision)
-        yield name, pick_split(splits, spec.split, f"{spec.path}/{name}")
+        if all_splits and spec.split is None:
+            yield from ((name, split) for split in splits)
+        else:
+            yield name, pick_split(splits, spec.split, f"{spec.path}/{name}")
 
 
 def with_media_root(spec: SourceSpec, root: str | Path) -> SourceSpec:

@@ -57,15 +57,15 @@ def _open_hub(spec: SourceSpec) -> Iterator[StreamedSubset]:
         yield _subset(name, [shard for file in files for shard in shards_of(file, spec)], spec)
 
 
-def hub_files(spec: SourceSpec) -> Iterator[tuple[str, list[str]]]:
-    """The parquet files of each subset of a Hub data set, as addresses with its commit.
+def hub_files(spec: SourceSpec, *, all_splits: bool = False) -> Iterator[tuple[str, list[str]]]:
+    """The parquet files of each subset of a Hub data set, as addresses with its commit; see [`hub_splits`].
 
     Raises:
         ValueError: It has other files. OSError: The Hub cannot be asked.
     """
     import datasets
 
-    for name, split in hub_splits(spec):
+    for name, split in hub_splits(spec, all_splits=all_splits):
         builder = datasets.load_dataset_builder(spec.path, name, revision=spec.revision)
         files = (builder.config.data_files or {}).get(split, [])
         if not files or not all(str(file).endswith(".parquet") for file in files):
