@@ -75,7 +75,7 @@ def numbers_of(outcome: Outcome) -> dict[str, Any]:
         "chance": outcome.chance,
         "metrics": sorted(outcome.metrics),
         "steps": outcome.steps,
-        "seconds": round(outcome.seconds, 1),
+        "seconds": outcome.seconds,
         "telemetry": dict(outcome.telemetry),
     }
 

@@ -62,7 +62,6 @@ def run(arguments: argparse.Namespace) -> None:
         enter = record_into(sweep)
         say = partial(print, flush=True)
         failed = run_all(sweep.runs, launch, parallel=parallel, say=say, finished=enter)
-        sweep = load_sweep(arguments.sweep, arguments.output, **options)  # with what was recorded meanwhile
     print(f"\n{write_report(sweep)}\nWritten to {sweep.output}: sweep.json, table.md and a plot for each group")
     if failed:
         print(f"{len(failed)} run(s) failed: {'; '.join(str(one) for one in failed)}")
