@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -108,7 +109,8 @@ async def _open(where: str, address: str, fetch: Fetch | None) -> Medium:
                     "bytes as a data URI, data:image/png;base64,…"
                 )
             return Medium(where, content=await fetch(address))
-        medium = medium_of(address) if is_data_uri(address) else None
+        # In a thread, as of tens of megabytes it keeps everybody else waiting.
+        medium = await asyncio.to_thread(medium_of, address) if is_data_uri(address) else None
     except MediaError as error:
         raise RequestError(f"{where} {error}", param="messages") from error
     if medium is None:

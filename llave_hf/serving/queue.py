@@ -14,6 +14,9 @@ from llave_hf.encoding.rows import Row
 from .inputs import Input
 
 TEXTS_PER_TURN = 32  # that share a call of the tokenizer
+# Padding that a batch may have: a part of its tokens, or what a batch of its own would cost, as a part of the most
+# tokens. Those are the device's, and on a GPU, where a batch costs more, they are more.
+PADDING, COST_OF_A_BATCH = 1 / 10, 1 / 32
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Pool:
         self.tokens += len(ready.row)
 
     def take(self, max_tokens: int) -> list[Ready]:
-        """A batch: the row that has waited longest, and those nearest to it in length; empty where all were dropped.
+        """A batch: the row that has waited longest, and those like it in length; empty where all were dropped.
 
         Args:
             max_tokens: Of the batch, padding included; a longer row is a batch of its own.
@@ -156,13 +159,15 @@ class Pool:
         self._rows = [ready for ready in self._rows if not ready.job.ended]
         batch: list[Ready] = []
         if self._rows:
-            oldest, longest = len(self._rows[0].row), 0
+            oldest, longest, tokens = len(self._rows[0].row), 0, 0
             for ready in sorted(self._rows, key=lambda ready: abs(len(ready.row) - oldest)):
-                width = max(longest, len(ready.row))
-                if batch and width * (len(batch) + 1) > max_tokens:
+                width, held = max(longest, len(ready.row)), tokens + len(ready.row)
+                padded = width * (len(batch) + 1)
+                padding = max(PADDING * held, COST_OF_A_BATCH * max_tokens)
+                if batch and (padded > max_tokens or padded - held > padding):
                     break
                 batch.append(ready)
-                longest = width
+                longest, tokens = width, held
             taken = set(map(id, batch))
             self._rows = [ready for ready in self._rows if id(ready) not in taken]
         self.tokens = sum(len(ready.row) for ready in self._rows)

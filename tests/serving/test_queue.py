@@ -81,6 +81,18 @@ def test_a_batch_has_the_oldest_row_and_those_like_it(loop: asyncio.AbstractEven
     assert lengths == [[10, 10, 11, 9], [50, 48], [200]]
 
 
+def test_a_batch_is_not_mostly_padding(loop: asyncio.AbstractEventLoop) -> None:
+    """A short text beside a long one takes as long as that; little padding is cheaper than another batch."""
+    pool = Pool()
+    for length in (30, 100, 31, 24, 95, 29):
+        pool.add(ready_of(job_of(loop, "t"), length))
+    assert sorted(len(ready.row) for ready in pool.take(1024)) == [24, 29, 30, 31]
+    assert sorted(len(ready.row) for ready in pool.take(1024)) == [95, 100]
+    for length in (30, 100, 31):
+        pool.add(ready_of(job_of(loop, "t"), length))
+    assert sorted(len(ready.row) for ready in pool.take(16384)) == [30, 31, 100]  # as on a GPU
+
+
 def test_prefixes_are_run_once_for_all_requests(
     folder: Path, encoder: LlaveSentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,11 +141,13 @@ def test_a_batch_that_fails_is_encoded_one_by_one(
         with gated(server) as gate, caplog.at_level(logging.WARNING):
             first = pool.submit(server.embed, input="first")
             assert gate.reached.wait(10)
-            mates = [pool.submit(server.embed, input=text) for text in ("a mate " * 8, "poison " * 9, "a mate " * 7)]
+            mates = [pool.submit(server.embed, input=text) for text in ("a mate " * 12, "poison " * 9, "a mate " * 11)]
             while server.number("llave_queue_depth") < 4:
                 pass
             gate.opened.set()
-            for future, text in zip([first, mates[0], mates[2]], ["first", "a mate " * 8, "a mate " * 7], strict=True):
+            for future, text in zip(
+                [first, mates[0], mates[2]], ["first", "a mate " * 12, "a mate " * 11], strict=True
+            ):
                 assert np.abs(future.result() - encoder.encode([text])).max() <= 1e-6
             with pytest.raises(openai.InternalServerError, match="the model failed"):
                 mates[1].result()
