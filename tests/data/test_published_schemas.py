@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,36 @@ def test_lists_of_mme5_are_negatives(tmp_path: Path) -> None:
     assert [(one.text, one.images) for one in pair.negatives] == [("\nThing 2", ("images/2.jpg",))]
     pair = load_pairs([PUBLISHED["intfloat/mmE5-MMEB-hardneg"].write(tmp_path / "mined")])[1]
     assert [(one.text, one.images) for one in pair.negatives] == [("It's thing 2", ()), ("It's thing 3", ())]
+
+
+@pytest.mark.parametrize("load", [load_pairs, stream_pairs])
+def test_mined_pictures_without_a_text_take_their_positives(
+    load: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As mmE5's own training reads its negatives: else a missing instruction would tell them from positives."""
+    mined = PUBLISHED["intfloat/mmE5-MMEB-hardneg"]
+    given = {"pos_text": "<|image_1|>\nRepresent the given image.", "pos_image_path": "images/0.jpg"}
+    texts = [str(["", "<|image_1|>\nAnother."]), str(["", "a text"]), str(["", ""])]
+    images = [str(["images/1.jpg", "images/2.jpg"]), str(["images/1.jpg", ""]), str(["images/3.jpg", ""])]
+    rows = [{**mined.rows[0], **given, "neg_text": t, "neg_image_path": i} for t, i in zip(texts, images, strict=True)]
+    pairs = rows_of(load([replace(mined, rows=rows).write(tmp_path)]))
+    found = sorted(tuple((one.text, one.images) for one in pair.negatives) for pair in pairs)
+    same = "\nRepresent the given image.train"
+    assert found == sorted(
+        [
+            ((same, ("images/1.jpg",)), ("\nAnother.", ("images/2.jpg",))),
+            ((same, ("images/1.jpg",)), ("a text", ())),
+            ((same, ("images/3.jpg",)),),
+        ]
+    )
+    assert caplog.text.count("take the text of their row's positive") == 1
+
+
+def test_a_picture_that_the_positive_does_not_have_needs_its_own_text(tmp_path: Path) -> None:
+    mined = PUBLISHED["intfloat/mmE5-MMEB-hardneg"]
+    row = {**mined.rows[0], "neg_text": str([""]), "neg_image_path": str(["images/1.jpg"])}
+    with pytest.raises(ValueError, match=r"row 0 .*the negative has 0 mark.* and 1 path"):
+        load_pairs([replace(mined, rows=[row]).write(tmp_path)])
 
 
 def test_the_splits_of_mmeb_train(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llave_hf.data.described.names import JUDGEMENTS, KNOWN, NEGATIVES, OPTIONAL, PICTURES, REQUIRED
 from llave_hf.data.sources.specs import suggest
@@ -40,14 +41,45 @@ def known_sides(table: pa.Table) -> tuple[SideColumns, SideColumns]:
     return _marked(table, query, "qry_image_path"), _marked(table, positive, "pos_image_path")
 
 
-def known_negatives(table: pa.Table) -> tuple[SideColumns, np.ndarray]:
+def known_negatives(table: pa.Table, positives: SideColumns, where: str) -> tuple[SideColumns, np.ndarray]:
     """The negatives of all rows, see [`negative_columns`].
+
+    Pictures without a text take their positive's, which says so once: see [`_with_texts_of`].
+
+    Args:
+        table: The rows.
+        positives: Of the same rows.
+        where: Their source, for what is told.
 
     Raises:
         ColumnError: A column has another type, or the lists of a row are not equally long.
     """
     sides, offsets = negative_columns(table, *NEGATIVES)
+    sides = _with_texts_of(positives, sides, offsets, where)
     return _marked(table, sides, "neg_image_path"), offsets
+
+
+def _with_texts_of(positives: SideColumns, negatives: SideColumns, offsets: np.ndarray, where: str) -> SideColumns:
+    """Mined pictures whose text is empty mean "another picture instead of the positive's": they take its text.
+
+    A document without the instruction that all positives have would be known by that alone. Source: mmE5,
+    `src/dataset.py`, which trains so on its mined negatives. Only where both have as many pictures, and no video.
+    """
+    rows = np.repeat(np.arange(len(positives)), np.diff(offsets))
+    pictures = negatives.num_images()
+    untold = pc.equal(pc.utf8_trim_whitespace(negatives.text), "").to_numpy(zero_copy_only=False)
+    untold &= (pictures > 0) & (pictures == positives.num_images()[rows])
+    untold &= ~negatives.has_video() & ~positives.has_video()[rows]
+    if not untold.any():
+        return negatives
+    _tell_texts(where)
+    texts = pc.if_else(pa.array(untold), positives.text.take(pa.array(rows)), negatives.text)
+    return SideColumns(texts, negatives.images, negatives.video)
+
+
+@functools.cache
+def _tell_texts(where: str) -> None:
+    logger.warning("%s: negatives that are pictures without a text take the text of their row's positive.", where)
 
 
 def _marked(table: pa.Table, side: SideColumns, column: str) -> SideColumns:

@@ -69,7 +69,7 @@ def training_sides(
         query, positive = known_sides(table)
         if not use_negatives or set(NEGATIVES).isdisjoint(table.column_names):
             return query, positive, None, no_negatives
-        return query, positive, *known_negatives(table)
+        return query, positive, *known_negatives(table, positive, where)
     lists = {column for side in description.negatives for one in side.templates() for column in one.columns()}
     table = with_lists(table, sorted(lists), where)
     if KEY in table.column_names:
