@@ -65,6 +65,7 @@ class Pair:
         negative_hardness: The same of each negative, or None.
         score: How well the positive answers the query, as a judge says (high is good), or None.
         negative_scores: The same of each negative, or None.
+        group: Number of the group of hard rows that it is in, of its task's; -1: none.
     """
 
     query: Sample
@@ -77,6 +78,7 @@ class Pair:
     negative_hardness: tuple[float, ...] | None = None
     score: float | None = None
     negative_scores: tuple[float, ...] | None = None
+    group: int = -1
 
 
 def sample_from(

@@ -18,6 +18,7 @@ from llave_hf import distributed
 from llave_hf.data.batches.sampler import TaskBatchSampler
 from llave_hf.data.mining.mining import MiningOptions, mine_task
 from llave_hf.data.rows.tasks import PairDataset
+from llave_hf.data.samples import Pair
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache
 from llave_hf.encoding.encoder import LlaveEncoder
 
@@ -54,7 +55,7 @@ class MinedGroups(TrainerCallback):
         self.options = options
         self.encoder = encoder
         self.batch_size = batch_size
-        self.groups = dataset.groups()
+        self._take(dataset.groups())
         self.epoch = 0  # that they are of
 
     def on_epoch_begin(
@@ -69,6 +70,15 @@ class MinedGroups(TrainerCallback):
         assert isinstance(sampler, TaskBatchSampler)
         sampler.groups = self.groups
 
+    def group_ids(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        """The groups that rows are in now, `(B,)`, numbers of their tasks; -1: in none."""
+        places = {task.name: place for place, task in enumerate(self.dataset.tasks)}
+        found = []
+        for pair in pairs:
+            place = places[pair.source]
+            found.append(self._of_rows[place][np.searchsorted(self.dataset.tasks[place].rows, pair.row)])
+        return torch.from_numpy(np.array(found))
+
     def save_state(self, checkpoint: str) -> None:
         """The groups, and the epoch that they are of."""
         if distributed.rank() == 0:
@@ -80,7 +90,15 @@ class MinedGroups(TrainerCallback):
         if checkpoint is not None:
             with np.load(Path(checkpoint) / STATE_FILE) as state:
                 self.epoch = int(state["epoch"])
-                self.groups = [state[f"task_{number}"] for number in range(len(self.groups))]
+                self._take([state[f"task_{number}"] for number in range(len(self.groups))])
+
+    def _take(self, groups: list[np.ndarray]) -> None:
+        self.groups = groups
+        self._of_rows = []  # of each task, the group of each row
+        for rows, source in zip(groups, self.dataset.sources, strict=True):
+            of_rows = np.full(len(source), -1)
+            of_rows[rows - source.start] = np.arange(len(rows))[:, None]
+            self._of_rows.append(of_rows)
 
     def _mine(self) -> None:
         began, told = time.monotonic(), []
@@ -96,7 +114,7 @@ class MinedGroups(TrainerCallback):
                 assert mined is not None
                 found.append(source.start + mined.rows)
                 told.append(f"  {task.name}: {mined.report()}")
-        self.groups = distributed.all_gather_object(found)[0]
+        self._take(distributed.all_gather_object(found)[0])
         if distributed.rank() == 0:
             logger.warning("\n".join([f"Groups mined again in {time.monotonic() - began:.0f} s", *told]))
 

@@ -132,6 +132,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         self._tokens = TokenCount()
         self.watch = Watch(args, tasks)
         self.kept = (self.watch, self.objective, self.bad_samples)
+        self.mined: MinedGroups | None = None
         if args.mine_every and train_dataset is not None:
             self._mine_groups(train_dataset)
         self.post_mortem = PostMortem(
@@ -145,9 +146,9 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
             raise ValueError("mine_every encodes with a whole model on each rank; use DDP, or leave mine_every out.")
         options = mining_options(self.args.mine_options)
         size = self.args.per_device_eval_batch_size
-        groups = MinedGroups(dataset, self.args.mine_every, options, self._encoding, size)
-        self.add_callback(groups)
-        self.kept = (*self.kept, groups)
+        self.mined = MinedGroups(dataset, self.args.mine_every, options, self._encoding, size)
+        self.add_callback(self.mined)
+        self.kept = (*self.kept, self.mined)
 
     @contextmanager
     def _encoding(self) -> Iterator[LlaveEncoder]:
@@ -238,7 +239,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         self.post_mortem.check_embeddings(distinct)
         loss, given = self.objective(distinct, inputs, self.state.global_step, self.state.max_steps)
         if self.model.training:
-            self.watch.observe(given, self.objective.loss)
+            self.watch.observe(given, self.objective.loss, inputs.get("group_ids"))
         return loss, {name: given[name] for name in ("query_embeddings", "document_embeddings")}
 
     def training_step(
@@ -254,6 +255,8 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         self.bad_samples.take(inputs, self.state.global_step + 1)
         self.post_mortem.begin(inputs)
         self._tokens.add(inputs["micro_batches"])
+        if self.mined is not None and "pairs" in inputs:  # the collator knows those that the data brought
+            inputs = {**inputs, "group_ids": self.mined.group_ids(inputs["pairs"])}
         if self.objective.average is not None:
             context = self.compute_loss_context_manager()
             vectors = self.objective.average.embed(inputs["micro_batches"], self.model_input, context)

@@ -19,6 +19,7 @@ from llave_hf.train import main as train_main
 from llave_hf.training.mined_groups import MinedGroups
 from llave_hf.training.recipe.recipe import load_recipe
 from llave_hf.training.run import train
+from llave_hf.training.trainer import LlaveTrainer
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,20 @@ def test_the_command_writes_rows_in_the_order_of_their_groups(mined: Path) -> No
         assert sorted(kept, key=json.dumps) == sorted(before, key=json.dumps) != kept
 
 
+def check_own_groups(trainer: LlaveTrainer) -> None:
+    """Each query met the other row of its group of two in each step, as telemetry has it; masked or not."""
+    assert trainer.watch.telemetry is not None
+    assert len(trainer.watch.telemetry.history) == 14
+    for entry in trainer.watch.telemetry.history:
+        own, masked = entry["negatives_own_group"], entry["masked_share_own_group"]
+        assert own / (1 - masked) == pytest.approx(1) if own else masked == 1
+        others = entry["negatives_other_groups"] / (1 - entry["masked_share_other_groups"])
+        assert others == pytest.approx(trainer.args.per_device_train_batch_size - 2)
+        assert 0 <= entry["group_gradient_share"] <= 1
+    logged = [log for log in trainer.state.log_history if "loss" in log]
+    assert all("group_gradient_share" in log for log in logged)
+
+
 SLOW = pytest.mark.slow
 
 
@@ -60,7 +75,7 @@ SLOW = pytest.mark.slow
     "changes",
     [
         pytest.param({}, id="one"),
-        pytest.param({"batch_tasks": "mixed"}, id="mixed", marks=SLOW),
+        pytest.param({"batch_tasks": "mixed", "mini_batch_size": 2}, id="mixed, cached", marks=SLOW),
         pytest.param({"streaming": True, "stream_buffer_size": 8}, id="stream", marks=SLOW),
     ],
 )
@@ -78,6 +93,7 @@ def test_batches_are_whole_groups_and_resume_goes_on_to_the_same_bits(
         **changes,
     )
     trainer = train(load_recipe(recipe))
+    check_own_groups(trainer)
     assert "in a batch, in groups of 2" in capsys.readouterr().out
     group_of = {**groups(mined, "Caption"), **groups(mined, "Question")}
     loader = trainer.get_train_dataloader()
@@ -151,6 +167,7 @@ def test_a_run_that_mines_again_goes_on_to_the_same_bits(mined: Path, tmp_path: 
     whole = {"output_dir": str(tmp_path / "whole"), "save_steps": 3, "learning_rate": 0.01}
     recipe = write_recipe(tmp_path, train_data=str(mined / "mined"), **EVERY_EPOCH, **whole)
     trainer = train(load_recipe(recipe))
+    check_own_groups(trainer)
     mining = trainer.kept[-1]
     assert isinstance(mining, MinedGroups)
     assert mining.epoch == 2

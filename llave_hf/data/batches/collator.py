@@ -71,6 +71,7 @@ class LlaveCollator:
             `query_ids, document_ids`: `(B,)`, `Sample.key()`.
             `task_ids`: `(B,)`, where the collator knows the tasks.
             `labels`: `(B,)`, -1 where a row has none.
+            `group_ids`: `(B,)`, [`Pair.group`], a number of the row's task; -1 where it is in none.
             `document_hardness, negative_hardness, positive_scores, negative_scores`: `(B,)` and `(B, K)` where they
                 are asked for.
             `negative_index, negative_ids`: `(B, K)`, where a pair has negatives; the index is -1, and the id 0, past
@@ -105,6 +106,7 @@ class LlaveCollator:
             "document_ids": torch.tensor([key[sample] for sample in documents]),
         }
         batch["labels"] = torch.tensor([pair.label for pair in pairs])
+        batch["group_ids"] = torch.tensor([pair.group for pair in pairs])
         if self.tasks:
             batch["task_ids"] = torch.tensor([self.tasks[pair.source] for pair in pairs])
         most = max(len(pair.negatives) for pair in pairs)

@@ -52,6 +52,7 @@ class Judgements:
             else tuple(self.negative_hardness[own].tolist()),
             "score": None if score is None or math.isnan(score) else score,
             "negative_scores": None if self.negative_scores is None else tuple(self.negative_scores[own].tolist()),
+            "group": -1 if self.groups is None else int(self.groups[index]),
         }
 
 

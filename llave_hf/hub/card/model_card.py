@@ -157,6 +157,9 @@ def _telemetry(root: Path) -> dict[str, Any]:
         "overlap of positives and hardest negatives": found["overlap"],
         "positives above hardest negatives (AUC)": found["auc"],
         "effective number of negatives": found["effective_negatives"],
+        "share of the gradient from a query's own mined group": found.get("group_gradient_share"),
+        "share of the negatives that are of it": found.get("group_share"),
+        "share of its own group that is masked": found.get("masked_share_own_group"),
     }
     plot = root / "telemetry_similarities.png"
     if plot.exists():

@@ -97,6 +97,26 @@ def plot_separation(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
+def plot_groups(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """What a query's own mined group has of the gradient, and how much of it is masked, over the steps.
+
+    Args:
+        history: Entries with `step`, `group_share`, `group_gradient_share` and `masked_share` of both kinds.
+        path: Where the PNG goes.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True)
+    shares = {"group_gradient_share": ("of the gradient", POSITIVE), "group_share": ("of the negatives", EASY)}
+    _curves(upper, history, shares)
+    upper.set(ylabel="share of the own group", ylim=(0, 1.02))
+    masked = {"masked_share_own_group": ("own group", HARD), "masked_share_other_groups": ("other groups", EASY)}
+    _curves(lower, history, masked)
+    lower.set(xlabel="step", ylabel="share that is masked", ylim=(0, 1.02))
+    figure.savefig(path, metadata={"Software": None})
+
+
 def plot_task_similarities(tasks: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Mean cosines of positives, hardest and easiest negatives by task, the smallest gap on top.
 

@@ -6,15 +6,13 @@ import torch
 
 from llave_hf.evaluation.scoring.histograms import BINS, bin_numbers
 
+from .groups import GroupCounts
+from .integers import SHARE_BINS, UNIT, add_shares, in_units
 from .sample import PairSample
 from .weights import PairWeights, Weighting, extremes, weigh
 
 ROLES = ("positive", "hard", "easy")
 MARGIN = 0.1
-
-# Log of a pair's share of its query's gradient: 16 bins for each factor of e, from e^-64, under which nothing counts.
-SHARE_FLOOR, SHARE_BINS_PER_UNIT = -64, 16
-SHARE_BINS = -SHARE_FLOOR * SHARE_BINS_PER_UNIT
 
 # Sums over queries.
 COUNTS = (
@@ -35,11 +33,15 @@ AMOUNTS = (
     "hardness_strength",
 )
 SUMS = (*COUNTS, *AMOUNTS)
-UNIT = 2.0**-20  # of amounts
 
 
 class PairCounts:
     """Counts of T tasks, and of all together as row T.
+
+    Args:
+        tasks: T.
+        device: Where they are kept.
+        by_group: Whether negatives of a query's own group are told from others.
 
     Attributes:
         flat: All of them, `(...)` int64.
@@ -47,13 +49,16 @@ class PairCounts:
         shares: `(1 + SHARE_BINS,)`, histogram over the negatives of all tasks of log(share of their query's
             gradient); the first bin has all under e^-64.
         sums: `(T + 1, len(SUMS))`.
+        groups: By group, or None.
     """
 
-    def __init__(self, tasks: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, tasks: int, device: torch.device | str = "cpu", *, by_group: bool = False) -> None:
         sizes = [(tasks + 1) * len(ROLES) * BINS, 1 + SHARE_BINS, (tasks + 1) * len(SUMS)]
+        sizes.append(GroupCounts.size(tasks) if by_group else 0)
         self.tasks = tasks
         self.flat = torch.zeros(sum(sizes), dtype=torch.int64, device=device)
-        cosines, self.shares, sums = self.flat.split(sizes)
+        cosines, self.shares, sums, groups = self.flat.split(sizes)
+        self.groups = GroupCounts(groups, tasks) if by_group else None
         self.cosines = cosines.view(tasks + 1, len(ROLES), BINS)
         self.sums = sums.view(tasks + 1, len(SUMS))
 
@@ -68,6 +73,14 @@ class PairCounts:
         self.sums[row].copy_(other.sums[row])
         if row == self.tasks:
             self.shares.copy_(other.shares)
+        if self.groups is not None and other.groups is not None:
+            self.groups.copy_row(other.groups, row)
+
+    def take(self, flat: torch.Tensor) -> None:
+        """Takes over all counts of a state; those by group where both have them, as they come last."""
+        size = min(len(flat), len(self.flat))
+        self.flat.zero_()
+        self.flat[:size] = flat[:size].to(self.flat.device)
 
     def add(
         self,
@@ -85,16 +98,17 @@ class PairCounts:
             masked_share: Of the step; None takes the share that `sample` and `weighting` leave out.
         """
         above = sample.usable & (sample.similarities > (sample.positives + MARGIN)[:, None])
-        usable = weighting.counted(sample)
-        weights = weigh(sample, usable, weighting)
+        weights = weigh(sample, weighting)
         rows = self._rows(sample, task_ids)
-        low, high = extremes(sample.similarities, usable)
+        low, high = extremes(sample.similarities, weights.usable)
         for role, values in enumerate((sample.positives[:, None], high, low)):
             self._add_cosines(values, role, rows)
-        self._add_shares(weights.log_shares, usable)
-        matrix = _sums(sample, weights, usable, above, masked_share)
+        add_shares(self.shares, weights.log_shares, weights.usable)
+        matrix = _sums(sample, weights, above, masked_share)
         for numbers in rows:
             self.sums.index_add_(0, numbers, matrix)
+        if self.groups is not None:
+            self.groups.add(sample, weights, above, rows)
 
     def _rows(self, sample: PairSample, task_ids: torch.Tensor | int | None) -> list[torch.Tensor]:
         """Where each sampled query counts, `(n,)` each: among all, and in its task."""
@@ -112,17 +126,10 @@ class PairCounts:
             places = (numbers[:, None] * len(ROLES) + role) * BINS + bin_numbers(values)
             self.cosines.view(-1).index_add_(0, places.view(-1), counted)
 
-    def _add_shares(self, log_shares: torch.Tensor, usable: torch.Tensor) -> None:
-        places = ((log_shares - SHARE_FLOOR) * SHARE_BINS_PER_UNIT).nan_to_num(-1.0).floor_().add_(1)
-        places = places.clamp_(0, SHARE_BINS).long()
-        self.shares.index_add_(0, places.view(-1), usable.long().view(-1))
 
-
-def _sums(
-    sample: PairSample, weights: PairWeights, usable: torch.Tensor, above: torch.Tensor, masked_share: float | None
-) -> torch.Tensor:
+def _sums(sample: PairSample, weights: PairWeights, above: torch.Tensor, masked_share: float | None) -> torch.Tensor:
     """`(n, len(SUMS))` integers."""
-    counted, others = usable.sum(1), usable.shape[1] - 1
+    counted, others = weights.usable.sum(1), weights.usable.shape[1] - 1
     share = (others - counted).to(weights.strength.dtype) / max(others, 1)
     values = {
         "queries": torch.ones_like(counted),
@@ -139,22 +146,5 @@ def _sums(
         "masked_share": share if masked_share is None else torch.full_like(share, masked_share),
         "hardness_strength": weights.strength,
     }
-    amounts = {name: (values[name].nan_to_num(0.0) / UNIT).round() for name in AMOUNTS}
+    amounts = {name: in_units(values[name]) for name in AMOUNTS}
     return torch.stack([(values | amounts)[name].long() for name in SUMS], 1)
-
-
-def top_share(shares: torch.Tensor, part: float = 0.01) -> float | None:
-    """Share of the gradient that falls on the top `part` of the negatives, of [`PairCounts.shares`]; None of none.
-
-    A bin that is taken in part gives its part.
-    """
-    counts = shares.double().flip(0)
-    pairs = float(counts.sum())
-    logs = torch.arange(SHARE_BINS, -1, -1, dtype=torch.float64, device=shares.device)
-    sizes = ((logs - 0.5) / SHARE_BINS_PER_UNIT + SHARE_FLOOR).exp()
-    sizes[-1] = 0  # under the floor
-    whole = float(counts @ sizes)
-    if not whole:
-        return None
-    room = (part * pairs - (counts.cumsum(0) - counts)).clamp(min=0)
-    return float(torch.minimum(counts, room) @ sizes) / whole

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from llave_hf.evaluation.scoring import histograms
-from llave_hf.hub.card.plots import plot_separation, plot_similarities, plot_task_similarities
+from llave_hf.hub.card.plots import plot_groups, plot_separation, plot_similarities, plot_task_similarities
 
-from .counts import ROLES, PairCounts, top_share
+from .counts import ROLES, PairCounts
+from .groups import KINDS, GroupCounts
+from .integers import top_share
 
 REPORT_BIN = 10  # fine bins in one of telemetry.json: 0.02 wide
 
@@ -36,6 +38,7 @@ def summary(counts: PairCounts, row: int = -1) -> dict[str, float | None]:
         random_cosine: Mean cosine of different queries, or of different documents: the larger of the two.
         masked_share: Share of pairs that are no negatives although they are no positives.
         hardness_strength: Mean α.
+        With groups, what [`by_group`] gives.
     """
     positives, hard, easy = counts.cosines[row]
     means = {role: histograms.mean(histogram) for role, histogram in zip(ROLES, (positives, hard, easy), strict=True)}
@@ -62,7 +65,46 @@ def summary(counts: PairCounts, row: int = -1) -> dict[str, float | None]:
         "random_cosine": max((side for side in sides if side is not None), default=None),
         "masked_share": ratio("masked_share", "queries"),
         "hardness_strength": ratio("hardness_strength", "queries"),
+        **({} if counts.groups is None else by_group(counts.groups, counts.total("queries", row), row)),
     }
+
+
+def by_group(counts: GroupCounts, queries: float, row: int = -1) -> dict[str, float | None]:
+    """How negatives of a query's own mined group differ from those of other groups in the batch.
+
+    Args:
+        counts: Of the groups.
+        queries: How many were sampled.
+        row: A task, or all together.
+
+    Returns:
+        group_share: Share of the in-batch negatives that are of the query's own group: its share of the gradient if
+            all of them were alike.
+        group_gradient_share: Share of the negatives' gradient that is theirs.
+        And of each of [`KINDS`], with its name behind: `negatives`, `effective_negatives`, `gradient_top1`,
+        `outscored` and `masked_share` as [`summary`] has them, of these negatives alone. A document of another row is
+        masked if it is no negative of the query.
+    """
+
+    def ratio(above: str, below: float) -> float | None:
+        return counts.total(above, row) / below if below else None
+
+    everything = row in (-1, counts.tasks)
+    found: dict[str, float | None] = {
+        "group_share": ratio("negatives_own_group", sum(counts.total(f"negatives_{kind}", row) for kind in KINDS)),
+        "group_gradient_share": ratio("gradient_own_group", counts.total("gradient", row)),
+    }
+    for number, kind in enumerate(KINDS):
+        pairs, contrasted = (counts.total(f"{name}_{kind}", row) for name in ("pairs", "contrasted"))
+        negatives = ratio(f"negatives_{kind}", pairs)
+        found |= {
+            f"negatives_{kind}": ratio(f"negatives_{kind}", queries),
+            f"effective_negatives_{kind}": ratio(f"hardness_negatives_{kind}", contrasted),
+            f"gradient_top1_{kind}": top_share(counts.shares[number]) if everything else None,
+            f"outscored_{kind}": ratio(f"outscored_{kind}", contrasted),
+            f"masked_share_{kind}": None if negatives is None else 1 - negatives,
+        }
+    return found
 
 
 def _less(one: float | None, other: float | None) -> float | None:
@@ -77,9 +119,9 @@ def write_report(
     history: Sequence[Mapping[str, Any]],
     told: Mapping[str, str],
 ) -> None:
-    """Writes telemetry.json and the plots telemetry_similarities.png, telemetry_steps.png and telemetry_tasks.png.
+    """Writes telemetry.json and telemetry_{similarities,steps,tasks,groups}.png.
 
-    The second needs two logs, the third two tasks.
+    The second and the fourth need two logs, the third two tasks, the fourth groups.
 
     Args:
         folder: Is made if need be.
@@ -107,6 +149,8 @@ def write_report(
     plot_similarities(panels, root / "telemetry_similarities.png")
     if len(history) > 1:
         plot_separation(history, root / "telemetry_steps.png")
+        if latest.groups is not None:
+            plot_groups(history, root / "telemetry_groups.png")
     if len(seen) > 1:
         plot_task_similarities(by_task, root / "telemetry_tasks.png")
 

@@ -13,6 +13,7 @@ from transformers.utils import logging
 from llave_hf import distributed
 
 from .counts import PairCounts
+from .groups import KINDS
 from .hardness import Judge
 from .report import summary, write_report
 from .sample import gather, sample_pairs
@@ -36,6 +37,11 @@ LOGGED = (
     "random_cosine",
     "masked_share",
 )
+LOGGED_BY_GROUP = (
+    "group_gradient_share",
+    *(f"{name}_{kind}" for name in ("masked_share", "effective_negatives", "gradient_top1") for kind in KINDS),
+    "outscored_own_group",
+)
 
 
 class Telemetry:
@@ -52,6 +58,7 @@ class Telemetry:
         every: Looks at every k-th step only.
         gather_across_devices: As the loss: whether documents of all ranks are candidates.
         gradient_accumulation_steps: Of the run, for a warning.
+        by_group: Whether batches are made of mined groups, and negatives of a query's own group are told from others.
 
     Attributes:
         history: What was found at each log, oldest first.
@@ -65,6 +72,7 @@ class Telemetry:
         every: int = 1,
         gather_across_devices: bool = True,
         gradient_accumulation_steps: int = 1,
+        by_group: bool = False,
     ) -> None:
         if every < 1:
             raise ValueError(f"every is {every}; it must be at least 1.")
@@ -74,12 +82,13 @@ class Telemetry:
         self.every = every
         self.gather_across_devices = gather_across_devices
         self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.by_group = by_group
         self.steps = 0
         self.history: list[dict[str, Any]] = []
         self.told: dict[str, str] = {}
-        self._open = PairCounts(len(self.tasks))  # of this rank, since the last log
-        self._first = PairCounts(len(self.tasks))  # of all ranks, the first stretch told and the latest
-        self._latest = PairCounts(len(self.tasks))
+        self._open = self._nothing()  # of this rank, since the last log
+        self._first = self._nothing()  # of all ranks, the first stretch told and the latest
+        self._latest = self._nothing()
 
     @torch.no_grad()
     def observe(
@@ -103,6 +112,10 @@ class Telemetry:
         margin_strategy: str = "absolute",
         relative: bool = False,
         focal_margin: float | None = None,
+        labels: torch.Tensor | None = None,
+        teacher: Judge | None = None,
+        teacher_margin: float | None = None,
+        group_ids: torch.Tensor | None = None,
     ) -> None:
         """Counts a step's pairs. With several ranks, all of them call it.
 
@@ -119,7 +132,10 @@ class Telemetry:
                 each query has its own only.
             masked_share: Of this step, from the loss; None: as the ids and the margin here have it.
             judge: Says how hard negatives are; None: the model's own cosines.
-            margin_strategy, relative, focal_margin: See [`Weighting`].
+            margin_strategy, relative, focal_margin, teacher_margin: See [`Weighting`].
+            labels: `(B,)` integers: pairs with equal labels are no negatives. Below 0: unknown.
+            teacher: Whose cosines `teacher_margin` is of.
+            group_ids: `(B,)` mined groups, numbers of a row's task; below 0: in none. Only looked at with `by_group`.
         """
         self.steps += 1
         if (self.steps - 1) % self.every or not len(query_embeddings):
@@ -131,11 +147,17 @@ class Telemetry:
         queries, documents = query_embeddings.detach().to(dtype), document_embeddings.detach().to(dtype)
         negatives = None if negative_embeddings is None else negative_embeddings.detach().to(dtype)
         with torch.autocast(device.type, enabled=False):
-            whole = gather(queries, documents, query_ids, document_ids, self.gather_across_devices)
+            groups = self._groups(group_ids, task_ids)
+            whole = gather(
+                queries, documents, query_ids, document_ids, self.gather_across_devices, labels=labels, groups=groups
+            )
             sample = sample_pairs(queries, documents, whole, negatives, negative_ids, negative_mask)
             if judge is not None:
                 hardness = judge.hardness(sample.rows, sample.explicit, self.gather_across_devices)
                 sample = replace(sample, hardness=hardness, references=judge.references(sample.rows))
+            if teacher is not None:
+                cosines = teacher.hardness(sample.rows, sample.explicit, self.gather_across_devices)
+                sample = replace(sample, teacher=cosines, teacher_positives=teacher.references(sample.rows))
             weighting = Weighting(
                 temperature,
                 hardness_strength,
@@ -145,6 +167,7 @@ class Telemetry:
                 margin_strategy,
                 relative,
                 focal_margin,
+                teacher_margin,
             )
             self._open.add(sample, weighting, task_ids, masked_share)
 
@@ -153,7 +176,7 @@ class Telemetry:
 
         With several ranks all of them call it, and all get the same. Gives each warning once.
         """
-        merged = PairCounts(len(self.tasks))
+        merged = self._nothing()
         merged.flat.copy_(distributed.all_reduce_sum(self._open.flat))
         if not merged.total("queries"):
             return {}
@@ -165,7 +188,7 @@ class Telemetry:
         self._close(merged, len(self.tasks))
         self.history.append(entry)
         self._warn()
-        told = {name: entry[name] for name in LOGGED}
+        told = {name: entry[name] for name in (*LOGGED, *(LOGGED_BY_GROUP if self.by_group else ()))}
         told |= {f"overlap_{task}": value for task, value in entry["overlap_by_task"].items()}
         return {name: value for name, value in told.items() if value is not None}
 
@@ -213,9 +236,9 @@ class Telemetry:
         self.steps = state["steps"]
         self._open.flat.zero_()
         if distributed.rank() == 0:  # the counts of all ranks; what matters is their sum
-            self.merge(state["open"])
-        self._first.flat.copy_(state["first"])
-        self._latest.flat.copy_(state["latest"])
+            self._open.take(state["open"])
+        self._first.take(state["first"])
+        self._latest.take(state["latest"])
         self.history = [dict(entry) for entry in state["history"]]
         self.told = dict(state["told"])
 
@@ -224,7 +247,7 @@ class Telemetry:
         if not self._first.total("queries", row):
             self._first.copy_row(merged, row)
         self._latest.copy_row(merged, row)
-        self._open.copy_row(PairCounts(len(self.tasks)), row)
+        self._open.copy_row(self._nothing(), row)
 
     def _warn(self) -> None:
         found = findings(self.history, gradient_accumulation_steps=self.gradient_accumulation_steps)
@@ -240,9 +263,19 @@ class Telemetry:
         if isinstance(task_ids, torch.Tensor) and task_ids.shape != (size,):
             raise ValueError(f"task_ids have shape {tuple(task_ids.shape)}; give a number for each of {size} queries.")
 
+    def _nothing(self, device: torch.device | str = "cpu") -> PairCounts:
+        return PairCounts(len(self.tasks), device, by_group=self.by_group)
+
+    def _groups(self, group_ids: torch.Tensor | None, task_ids: torch.Tensor | int | None) -> torch.Tensor | None:
+        """`(B, 2)` group and task of each row."""
+        if not self.by_group or group_ids is None:
+            return None
+        tasks = task_ids if isinstance(task_ids, torch.Tensor) else torch.full_like(group_ids, task_ids or 0)
+        return torch.stack([group_ids, tasks.to(group_ids)], 1)
+
     def _to(self, device: torch.device) -> None:
         """The open counts, to where the embeddings are: a step waits for no copy to the CPU."""
         if self._open.flat.device != device:
-            moved = PairCounts(len(self.tasks), device)
+            moved = self._nothing(device)
             moved.flat.copy_(self._open.flat)
             self._open = moved

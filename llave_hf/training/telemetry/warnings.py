@@ -34,6 +34,8 @@ def findings(
             "trivial negatives": _trivial(recent),
             "false negatives": _false_negatives(told),
             "few effective negatives": _concentrated(recent),
+            "masked groups": _masked_groups(told),
+            "false negatives in groups": _false_negatives_in_groups(told),
         }
     return {name: message for name, message in found.items() if message is not None}
 
@@ -90,6 +92,40 @@ def _false_negatives(stretch: Sequence[Entry]) -> str | None:
         f"than 0.1 ({stretch[-1]['outscoring']:.2%} of the negatives), and no fewer while the others get better (AUC "
         f"{auc_before:.3f} to {auc_now:.3f}). Set false_negative_margin: 0.1 to leave them out, or give rows that "
         "share an answer equal labels, and look at some: positives may be wrong, too."
+    )
+
+
+def _masked_groups(stretch: Sequence[Entry]) -> str | None:
+    """Of long, and in groups above all: a young model masks by cosines that are worth little, and everywhere.
+
+    Entries of runs without groups have none of the names.
+    """
+    seen = [entry for entry in stretch if entry.get("masked_share_own_group") is not None]
+    others = [entry["masked_share_other_groups"] or 0.0 for entry in seen]
+    own = [entry["masked_share_own_group"] for entry in seen]
+    if len(seen) < LONG or any(one < max(0.25, 2 * other) for one, other in zip(own, others, strict=True)):
+        return None
+    return (
+        f"groups gather false negatives: {own[-1]:.0%} of what a query meets in its own group is masked, as an equal "
+        f"answer or by a margin ({others[-1]:.0%} in other groups), so that groups are smaller than they look. Mine "
+        "them again (llave mine) with a larger rank_min, --judge, or the column label."
+    )
+
+
+def _false_negatives_in_groups(stretch: Sequence[Entry]) -> str | None:
+    """As [`_false_negatives`], of a query's own group alone."""
+    seen = [entry for entry in stretch if entry.get("outscored_own_group") is not None]
+    if len(seen) < LONG or min(entry["auc"] for entry in seen) < 0.75:
+        return None
+    (auc_before, auc_now), (before, now) = _ends(seen, "auc"), _ends(seen, "outscored_own_group")
+    if auc_now < auc_before + 0.01 or now < 0.1 or now < 0.95 * before:
+        return None
+    share = seen[-1]["group_gradient_share"]
+    return (
+        f"groups gather false negatives: for {now:.0%} of the queries a document of their own group scores above the "
+        f"positive by more than 0.1, and no fewer while the others get better (AUC {auc_before:.3f} to "
+        f"{auc_now:.3f}); groups have {share:.0%} of the gradient. Mine them again (llave mine) with a larger "
+        "rank_min, a margin, or --judge, or set false_negative_margin: 0.1 to leave them out."
     )
 
 

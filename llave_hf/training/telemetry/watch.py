@@ -25,6 +25,7 @@ SEEN = (
     "negative_ids",
     "negative_mask",
     "task_ids",
+    "labels",
 )
 ROLES = {"queries": "query", "documents": "document", "negatives": "negative"}
 STATE_FILE = "telemetry.pt"  # of a checkpoint; the finished folder holds telemetry.json and no pickle
@@ -47,15 +48,26 @@ class Watch:
             "margin_strategy": args.margin_strategy,
             "relative": args.hardness_reference == "positive",
             "focal_margin": args.focal_margin,
+            "teacher_margin": args.teacher_margin,
         }
         self.source = args.hardness_source
         self.telemetry: Telemetry | None = None
         if args.telemetry_every:
             gather = args.gather_across_devices
-            self.telemetry = Telemetry(tasks, every=args.telemetry_every, gather_across_devices=gather)
+            self.telemetry = Telemetry(
+                tasks, every=args.telemetry_every, gather_across_devices=gather, by_group=args.batch_groups
+            )
 
-    def observe(self, given: Mapping[str, Any], loss: HardnessWeightedContrastiveLoss) -> None:
-        """A step's embeddings and whatever else its loss was given, by the names of the loss's arguments."""
+    def observe(
+        self,
+        given: Mapping[str, Any],
+        loss: HardnessWeightedContrastiveLoss,
+        group_ids: torch.Tensor | None = None,
+    ) -> None:
+        """A step's embeddings and whatever else its loss was given, by the names of the loss's arguments.
+
+        `group_ids` `(B,)` are the rows' mined groups, which are nothing to the loss.
+        """
         if self.telemetry is None:
             return
         seen = {name: given[name] for name in SEEN if name in given}
@@ -72,6 +84,8 @@ class Watch:
             explicit_hardness_strength=strength if self.weighs_explicit else 0.0,
             masked_share=loss.statistics.masked_share if loss.statistics is not None else None,
             judge=None if self.source == "self" else judge_of(given, self.source),
+            teacher=judge_of(given, "teacher") if self.settings["teacher_margin"] is not None else None,
+            group_ids=group_ids,
         )
 
     def logs(self, step: int) -> dict[str, float]:

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from llave_hf import distributed
 from llave_hf.evaluation.scoring import histograms
-from llave_hf.training.telemetry.counts import PairCounts, top_share
+from llave_hf.training.telemetry.counts import PairCounts
 from llave_hf.training.telemetry.hardness import Judge
+from llave_hf.training.telemetry.integers import top_share
 from llave_hf.training.telemetry.report import summary
 from llave_hf.training.telemetry.sample import gather, sample_pairs, sampled_rows
 from llave_hf.training.telemetry.telemetry import Telemetry
@@ -645,19 +646,20 @@ from llave_hf.errors import leave_ranks
 from llave_hf.training.telemetry.telemetry import Telemetry
 dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
-telemetry = Telemetry(["a", "b"])
+telemetry = Telemetry(["a", "b"], by_group=True)
 for step in range(4):
     queries, documents = pairs(96, noise=0.9, seed=step)
     rows = slice(rank * 96 // world, (rank + 1) * 96 // world)
     ids = torch.arange(96) // 2
     tasks = torch.arange(96) // 48
     telemetry.observe(queries[rows], documents[rows], temperature=0.05, hardness_strength=9.0, task_ids=tasks[rows],
-                      query_ids=ids[rows], document_ids=ids[rows] + 1)
+                      query_ids=ids[rows], document_ids=ids[rows] + 1,
+                      group_ids=(torch.arange(96) % 12)[rows])  # each group on both ranks
     if step == 2:
         logs = telemetry.logs(step)
         assert dist.get_world_size() == world
 state = telemetry.state_dict()
-resumed = Telemetry(["a", "b"])
+resumed = Telemetry(["a", "b"], by_group=True)
 resumed.load_state_dict(state)
 assert torch.equal(resumed.state_dict()["open"], state["open"])
 telemetry.save(sys.argv[2] + f"/{rank}")
@@ -694,4 +696,5 @@ def test_two_processes_say_the_same_as_one(tmp_path: Path) -> None:
         assert state["logs"] == pytest.approx(one["logs"], abs=1e-6)
         assert int((state["open"] - one["open"]).abs().max()) <= 64
     assert states[2][0]["history"] == states[2][1]["history"]
+    assert 0 < one["logs"]["group_gradient_share"] < 1
     assert "overlap_a" not in one["logs"]  # 3 x 48 positives are too few
