@@ -15,6 +15,7 @@ from .owners import grow_by_owners
 
 GROUP_BY = ("mutual_ranks", "owner_queries")
 _PAIRS_DRAWN = 100_000
+MOST = 0.5  # of all pairs, from which on hard is no choice
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,16 @@ class Grouping:
     def report(self) -> str:
         """What to tell of them."""
         lines = (
-            f"{len(self.rows):,} groups of {self.rows.shape[1]}; hard for each other are {self.hard_share:.1%} of "
-            f"their pairs ({self.random_share:.1%} of all pairs); {self.repeating:,} groups hold a query, document or "
-            f"label twice, {self.left:,} rows are in no group"
+            f"{len(self.rows):,} groups of {self.rows.shape[1]}; {self.hard_share:.1%} of the pairs inside them are "
+            f"hard for each other, and {self.random_share:.1%} of all pairs; {self.repeating:,} groups hold a query, "
+            f"document or label twice, {self.left:,} rows are in no group"
         )
         if self.forced:
             lines += f", {self.forced:,} groups hold rows that may answer each other, as no others were left"
         if self.left >= self.rows.shape[1]:
             lines += ": too many of the nearest may answer them by the margins and rank_min; lower these, or rank_max"
+        if self.random_share > MOST:
+            lines += "; rank_max takes in most of the task, so that groups are little harder than chance: lower it"
         return lines
 
 

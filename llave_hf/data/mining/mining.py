@@ -124,10 +124,13 @@ class MinedTask:
         """Lines for the screen."""
         found = np.array([len(row) for row in self.negatives])
         lines = [
-            f"{self.name}: {len(found)} rows, {self.queries} distinct queries, {self.documents} distinct documents; "
-            f"{found.mean():.2f} negatives a row, {int((found < wanted).sum())} rows with fewer than {wanted}, "
-            f"{int((found == 0).sum())} with none"
+            f"{self.name}: {len(found)} rows, {self.queries} distinct queries, {self.documents} distinct documents"
         ]
+        if wanted:
+            lines[0] += (
+                f"; {found.mean():.2f} negatives a row, {int((found < wanted).sum())} rows with fewer than {wanted}, "
+                f"{int((found == 0).sum())} with none"
+            )
         lines += [f"  left out {count:>9,} candidates: {REASONS[reason]}" for reason, count in self.dropped.items()]
         if self.judged is not None:
             lines.append(f"  {self.judged.report()}")

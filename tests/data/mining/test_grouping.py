@@ -232,3 +232,11 @@ def test_owners_are_those_of_a_plain_definition(seed: int) -> None:
     expected = owners_of(given_task, found, 4)
     assert rows[: len(expected)] == expected
     assert len(expected) > 5
+
+
+@pytest.mark.parametrize(("last", "told"), [(5, False), (100, True)])
+def test_ranks_that_take_in_the_whole_task_are_told(last: int, told: bool) -> None:
+    given_task = task(3, 64, 64, 64)
+    grouping = group_rows(candidates(given_task, ranks=(0, last)), 8, "mutual_ranks", given_task["query_vectors"])
+    assert (grouping.random_share > 0.5) == told
+    assert ("rank_max takes in most of the task" in grouping.report()) == told
