@@ -60,6 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     from llave_hf.data.mining.mined_rows import mine as mine_rows
     from llave_hf.data.mining.mining import MiningOptions
+    from llave_hf.runtime.opening import load_quietly
+
+    load_quietly()
 
     options = MiningOptions(**{field.name: getattr(arguments, field.name) for field in fields(MiningOptions)})
     folder = mine_rows(

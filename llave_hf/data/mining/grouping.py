@@ -56,7 +56,7 @@ class Grouping:
             lines += f", {self.forced:,} groups hold rows that may answer each other, as no others were left"
         if self.left >= self.rows.shape[1]:
             lines += ": too many of the nearest may answer them by the margins and rank_min; lower these, or rank_max"
-        if self.random_share > MOST:
+        if self.random_share > MOST and self.repeating < len(self.rows):  # a few labels are all there is to meet
             lines += "; rank_max takes in most of the task, so that groups are little harder than chance: lower it"
         return lines
 

@@ -131,7 +131,9 @@ class MinedTask:
                 f"; {found.mean():.2f} negatives a row, {int((found < wanted).sum())} rows with fewer than {wanted}, "
                 f"{int((found == 0).sum())} with none"
             )
-        lines += [f"  left out {count:>9,} candidates: {REASONS[reason]}" for reason, count in self.dropped.items()]
+        lines += [
+            f"  left out {count:>9,} candidates: {REASONS[reason]}" for reason, count in self.dropped.items() if count
+        ]
         if self.judged is not None:
             lines.append(f"  {self.judged.report()}")
         if self.grouping is not None:
