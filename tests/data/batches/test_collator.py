@@ -143,7 +143,9 @@ def test_equal_pairs_give_equal_batches(pairs: list[Pair]) -> None:
 
 def test_without_negatives_there_is_no_entry(pairs: list[Pair]) -> None:
     batch = LlaveCollator(RecordingProcessor())([Pair(p.query, p.positive) for p in pairs])
-    assert set(batch) == {"micro_batches", "query_index", "document_index", "query_ids", "document_ids", "labels"}
+    of_pairs = {"query_index", "document_index", "query_ids", "document_ids", "labels", "group_ids"}
+    assert set(batch) == {"micro_batches", *of_pairs}
+    assert batch["group_ids"].tolist() == [-1] * len(pairs)
 
 
 def test_a_broken_file_is_named_with_source_and_row(root: Path, pairs: list[Pair]) -> None:
