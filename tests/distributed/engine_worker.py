@@ -19,13 +19,20 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import accelerate.accelerator
-from accelerate import PartialState
-from accelerate.utils import DistributedType
+sys.path.insert(0, str(Path(__file__).absolute().parents[1]))
 
 from llave_hf.errors import UserError, leave_ranks
-from llave_hf.training.recipe.recipe import load_recipe
-from llave_hf.training.run import train
+from llave_hf.runtime.quick_imports import quick_imports
+
+with quick_imports():  # every run collects garbage twice, and would look through all of it
+    import accelerate.accelerator
+    import pytest
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+    from helpers import draw_nothing
+
+    from llave_hf.training.recipe.recipe import load_recipe
+    from llave_hf.training.run import train
 
 _start, _shard = PartialState.__init__, accelerate.accelerator.fsdp2_prepare_model
 
@@ -71,6 +78,8 @@ if __name__ == "__main__":
     if "WORLD_SIZE" in os.environ:
         PartialState.__init__ = _as_if_accelerated
         accelerate.accelerator.fsdp2_prepare_model = _telling
-    main()
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        main()
     sys.stdout.write(f"done at {time.time()}\n")
     leave_ranks()
