@@ -62,6 +62,7 @@ class Server(uvicorn.Server):
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE,
             server_header=False,
+            http="h11",  # httptools, which uvicorn takes where it is installed, sets no limit to a request's head
             ws="none",
         )
         super().__init__(config)
