@@ -159,6 +159,9 @@ class Pool:
         """
         self._rows = [ready for ready in self._rows if not ready.job.ended]
         batch: list[Ready] = []
+        waiting = sum(len(ready.row) for ready in self._rows)
+        # Where more wait, rows alike are many enough to make a batch, which needs no mask.
+        mixed = min(mixed_tokens if waiting <= mixed_tokens else mixed_tokens // 2, max_tokens)
         if self._rows:
             oldest, longest, tokens, texts = len(self._rows[0].row), 0, 0, True
             for ready in sorted(self._rows, key=lambda ready: abs(len(ready.row) - oldest)):
@@ -166,7 +169,7 @@ class Pool:
                 padded = width * (len(batch) + 1)
                 padding = max(PADDING * held, COST_OF_A_BATCH * max_tokens)
                 texts = texts and not ready.row.others
-                is_mixed = texts and held <= min(mixed_tokens, max_tokens)
+                is_mixed = texts and held <= mixed
                 if batch and not is_mixed and (padded > max_tokens or padded - held > padding):
                     break
                 batch.append(ready)
