@@ -44,7 +44,8 @@ test-lowest:  ## the tests on the oldest supported releases, in an environment o
 .venv-lowest/.lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python -m pip install --quiet 'torch==2.11.*' 'torchvision==0.26.*' 'transformers==5.17.*' \
 	  'sentence-transformers==6.2.0' 'accelerate==1.15.*' 'peft==0.20.0' 'bitsandbytes==0.47.0' 'lancedb==0.34.0' \
-	  'gradio==6.31.0' 'uvicorn==0.30.0' 'prometheus-client==0.20.0' 'httpcore==1.0.9' 'mteb==2.26.0; python_version >= "3.11"'
+	  'gradio==6.31.0' 'uvicorn==0.30.0' 'prometheus-client==0.20.0' 'httpcore==1.0.9' \
+	  'fastapi-offline==1.7.7' 'mteb==2.26.0; python_version >= "3.11"'
 	@touch $@
 
 # The oldest supported release of transformers and those that changed how decoders are called.

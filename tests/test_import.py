@@ -19,6 +19,7 @@ HEAVY = {
     "datasets",
     "evaluate",
     "fastapi",
+    "fastapi_offline",
     "httpcore",
     "huggingface_hub",
     "lancedb",

@@ -1,11 +1,12 @@
 """Leaves out the work of the language model that no embedding needs: same vectors, fewer matrix products.
 
-Two things are left out, each after it has been tried against the plain forward ([`Proofs`]):
+Three things are left out, each after it has been tried against the plain forward ([`Proofs`]):
 
 - The tokens with which all inputs begin (the system turn, an instruction) are run once ([`Decoder`]).
 - In the last layer only the pooled token goes through the feed-forward block: nothing reads the others.
+- A server's texts, which come in any order, run without padding ([`Packing`]).
 
-Both are done by hooks that act in the thread that encodes a list, while it does: whoever else calls the model sees the
+All are done by hooks that act in the thread that encodes a list, while it does: whoever else calls the model sees the
 ordinary modules. The hooks themselves stay, since torch cannot take one away while another thread runs the module.
 """
 
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from .packing import Packing, is_worth_packing, takes_packed
 from .proofs import Proofs
 from .rows import Features, Row, join_rows
 from .shared_prefix import (
@@ -41,6 +43,7 @@ ENDLESS = 1 << 40  # tokens of what never ends
 MAX_TRIAL_COST = 0.1  # of the list's tokens: of large pictures, it must be worth it
 
 PRUNING, SHARING = "Leaving tokens out of the last layer", "Running the tokens that all inputs begin with once"
+PACKING = "Running texts of unlike lengths without padding"
 
 Forward = Callable[[Features], torch.Tensor]
 
@@ -65,7 +68,8 @@ class LeanDecoding(contextlib.AbstractContextManager["LeanDecoding"]):
         self._device = model.device
         self._prefix = torch.empty(0, dtype=torch.long)
         self._tokens = 0  # of the list that is encoded
-        self._shares = self._prunes = False  # in the batch that runs
+        self._shares = self._prunes = self._packs = False  # in the batch that runs
+        self._packing: Packing | None = None
         self._outer: LeanDecoding | None = None  # of a list that is being encoded around this one
         self._shape = torch.Size()
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None  # row and column of each pooled token
@@ -101,15 +105,34 @@ class LeanDecoding(contextlib.AbstractContextManager["LeanDecoding"]):
 
     def run(self, rows: Sequence[Row]) -> torch.Tensor:
         """The vectors of a batch."""
-        kind = frozenset(_kind_of(row) for row in rows)
-        few = _a_few(rows)
-        prunes = self._holds(PRUNING, kind, few, prunes=True, shares=False)
-        shares = self._begins_with_prefix(rows) and self._holds(SHARING, kind, few, prunes=prunes, shares=True)
-        return self._run(rows, prunes=prunes, shares=shares)
+        ways = self._ways(rows)
+        first = len(self._prefix) if ways["shares"] else 0
+        # Lists are sorted by length, so that a mask would cost them more than their little padding.
+        packs = self._tokens == ENDLESS and is_worth_packing([len(row) - first for row in rows])
+        return self._run(rows, **ways, packs=packs and self._can_pack(rows, ways))
 
-    def _holds(self, shortcut: str, kind: frozenset[tuple[str, ...]], few: Sequence[Row], **ways: bool) -> bool:
+    def can_pack(self, rows: Sequence[Row]) -> bool:
+        """Whether texts of any lengths make a batch without padding; tried with these rows, if nothing was before."""
+        return self._can_pack(rows, self._ways(rows))
+
+    def _can_pack(self, rows: Sequence[Row], ways: dict[str, bool]) -> bool:
+        decoder = self._decoder
+        if decoder is None or decoder.cache_name is None or not takes_packed(decoder.module):
+            return False
+        # A GPU is waited for where a mask is made of what it holds, and pads for little.
+        if self._device.type != "cpu" or any(row.others for row in rows):
+            return False
+        return self._holds(PACKING, rows, **ways, packs=True)
+
+    def _ways(self, rows: Sequence[Row]) -> dict[str, bool]:
+        prunes = self._holds(PRUNING, rows, prunes=True, shares=False)
+        shares = self._begins_with_prefix(rows) and self._holds(SHARING, rows, prunes=prunes, shares=True)
+        return {"prunes": prunes, "shares": shares}
+
+    def _holds(self, shortcut: str, rows: Sequence[Row], **ways: bool) -> bool:
         if self._decoder is None:
             return False
+        kind, few = frozenset(_kind_of(row) for row in rows), _a_few(rows)
         # By the list alone, whatever has been tried before: equal lists get equal vectors, to the bit.
         if 2 * sum(map(len, few)) > max(CHEAP_TRIAL, MAX_TRIAL_COST * self._tokens):
             return False
@@ -127,16 +150,17 @@ class LeanDecoding(contextlib.AbstractContextManager["LeanDecoding"]):
         ids = [row.tokens["input_ids"] for row in rows]
         return all(len(row) > length and torch.equal(row[:length], self._prefix) for row in ids)
 
-    def _run(self, rows: Sequence[Row], *, prunes: bool, shares: bool) -> torch.Tensor:
+    def _run(self, rows: Sequence[Row], *, prunes: bool, shares: bool, packs: bool = False) -> torch.Tensor:
         features = join_rows(rows, self._pad_token_id)
         if shares:
             _ = self._keys_and_values  # runs the decoder itself, which must not see this batch's settings
             features = without_first(features, len(self._prefix))
-        self._prunes, self._shares, self._last = prunes, shares, None
+        self._prunes, self._shares, self._packs, self._last = prunes, shares, packs, None
         try:
             return self._forward(features)
         finally:
-            self._prunes = self._shares = False
+            self._prunes = self._shares = self._packs = False
+            self._packing = None
 
     @cached_property
     def _keys_and_values(self) -> KeysAndValues:
@@ -144,14 +168,26 @@ class LeanDecoding(contextlib.AbstractContextManager["LeanDecoding"]):
         return self._decoder.run_prefix(self._prefix.to(self._device))
 
     def before_decoder(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Its arguments behind the shared prefix."""
-        if not (self._prunes or self._shares):
+        """Its arguments behind the shared prefix, and packed."""
+        if self._decoder is None or not (self._prunes or self._shares or self._packs):
             return None
         mask = kwargs["attention_mask"]
+        if self._packs:
+            packing = self._packing = Packing(mask.bool())
+            self._last, self._shape = packing.last, packing.shape
+            prefix = self._keys_and_values if self._shares else []
+            return args, packing.arguments(kwargs, prefix, str(self._decoder.cache_name))
         self._last, self._shape = last_tokens(mask), mask.shape
-        if not self._shares or self._decoder is None:
+        if not self._shares:
             return None
         return args, self._decoder.behind_prefix(kwargs, self._keys_and_values)
+
+    def after_decoder(self, output: Any) -> Any:
+        """Its output as the padded batch."""
+        if self._packing is None:
+            return None
+        output.last_hidden_state = self._packing.unpacked(output.last_hidden_state)
+        return output
 
     def before_block(self, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Of the last block's input, the pooled tokens."""
@@ -172,13 +208,14 @@ _own = _Own()
 
 
 def _hook(module: Any) -> None:
-    """Puts the three hooks on a decoder and its last block, once; functions of this file, so that they are pickled."""
+    """Puts the hooks on a decoder and its last block, once; functions of this file, so that they are pickled."""
     block = module.layers[-1].mlp
     if _after_block in block._forward_hooks.values():
         return
     with _HOOKING:
         if _after_block not in block._forward_hooks.values():
             module.register_forward_pre_hook(_before_decoder, with_kwargs=True)
+            module.register_forward_hook(_after_decoder)
             block.register_forward_pre_hook(_before_block)
             block.register_forward_hook(_after_block)
 
@@ -186,6 +223,10 @@ def _hook(module: Any) -> None:
 def _before_decoder(module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> Any:
     # Without kwargs where another thread runs the module while the hook is being put on it.
     return None if _own.decoding is None or kwargs is None else _own.decoding.before_decoder(args, kwargs)
+
+
+def _after_decoder(module: nn.Module, args: Any, output: Any) -> Any:
+    return None if _own.decoding is None else _own.decoding.after_decoder(output)
 
 
 def _before_block(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -42,7 +43,14 @@ def build_app(state: ServerState) -> FastAPI:
         yield
         await asyncio.to_thread(state.close)
 
-    app = FastAPI(title=f"llave serve {state.name}", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPIOffline(
+        title=f"llave serve {state.name}",
+        version=__version__,
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url="/docs/files",
+        swagger_ui_parameters={"validatorUrl": None},  # else the page asks a server of Swagger's about the schema
+    )
     bodies = Bodies(state.limits, state.metrics)
     schema = EmbeddingRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     parts = schema.pop("$defs", {})

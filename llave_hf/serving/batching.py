@@ -151,7 +151,7 @@ class Batcher:
                     self._changed.wait(left)
                 if self._closing:
                     return None
-                batch = self._ready.take(most)
+                batch = self._ready.take(most, self.model.mixed_tokens)
                 self._changed.notify_all()
                 if batch:
                     self._expected = len(batch)
@@ -177,7 +177,7 @@ class Batcher:
             return
         self.healthy = True
         self._metrics.batch_rows.observe(len(rows))
-        self._metrics.batch_tokens.observe(max(map(len, rows)) * len(rows))
+        self._metrics.batch_tokens.observe(sum(map(len, rows)))
         for ready, vector in zip(batch, vectors, strict=True):
             ready.job.deliver(ready.place, vector, len(ready.row))
             self._metrics.tokens.inc(len(ready.row))

@@ -26,7 +26,7 @@ class Metrics:
         self.tokens = Counter("llave_tokens", "Tokens encoded, without padding", registry=own)
         self.batch_rows = Histogram("llave_batch_rows", "Inputs of a batch", registry=own, buckets=_ROWS)
         self.batch_tokens = Histogram(
-            "llave_batch_tokens", "Tokens of a batch, padding included", registry=own, buckets=_TOKENS
+            "llave_batch_tokens", "Tokens of a batch, without padding", registry=own, buckets=_TOKENS
         )
         self.queue_depth = Gauge("llave_queue_depth", "Inputs that wait or are being encoded", registry=own)
         self.body_bytes = Gauge("llave_body_bytes", "Bytes of requests that are not answered yet", registry=own)

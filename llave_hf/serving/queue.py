@@ -150,21 +150,27 @@ class Pool:
         self._rows.append(ready)
         self.tokens += len(ready.row)
 
-    def take(self, max_tokens: int) -> list[Ready]:
+    def take(self, max_tokens: int, mixed_tokens: int = 0) -> list[Ready]:
         """A batch: the row that has waited longest, and those like it in length; empty where all were dropped.
 
         Args:
             max_tokens: Of the batch, padding included; a longer row is a batch of its own.
+            mixed_tokens: Of a batch that may hold texts of any lengths, as it needs no padding.
         """
         self._rows = [ready for ready in self._rows if not ready.job.ended]
         batch: list[Ready] = []
+        waiting = sum(len(ready.row) for ready in self._rows)
+        # Where more wait, rows alike are many enough to make a batch, which needs no mask.
+        mixed = min(mixed_tokens if waiting <= mixed_tokens else mixed_tokens // 2, max_tokens)
         if self._rows:
-            oldest, longest, tokens = len(self._rows[0].row), 0, 0
+            oldest, longest, tokens, texts = len(self._rows[0].row), 0, 0, True
             for ready in sorted(self._rows, key=lambda ready: abs(len(ready.row) - oldest)):
                 width, held = max(longest, len(ready.row)), tokens + len(ready.row)
                 padded = width * (len(batch) + 1)
                 padding = max(PADDING * held, COST_OF_A_BATCH * max_tokens)
-                if batch and (padded > max_tokens or padded - held > padding):
+                texts = texts and not ready.row.others
+                is_mixed = texts and held <= mixed
+                if batch and not is_mixed and (padded > max_tokens or padded - held > padding):
                     break
                 batch.append(ready)
                 longest, tokens = width, held

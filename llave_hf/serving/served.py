@@ -9,6 +9,7 @@ from sentence_transformers.base.modules import Normalize
 from sentence_transformers.util import batch_to_device
 
 from llave_hf.encoding.engine import CPU_MAX_TOKENS, GPU_MAX_TOKENS, INPUT_ERRORS, reason_of
+from llave_hf.encoding.packing import MOST_PACKED
 from llave_hf.encoding.rows import Features, Row, split_rows
 from llave_hf.encoding.sentence_transformer import LlaveSentenceTransformer, load_encoder
 from llave_hf.errors import UserError
@@ -42,6 +43,7 @@ class ServedModel:
         self.is_normalised = any(isinstance(module, Normalize) for module in encoder)
         on_cpu = encoder.device.type == "cpu"
         self.max_tokens = max_tokens or (CPU_MAX_TOKENS if on_cpu else GPU_MAX_TOKENS)
+        self.mixed_tokens = 0  # of texts of any lengths that make a batch without padding; known after `warm_up`
         self._prefixes = Prefixes(self._encoder.transformers_model, self._forward, self._pad_token_id)
 
     def prepare(self, entries: Sequence[Input]) -> list[Row | Exception]:
@@ -64,6 +66,13 @@ class ServedModel:
             if len(entries) > 1:  # which one is it?
                 return [row for entry in entries for row in self.prepare([entry])]
             return [ValueError(reason_of(error))]
+
+    @torch.inference_mode()
+    def warm_up(self, rows: Sequence[Row]) -> torch.Tensor:
+        """The vectors of a few texts, with which everything that leaves work out is tried."""
+        with self._prefixes.of(rows) as lean:
+            self.mixed_tokens = MOST_PACKED if lean.can_pack(rows) else 0
+        return self.encode(rows)
 
     @torch.inference_mode()
     def encode(self, rows: Sequence[Row]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from .app import build_app
 from .served import ServedModel
 from .state import ServerState
 
+HEAD = 64 << 10  # bytes of a request's line and headers
 KEEP_ALIVE = 75  # seconds; clients' pools keep idle connections for less
 
 
@@ -62,6 +63,8 @@ class Server(uvicorn.Server):
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE,
             server_header=False,
+            http="h11",  # httptools, which uvicorn takes where it is installed, sets no limit to a request's head
+            h11_max_incomplete_event_size=HEAD,
             ws="none",
         )
         super().__init__(config)

@@ -47,7 +47,7 @@ class ServerState:
         for row in rows:
             if isinstance(row, Exception):
                 raise row
-        made = model.encode([row for row in rows if not isinstance(row, Exception)])
+        made = model.warm_up([row for row in rows if not isinstance(row, Exception)])
         if not torch.isfinite(made).all():
             raise ValueError(f"{self.name} gives vectors with numbers that are not finite; llave verify says more.")
         self._batcher = Batcher(model, self.limits, self.metrics)

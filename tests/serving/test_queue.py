@@ -93,6 +93,22 @@ def test_a_batch_is_not_mostly_padding(loop: asyncio.AbstractEventLoop) -> None:
     assert sorted(len(ready.row) for ready in pool.take(16384)) == [30, 31, 100]  # as on a GPU
 
 
+def test_texts_of_any_lengths_share_a_batch_that_needs_no_padding(loop: asyncio.AbstractEventLoop) -> None:
+    pool = Pool()
+    for length in (30, 100, 31, 24, 95, 29, 90):
+        pool.add(ready_of(job_of(loop, "t"), length))
+    assert sorted(len(ready.row) for ready in pool.take(1024, 512)) == [24, 29, 30, 31, 90, 95, 100]
+    for length in (30, 100, 100, 31, 24, 95, 29, 90, 95):  # more than that wait: half of it may be mixed
+        pool.add(ready_of(job_of(loop, "t"), length))
+    assert sorted(len(ready.row) for ready in pool.take(1024, 512)) == [24, 29, 30, 31, 90]
+    assert sorted(len(ready.row) for ready in pool.take(1024, 512)) == [95, 95, 100, 100]
+    for length in (30, 100, 31):
+        pool.add(ready_of(job_of(loop, "t"), length))
+    assert sorted(len(ready.row) for ready in pool.take(64, 512)) == [30, 31]  # what --max_tokens says, holds
+    pool.add(Ready(job_of(loop, "p"), 0, Row(0, {"input_ids": torch.zeros(20)}, {"pixel_values": torch.zeros(1)})))
+    assert [len(ready.row) for ready in pool.take(1024, 512)] == [100]  # pictures have no mask for each pair of tokens
+
+
 def test_prefixes_are_run_once_for_all_requests(
     folder: Path, encoder: LlaveSentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

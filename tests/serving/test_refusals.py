@@ -270,3 +270,9 @@ def test_pictures_beyond_the_first_input_are_named(server: Running) -> None:
     fine, other = (picture_part(data_uri(image)) for image in pictures([(30, 30), (20, 20)]))
     with pytest.raises(openai.BadRequestError, match=r"`messages\[0\].content\[2\]` is no readable picture"):
         server.embed(messages=user(fine, other, NO_PICTURE))
+
+
+def test_a_head_may_not_be_endless(server: Running) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sent:
+        sent.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (1 << 16))
+        assert sent.recv(1000).startswith(b"HTTP/1.1 400 ")

@@ -13,6 +13,7 @@ from running import running
 from llave_hf.cli import build_parser
 from llave_hf.serving.fetch import MAX_REDIRECTS, SECONDS
 from llave_hf.serving.limits import BODIES_AT_ONCE, CLIP_TIMES_PIXELS, Limits, parse_size
+from llave_hf.serving.server import HEAD
 
 PAGE = (Path(__file__).parents[2] / "model_cards" / "serve.md").read_text(encoding="utf-8")
 SECTION = PAGE[PAGE.index("## Serve it yourself") :].partition("\n## ")[0]
@@ -49,6 +50,7 @@ def test_its_limits_are_the_defaults() -> None:
         "pixels of all frames of a video's file": f"{CLIP_TIMES_PIXELS} times that",
         "inputs that wait": str(limits.queue),
         "bytes of all requests under way": f"{BODIES_AT_ONCE} bodies",
+        "bytes of a request's head": f"{HEAD >> 10} KiB",
         "seconds for a body to arrive": f"{limits.body_seconds:g}",
         "a fetch: bytes": f"a body, {SECONDS:g}, {MAX_REDIRECTS}",
     }
