@@ -33,8 +33,9 @@ test: $(STAMP)  ## lint, type check and every test that needs no GPU
 test-fast: $(STAMP)  ## the tests without `slow` and `distributed` ones
 	$(PYTEST) -m 'not gpu and not slow and not distributed' -n $(WORKERS) --dist loadfile
 
-test-slow: $(STAMP)  ## those alone, one at a time: they start processes of their own and watch the clock
-	$(PYTEST) -m 'not gpu and (slow or distributed)'
+# A launch leaves processors idle while it imports and waits, so two share them; the longest files come first.
+test-slow: $(STAMP)  ## those alone: they start processes of their own
+	$(PYTEST) -m 'not gpu and (slow or distributed)' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-lowest:  ## the tests on the oldest supported releases, in an environment of their own
 	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.lowest

@@ -13,6 +13,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from llave_hf.runtime.quick_imports import quick_imports
+
 from .errors import leave_ranks, user_errors
 
 
@@ -23,11 +25,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__doc__)
         return
     with user_errors():
-        from llave_hf.training.run_log import shorten_log
+        with quick_imports():
+            from llave_hf.training.run_log import shorten_log
 
-        shorten_log()  # before the next imports, which say such things
-        from llave_hf.training.recipe.recipe import load_recipe
-        from llave_hf.training.run import train
+            shorten_log()  # before the next imports, which say such things
+            from llave_hf.training.recipe.recipe import load_recipe
+            from llave_hf.training.run import train
 
         train(load_recipe(arguments[0], arguments[1:]))
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -31,23 +29,17 @@ from engine_runs import PLAN  # noqa: E402
 
 def measure(world: int) -> dict[str, dict[str, float]]:
     """The errors of each case on `world` ranks."""
+    from forked_ranks import run_ranks
     from step_helpers import write_media
 
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
     with tempfile.TemporaryDirectory() as folder:
         root = write_media(Path(folder) / "root")
         worker = TESTS / "distributed" / "step_worker.py"
-        done = subprocess.run(
-            [*command, str(worker), str(root), "certificate"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            check=False,
-        )
-    if done.returncode != 0:
-        sys.exit(f"{world} ranks differ from one process:\n{done.stderr[-3000:]}")
-    line = next(line for line in done.stdout.splitlines() if line.startswith("certificate "))
-    return json.loads(line.removeprefix("certificate "))
+        said = run_ranks([world], worker, str(root), f"{world}:certificate", timeout=None)
+    result = next(line for line in said.splitlines() if line.startswith("world ")).partition(": ")[2]
+    if result.startswith("differs"):
+        sys.exit(f"{world} ranks differ from one process:\n{result}")
+    return json.loads(result)
 
 
 def measure_engines(engines: Sequence[str]) -> dict[str, dict[str, float]]:

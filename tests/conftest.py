@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from collections.abc import Iterator
@@ -18,7 +19,14 @@ RELEASES = (
     *("torch", "transformers", "sentence-transformers", "accelerate", "datasets"),
     *("peft", "bitsandbytes", "lancedb", "gradio", "mteb"),
 )
+# Of the slow ones, those that take longest: what begins last should not take long where workers share files.
+LONGEST = (
+    *("test_engines.py", "test_surviving_ranks.py", "test_surviving.py", "test_training.py", "test_ranks_step.py"),
+    *("test_sweep.py", "test_run_log.py", "test_data_ranks.py", "test_evaluation_ranks.py", "test_embed_killed.py"),
+    *("test_import_orders.py", "test_push.py", "test_ray.py", "test_video_retrieval.py"),
+)
 pytest_plugins = ["expected_skips"]
+gc.disable()  # test modules import all there is, and what they import stays
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
 # Times on a shared machine say nothing; a fixed seed makes a failure come back.
@@ -28,9 +36,13 @@ settings.load_profile("llave")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Processes that tests start treat warnings as pytest does here."""
-    paths = [str(Path(__file__).parent / "child_warnings"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parent / "child_processes"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.environ["TEST_WARNING_FILTERS"] = "\n".join(config.getini("filterwarnings"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -45,6 +57,14 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def collecting_what_tests_make() -> Iterator[None]:
+    """Trainer collects garbage after each run: it need not look through all that has been imported."""
+    gc.freeze()
+    gc.enable()
+    yield
 
 
 @pytest.fixture(scope="session")

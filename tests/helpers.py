@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
@@ -67,6 +68,15 @@ def picture(width: int = 40, height: int = 30, *, seed: int = 0, mode: str = "RG
 
 def pictures(sizes: Sequence[tuple[int, int]], *, seed: int = 0) -> list[Image.Image]:
     return [picture(width, height, seed=seed + index) for index, (width, height) in enumerate(sizes)]
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and saved as one white pixel: laying them out takes most of a drawing's time."""
+
+    def save(figure: Any, path: Path, **_: Any) -> None:
+        Image.new("RGB", (1, 1), "white").save(path, "PNG")
+
+    patch.setattr("matplotlib.figure.Figure.savefig", save)
 
 
 def write_video(path: Path, levels: Iterable[int], *, size: tuple[int, int] = (32, 24), codec: str = "mpeg4") -> Path:

@@ -11,6 +11,7 @@ and DS_ACCELERATOR=cpu, and nothing from here.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -20,8 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import accelerate.accelerator
+import pytest
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+
+sys.path.insert(0, str(Path(__file__).absolute().parents[1]))
+
+from helpers import draw_nothing
 
 from llave_hf.errors import UserError, leave_ranks
 from llave_hf.training.recipe.recipe import load_recipe
@@ -45,6 +51,7 @@ def _telling(accelerator: Any, model: Any) -> Any:
 
 
 def main() -> None:
+    gc.freeze()  # every run collects twice, and would look through all that has been imported
     runs = json.loads(Path(sys.argv[1]).read_text())
     leave = PartialState.destroy_process_group
     PartialState.destroy_process_group = lambda self, group=None: None  # the next run goes on with it
@@ -71,6 +78,8 @@ if __name__ == "__main__":
     if "WORLD_SIZE" in os.environ:
         PartialState.__init__ = _as_if_accelerated
         accelerate.accelerator.fsdp2_prepare_model = _telling
-    main()
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        main()
     sys.stdout.write(f"done at {time.time()}\n")
     leave_ranks()

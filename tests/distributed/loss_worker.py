@@ -1,4 +1,4 @@
-"""One rank of the loss's distributed tests, started by torchrun. Exits non-zero with the first difference."""
+"""One rank of the loss's distributed tests, started by forked_ranks.py. Exits non-zero with the first difference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from loss_features import FEATURES, VECTORS, batch, definition
 from loss_reference import CASES, TOLERANCE, dense, tensors, unit
 
 from llave_hf import distributed
-from llave_hf.errors import leave_ranks
 from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
 
 
@@ -143,8 +142,3 @@ def main() -> None:
     if rank == 0:
         sys.stdout.write(f"world {world}: {count} published cases\n")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
-    leave_ranks()

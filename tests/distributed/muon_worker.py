@@ -1,4 +1,4 @@
-"""One rank of Muon's distributed test, started by torchrun. Exits non-zero where weights differ from one process's."""
+"""One rank of Muon's distributed test, started by forked_ranks.py. Fails where weights differ from one process's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import nn
 
 sys.path[:0] = [str(folder) for folder in Path(__file__).parents[1:3]]
 
-from llave_hf.errors import leave_ranks  # noqa: E402
 from llave_hf.training.tuning import muon  # noqa: E402
 
 SHAPES = ((6, 6), (4, 9), (9, 4), (16, 5), (3, 3))
@@ -58,8 +57,3 @@ def main() -> None:
     if dist.get_rank() == 0:
         sys.stdout.write(f"world {dist.get_world_size()}: {len(all_calls)} products\n")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
-    leave_ranks()

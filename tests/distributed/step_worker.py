@@ -1,17 +1,19 @@
-"""One rank of the training step's distributed tests, started by torchrun. Exits non-zero with the first difference.
+"""One rank of the training step's distributed tests: forked_ranks.py WORLDS step_worker.py ROOT WORLD:WHAT ...
 
-The reference is always one process with the whole batch and one graph.
+Does what is for as many ranks as there are, and says how far apart it was, or `differs` and the first difference. The
+reference is always one process with the whole batch and one graph.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist  # noqa: TID251  # starts the group that is under test
 from torch.distributed.device_mesh import init_device_mesh  # noqa: TID251
@@ -27,7 +29,6 @@ from step_helpers import furthest, give_teacher, gradients_of, make_pairs, make_
 
 from llave_hf import distributed  # noqa: E402
 from llave_hf.data.samples import Pair  # noqa: E402
-from llave_hf.errors import leave_ranks  # noqa: E402
 from llave_hf.training.trainer import LlaveTrainer  # noqa: E402
 
 TOLERANCE = {True: 1e-10, False: 1e-5}
@@ -164,10 +165,61 @@ def trainer_for(root: Path, pairs: Sequence[Pair], **options: Any) -> LlaveTrain
     return trainer
 
 
-def whole_batches(trainer: LlaveTrainer, ranks: Sequence[Sequence[list[Pair]]]) -> dict[str, torch.Tensor]:
-    """Gradients of the mean over accumulation steps; `ranks` holds each step's batches, by rank."""
-    _, gradients = run_steps(trainer, [[pair for rows in step for pair in rows] for step in ranks])
-    return gradients
+class DiffersError(AssertionError):
+    """Ranks are not one process. All ranks raise it at the same place, and go on together with what comes next."""
+
+
+def check(worst: float, limit: float, *about: object) -> float:
+    """The largest error of all ranks.
+
+    Raises:
+        DiffersError: It is over the limit.
+    """
+    largest = torch.tensor(worst, dtype=torch.float64)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    if not largest < limit:
+        raise DiffersError((*about, largest.item()))
+    return largest.item()
+
+
+Comparison = tuple[str, str, int, bool]  # a case, a mix, accumulation steps, whether in float64
+Reference = tuple[list[float], dict[str, torch.Tensor]]
+references: dict[tuple[str, str, int, bool], Reference] = {}
+
+
+def plain_options(name: str) -> dict[str, Any]:
+    """What of a case is of the loss: the same in one graph."""
+    return {key: CASES[name][key] for key in LOSS if key in CASES[name]}
+
+
+def rows_of_steps(root: Path, name: str, mix: str, accumulated: int) -> list[list[list[Pair]]]:
+    """Each step's batches, by rank."""
+    negatives = CASES[name].get("use_negatives", False)
+    return [rows_of(root, mix, distributed.world_size(), step, negatives=negatives) for step in range(accumulated)]
+
+
+def reference(root: Path, name: str, mix: str, accumulated: int, double: bool) -> Reference:
+    """Losses, and gradients of the mean over accumulation steps, of one process; once for cases that share it."""
+    options = plain_options(name)
+    key = (repr(options), mix, accumulated, double)
+    if key not in references:
+        steps = rows_of_steps(root, name, mix, accumulated)
+        everything = [pair for step in steps for rows in step for pair in rows]
+        whole = trainer_for(root, everything, double=double, gather_across_devices=False, **options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed, "is_initialized", lambda: False)  # the other ranks are at references of theirs
+            references[key] = run_steps(whole, [[pair for rows in step for pair in rows] for step in steps])
+    return references[key]
+
+
+def share_references(root: Path, comparisons: Iterable[Comparison]) -> None:
+    """Works out each reference on one of the ranks."""
+    first = {(repr(plain_options(name)), *rest): (name, *rest) for name, *rest in comparisons}
+    for number, comparison in enumerate(first.values()):
+        if number % distributed.world_size() == distributed.rank():
+            reference(root, *comparison)
+    for found in distributed.all_gather_object(references):
+        references.update(found)
 
 
 def compare_gradients(
@@ -175,25 +227,21 @@ def compare_gradients(
 ) -> float:
     """The largest relative error of the loss and of the gradients; a mutation is planted after the reference."""
     rank, world = distributed.rank(), distributed.world_size()
-    options = CASES[name]
-    plain = {key: options[key] for key in LOSS if key in options}
-    negatives = options.get("use_negatives", False)
-    steps = [rows_of(root, mix, world, step, negatives=negatives) for step in range(accumulated)]
+    losses, expected = reference(root, name, mix, accumulated, double)
+    steps = rows_of_steps(root, name, mix, accumulated)
     everything = [pair for step in steps for rows in step for pair in rows]
-    whole = trainer_for(root, everything, double=double, gather_across_devices=False, **plain)
-    losses, expected = run_steps(whole, [[pair for rows in step for pair in rows] for step in steps])
-    if mutation is not None:
-        MUTATIONS[mutation]()
-    trainer = trainer_for(root, everything, double=double, **options)
-    assert trainer.args.world_size == world
-    model = DistributedDataParallel(trainer.model, find_unused_parameters=True)
-    own, found = run_steps(trainer, [step[rank] for step in steps], model=model)
+    with pytest.MonkeyPatch.context() as patch:
+        if mutation is not None:
+            MUTATIONS[mutation](patch)
+        trainer = trainer_for(root, everything, double=double, **CASES[name])
+        assert trainer.args.world_size == world
+        model = DistributedDataParallel(trainer.model, find_unused_parameters=True)
+        own, found = run_steps(trainer, [step[rank] for step in steps], model=model)
     assert found.keys() == expected.keys()
     means = distributed.all_reduce_sum(torch.tensor(own, dtype=torch.float64)) / world
     wanted = torch.tensor(losses, dtype=torch.float64)
     apart = max(furthest(found, expected), float(((means - wanted) / wanted).abs().max()))
-    assert apart < TOLERANCE[double], (name, mix, accumulated, double, apart)
-    return apart
+    return check(apart, TOLERANCE[double], name, mix, accumulated, double)
 
 
 def compare_weights(root: Path, double: bool, steps: int = 5) -> float:
@@ -215,34 +263,26 @@ def compare_weights(root: Path, double: bool, steps: int = 5) -> float:
     expected, found = alone.model.state_dict(), together.model.state_dict()
     moved = max((expected[name] - start[name]).abs().max().item() for name in start)
     assert moved > 1e-2
-    apart = furthest(found, expected)
-    assert apart < TOLERANCE[double], (double, apart)
-    return apart
+    return check(furthest(found, expected), TOLERANCE[double], double)
 
 
 def compare_sharded(root: Path, name: str, mix: str, accumulated: int) -> float:
     """torch's `fully_shard`, in float64: each rank runs as many micro-batches of each kind."""
     rank, world = distributed.rank(), distributed.world_size()
-    options = CASES[name]
-    plain = {key: options[key] for key in LOSS if key in options}
-    negatives = options.get("use_negatives", False)
-    steps = [rows_of(root, mix, world, step, negatives=negatives) for step in range(accumulated)]
-    expected = whole_batches(make_trainer(root, double=True, gather_across_devices=False, **plain), steps)
-    trainer = make_trainer(root, double=True, **options)
+    _, expected = reference(root, name, mix, accumulated, True)
+    trainer = make_trainer(root, double=True, **CASES[name])
     mesh = init_device_mesh("cpu", (world,))
     model = trainer.model
     for layer in (*model.backbone.language_model.layers, *model.backbone.vision_tower.encoder.layers):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     assert isinstance(next(model.parameters()), DTensor)
-    batches = [step[rank] for step in steps]
+    batches = [step[rank] for step in rows_of_steps(root, name, mix, accumulated)]
     trainer.current_gradient_accumulation_steps = len(batches)
     for batch in batches:
         trainer.training_step(model, trainer.data_collator(batch))
     found = {key: gradient.full_tensor() for key, gradient in gradients_of(model).items()}
-    apart = furthest(found, expected)
-    assert apart < TOLERANCE[True], (name, mix, accumulated, apart)
-    return apart
+    return check(furthest(found, expected), TOLERANCE[True], name, mix, accumulated)
 
 
 def certify(root: Path) -> dict[str, dict[str, float]]:
@@ -263,43 +303,52 @@ def certify(root: Path) -> dict[str, dict[str, float]]:
     return table
 
 
-def main() -> None:
-    root, what = Path(sys.argv[1]), sys.argv[2]
-    dist.init_process_group("gloo")
+def compare_all_gradients(root: Path) -> dict[str, float]:
+    """In both precisions, over all cases and mixes; gradients are accumulated in float64."""
+    comparisons: list[Comparison] = [
+        (name, mix, accumulated, double)
+        for double in (True, False)
+        for name in CASES
+        for mix in MIXES
+        for accumulated in ((1, 2) if double else (1,))
+    ]
+    share_references(root, comparisons)
+    worst = {"float64": 0.0, "float32": 0.0}
+    for comparison in comparisons:
+        kind = "float64" if comparison[-1] else "float32"
+        worst[kind] = max(worst[kind], compare_gradients(root, *comparison))
+    return worst
+
+
+def do(root: Path, what: str) -> object:
     if what == "certificate":
-        table = certify(root)
-        if dist.get_rank() == 0:
-            sys.stdout.write(f"certificate {json.dumps(table)}\n")
-        dist.barrier()
-        dist.destroy_process_group()
-        return
+        return json.dumps(certify(root))
     if what in MUTATIONS:
-        compare_gradients(root, PLANTED[what], "alike", 1, True, mutation=what)
-        return
-    worst: dict[str, float] = {}
+        return compare_gradients(root, PLANTED[what], "alike", 1, True, mutation=what)
     if what == "gradients":
-        for double in (True, False):
-            worst["float64" if double else "float32"] = max(
-                compare_gradients(root, name, mix, accumulated, double)
-                for name in CASES
-                for mix in MIXES
-                for accumulated in ((1, 2) if double else (1,))
-            )
-    elif what == "weights":
-        worst = {"float64" if double else "float32": compare_weights(root, double) for double in (True, False)}
-    else:
-        worst["sharded"] = max(
-            compare_sharded(root, name, mix, accumulated)
-            for name in ("one sample at a time", "a budget of tokens", "negatives", "frozen language model")
-            for mix in MIXES
-            for accumulated in (1, 2)
-        )
-    if dist.get_rank() == 0:
-        sys.stdout.write(f"world {dist.get_world_size()}, {what}: {worst}\n")
+        return compare_all_gradients(root)
+    if what == "weights":
+        return {"float64" if double else "float32": compare_weights(root, double) for double in (True, False)}
+    return max(
+        compare_sharded(root, name, mix, accumulated)
+        for name in ("one sample at a time", "a budget of tokens", "negatives", "frozen language model")
+        for mix in MIXES
+        for accumulated in (1, 2)
+    )
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    for asked in sys.argv[2:]:
+        world, _, what = asked.partition(":")
+        if int(world) != dist.get_world_size():
+            continue
+        try:
+            said = do(Path(sys.argv[1]), what)
+        except DiffersError as difference:
+            said = f"differs {difference}"
+        if dist.get_rank() == 0:
+            sys.stdout.write(f"world {world}, {what}: {said}\n")
+            sys.stdout.flush()
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
-    leave_ranks()

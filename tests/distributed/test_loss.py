@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from forked_ranks import run_ranks
+
 pytestmark = pytest.mark.distributed
+WORLDS = [2, 4]
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_ranks_have_the_published_losses_and_gradients(world: int) -> None:
-    worker = Path(__file__).with_name("loss_worker.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", str(worker)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert f"world {world}: 1" in done.stdout, done.stdout  # ten or more cases
+@pytest.fixture(scope="module")
+def said() -> str:
+    return run_ranks(WORLDS, Path(__file__).with_name("loss_worker.py"))
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_have_the_published_losses_and_gradients(said: str, world: int) -> None:
+    assert f"world {world}: 1" in said  # ten or more cases

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from forked_ranks import run_ranks
+
 pytestmark = pytest.mark.distributed
+WORLDS = [2, 3]
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_the_products_and_have_the_weights_of_one(world: int) -> None:
-    worker = Path(__file__).with_name("muon_worker.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", str(worker)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert f"world {world}: 23 products" in done.stdout, done.stdout  # 5 steps of 5 matrices, two without gradient
+@pytest.fixture(scope="module")
+def said() -> str:
+    return run_ranks(WORLDS, Path(__file__).with_name("muon_worker.py"))
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_share_the_products_and_have_the_weights_of_one(said: str, world: int) -> None:
+    assert f"world {world}: 23 products" in said  # 5 steps of 5 matrices, two without gradient

@@ -16,6 +16,9 @@ import torch
 from helpers import write_recipe, write_training_data
 from safetensors.torch import load_file
 
+from llave_hf.training.recipe.recipe import load_recipe
+from llave_hf.training.run import train
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "training" / "recovery"))
 
 from killing import equal
@@ -83,6 +86,12 @@ def whole(root: Path) -> Path:
     return root / "whole"
 
 
+def train_alone(root: Path, name: str, *overrides: str) -> None:
+    """What two ranks trained, in this process."""
+    alone = ["--output_dir", str(root / name), "--per_device_train_batch_size", "4", *overrides]
+    train(load_recipe(root / "recipe.yaml", alone))
+
+
 def same(one: Path, other: Path, names: list[str]) -> None:
     for name in names:
         assert equal(one / name, other / name), name
@@ -105,10 +114,7 @@ def test_two_ranks_killed_together_go_on_to_the_same_bits(root: Path, whole: Pat
 
 def test_with_bad_samples_two_ranks_train_to_the_weights_of_one(root: Path, whole: Path) -> None:
     """Uneven ranks: the loss is a mean over the pairs that are there, wherever they are."""
-    alone = [sys.executable, str(WORKER), "nothing", "0", str(root / "recipe.yaml"), "--output_dir", str(root / "one")]
-    alone += ["--per_device_train_batch_size", "4"]
-    done = subprocess.run(alone, capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    train_alone(root, "one")
     one, two = (load_file(folder / "model.safetensors") for folder in (root / "one", whole))
     start = load_file(whole / "initial" / "model.safetensors")
     moved = max((one[name] - start[name]).abs().max().item() for name in one)
@@ -128,19 +134,7 @@ def test_with_a_teacher_and_bad_samples_two_ranks_train_to_the_weights_of_one(ro
     settings += ["--max_steps", "8"]
     status, said, _ = launch("nothing", 0, recipe, "--output_dir", str(root / "taught"), *settings)
     assert status == 0, said[-4000:]
-    alone = [
-        sys.executable,
-        str(WORKER),
-        "nothing",
-        "0",
-        str(recipe),
-        "--output_dir",
-        str(root / "taught-one"),
-        *settings,
-    ]
-    alone += ["--per_device_train_batch_size", "4"]
-    done = subprocess.run(alone, capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    train_alone(root, "taught-one", *settings)
     one, two = (load_file(root / name / "model.safetensors") for name in ("taught-one", "taught"))
     start = load_file(whole / "initial" / "model.safetensors")
     moved = max((one[name] - start[name]).abs().max().item() for name in one)

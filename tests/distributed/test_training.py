@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,21 +17,22 @@ from helpers import write_recipe, write_training_data
 from packaging.version import Version
 from safetensors.torch import load_file
 
-from llave_hf.training.recipe.recipe import load_recipe
-
 pytestmark = pytest.mark.distributed
 
 ROOT = Path(__file__).parents[2]
 
 
-def launch(recipe: Path, ranks: int, *overrides: str, timeout: int = 240) -> str:
+TRAIN = ("-m", "llave_hf.train")
+
+
+def launch(recipe: Path, ranks: int, *overrides: str, program: Sequence[str] = TRAIN, timeout: int = 240) -> str:
     """`accelerate launch` on the CPU; what it printed. `--cpu --num_processes 2` would start one process."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(ranks)]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command += ["--multi_gpu"] if ranks > 1 else []
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, "-m", "llave_hf.train", str(recipe), *overrides],
+        [*command, *program, str(recipe), *overrides],
         capture_output=True,
         text=True,
         env=environment,
@@ -43,26 +45,6 @@ def launch(recipe: Path, ranks: int, *overrides: str, timeout: int = 240) -> str
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
-
-
-def check_that_two_train_as_one_and_resume(recipe: Path, done: int) -> None:
-    """A run of two ranks in `two`, which printed as much; another, broken after `done` steps, ends with the same bits;
-    and that of one rank in `one`, with as many rows in a global batch, with the same weights."""
-    root = recipe.parent
-    rows = 2 * load_recipe(recipe).training.per_device_train_batch_size
-    assert "2 x cpu" in launch(recipe, 2, "--output_dir", str(root / "two"))
-    for name in ("one", "broken"):
-        (root / name).mkdir()
-        shutil.copytree(root / "two" / "initial", root / name / "initial")
-    shutil.copytree(root / "two" / f"checkpoint-{done}", root / "broken" / f"checkpoint-{done}")
-    launch(recipe, 2, "--output_dir", str(root / "broken"), "--resume_from_checkpoint")
-    launch(recipe, 1, "--output_dir", str(root / "one"), "--per_device_train_batch_size", str(rows))
-    start, one, two, broken = (weights(root / name) for name in ("two/initial", "one", "two", "broken"))
-    for name in two:
-        assert torch.equal(two[name], broken[name]), name
-    moved = max((two[name] - start[name]).abs().max().item() for name in two)
-    assert moved > 1e-3
-    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-3 * moved
 
 
 @pytest.fixture(scope="module")

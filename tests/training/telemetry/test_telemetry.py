@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "distributed"))
+
+from forked_ranks import run_ranks
 
 from llave_hf import distributed
 from llave_hf.evaluation.scoring import histograms
@@ -25,7 +27,6 @@ from llave_hf.training.telemetry.telemetry import Telemetry
 from llave_hf.training.telemetry.warnings import findings
 from llave_hf.training.telemetry.weights import Weighting
 
-ROOT = Path(__file__).parents[3]
 TEMPERATURE, STRENGTH = 0.1, 3.0
 
 
@@ -638,56 +639,47 @@ def test_nothing_is_written_of_nothing_and_one_log_draws_no_curve(tmp_path: Path
 
 
 WORKER = """
-import os, sys, torch
+import sys, torch
 import torch.distributed as dist
-sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, sys.argv[3])
 from test_telemetry import pairs
-from llave_hf.errors import leave_ranks
 from llave_hf.training.telemetry.telemetry import Telemetry
-dist.init_process_group("gloo")
-rank, world = dist.get_rank(), dist.get_world_size()
-telemetry = Telemetry(["a", "b"], by_group=True)
-for step in range(4):
-    queries, documents = pairs(96, noise=0.9, seed=step)
-    rows = slice(rank * 96 // world, (rank + 1) * 96 // world)
-    ids = torch.arange(96) // 2
-    tasks = torch.arange(96) // 48
-    telemetry.observe(queries[rows], documents[rows], temperature=0.05, hardness_strength=9.0, task_ids=tasks[rows],
-                      query_ids=ids[rows], document_ids=ids[rows] + 1,
-                      group_ids=(torch.arange(96) % 12)[rows])  # each group on both ranks
-    if step == 2:
-        logs = telemetry.logs(step)
-        assert dist.get_world_size() == world
-state = telemetry.state_dict()
-resumed = Telemetry(["a", "b"], by_group=True)
-resumed.load_state_dict(state)
-assert torch.equal(resumed.state_dict()["open"], state["open"])
-telemetry.save(sys.argv[2] + f"/{rank}")
-torch.save({"logs": logs, **state}, f"{sys.argv[2]}/{rank}.pt")
-dist.destroy_process_group()
-leave_ranks()
+def main():
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    folder = f"{sys.argv[2]}/{world}"
+    telemetry = Telemetry(["a", "b"], by_group=True)
+    for step in range(4):
+        queries, documents = pairs(96, noise=0.9, seed=step)
+        rows = slice(rank * 96 // world, (rank + 1) * 96 // world)
+        ids = torch.arange(96) // 2
+        tasks = torch.arange(96) // 48
+        about = {"task_ids": tasks[rows], "query_ids": ids[rows], "document_ids": ids[rows] + 1}
+        about["group_ids"] = (torch.arange(96) % 12)[rows]  # each group on both ranks
+        telemetry.observe(queries[rows], documents[rows], temperature=0.05, hardness_strength=9.0, **about)
+        if step == 2:
+            logs = telemetry.logs(step)
+            assert dist.get_world_size() == world
+    state = telemetry.state_dict()
+    resumed = Telemetry(["a", "b"], by_group=True)
+    resumed.load_state_dict(state)
+    assert torch.equal(resumed.state_dict()["open"], state["open"])
+    telemetry.save(f"{folder}/{rank}")
+    torch.save({"logs": logs, **state}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
 """
 
 
 @pytest.mark.distributed
 def test_two_processes_say_the_same_as_one(tmp_path: Path) -> None:
+    worker = tmp_path / "telemetry_worker.py"
+    worker.write_text(WORKER, encoding="utf-8")
+    for world in (1, 2):
+        (tmp_path / str(world)).mkdir()
+    run_ranks([1, 2], worker, str(tmp_path), str(Path(__file__).parent))
     states = {}
     for world in (1, 2):
         folder = tmp_path / str(world)
-        folder.mkdir()
-        worker = folder / "worker.py"
-        worker.write_text(WORKER, encoding="utf-8")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [*command, str(worker), str(Path(__file__).parent), str(folder)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
         states[world] = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
         assert (folder / "0" / "telemetry.json").exists()
         assert not (folder / "1").exists()
