@@ -11,7 +11,6 @@ and DS_ACCELERATOR=cpu, and nothing from here.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -20,18 +19,20 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import accelerate.accelerator
-import pytest
-from accelerate import PartialState
-from accelerate.utils import DistributedType
-
 sys.path.insert(0, str(Path(__file__).absolute().parents[1]))
 
-from helpers import draw_nothing
-
 from llave_hf.errors import UserError, leave_ranks
-from llave_hf.training.recipe.recipe import load_recipe
-from llave_hf.training.run import train
+from llave_hf.runtime.quick_imports import quick_imports
+
+with quick_imports():  # every run collects garbage twice, and would look through all of it
+    import accelerate.accelerator
+    import pytest
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+    from helpers import draw_nothing
+
+    from llave_hf.training.recipe.recipe import load_recipe
+    from llave_hf.training.run import train
 
 _start, _shard = PartialState.__init__, accelerate.accelerator.fsdp2_prepare_model
 
@@ -51,7 +52,6 @@ def _telling(accelerator: Any, model: Any) -> Any:
 
 
 def main() -> None:
-    gc.freeze()  # every run collects twice, and would look through all that has been imported
     runs = json.loads(Path(sys.argv[1]).read_text())
     leave = PartialState.destroy_process_group
     PartialState.destroy_process_group = lambda self, group=None: None  # the next run goes on with it

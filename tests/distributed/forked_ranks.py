@@ -19,6 +19,10 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).absolute().parents[2]))
+
+from llave_hf.runtime.quick_imports import quick_imports
+
 
 def run_ranks(worlds: Sequence[int], worker: Path, *arguments: str, timeout: float | None = 1200) -> str:
     """What the ranks of all worlds printed.
@@ -78,8 +82,9 @@ def run_world(world: int, worker: str) -> bool:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[2])
-    sys.path[:0] = [str(place.parent), str(Path(__file__).absolute().parents[2])]
-    importlib.import_module(place.stem)
     worlds, sys.argv = sys.argv[1].split(","), sys.argv[2:]
+    place = Path(sys.argv[0])
+    sys.path.insert(0, str(place.parent))
+    with quick_imports():
+        importlib.import_module(place.stem)
     sys.exit(not all(run_world(int(world), place.stem) for world in worlds))

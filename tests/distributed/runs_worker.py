@@ -5,20 +5,21 @@ RUNS.json is a list of argument lists of `llave_hf.train`. Most of a short train
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
-
 from llave_hf.errors import leave_ranks
-from llave_hf.training.recipe.recipe import load_recipe
-from llave_hf.training.run import train
+from llave_hf.runtime.quick_imports import quick_imports
+
+with quick_imports():  # every run collects garbage, and would look through all of it
+    from accelerate import PartialState
+
+    from llave_hf.training.recipe.recipe import load_recipe
+    from llave_hf.training.run import train
 
 
 def main() -> None:
-    gc.freeze()  # every run collects, and would look through all that has been imported
     leave = PartialState.destroy_process_group
     PartialState.destroy_process_group = lambda self, group=None: None  # the next run goes on with it
     runs = json.loads(Path(sys.argv[1]).read_text())

@@ -11,10 +11,12 @@ import signal
 import sys
 from typing import Any
 
-import transformers.trainer
-from transformers import TrainerCallback
-
+from llave_hf.runtime.quick_imports import quick_imports
 from llave_hf.train import main
+
+with quick_imports():
+    import transformers.trainer
+    from transformers import TrainerCallback
 
 
 class Misfortune(TrainerCallback):

@@ -24,6 +24,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from llave_hf.runtime.quick_imports import quick_imports
+
 _CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate")
 
 
@@ -72,9 +74,10 @@ def fork(run: Callable[[], None]) -> int:
 
 
 def main(recipe: str, folder: Path, moments: list[str]) -> None:
-    import llave_hf.hub.card.model_card  # noqa: F401  # once, for all that are forked
-    from llave_hf.training.recipe.recipe import load_recipe
-    from llave_hf.training.run import train
+    with quick_imports():
+        import llave_hf.hub.card.model_card  # noqa: F401  # once, for all that are forked
+        from llave_hf.training.recipe.recipe import load_recipe
+        from llave_hf.training.run import train
 
     def run(out: Path, moment: str | None, *, go_on: bool) -> None:
         changes = None

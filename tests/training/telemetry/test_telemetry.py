@@ -641,13 +641,13 @@ def test_nothing_is_written_of_nothing_and_one_log_draws_no_curve(tmp_path: Path
 WORKER = """
 import sys, torch
 import torch.distributed as dist
-sys.path.insert(0, sys.argv[3])
+sys.path.insert(0, sys.argv[2])
 from test_telemetry import pairs
 from llave_hf.training.telemetry.telemetry import Telemetry
 def main():
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
-    folder = f"{sys.argv[2]}/{world}"
+    folder = f"{sys.argv[1]}/{world}"
     telemetry = Telemetry(["a", "b"], by_group=True)
     for step in range(4):
         queries, documents = pairs(96, noise=0.9, seed=step)
