@@ -21,9 +21,9 @@ RELEASES = (
 )
 # Of the slow ones, those that take longest: what begins last should not take long where workers share files.
 LONGEST = (
-    *("test_engines.py", "test_surviving_ranks.py", "test_surviving.py", "test_training.py", "test_ranks_step.py"),
-    *("test_sweep.py", "test_run_log.py", "test_data_ranks.py", "test_evaluation_ranks.py", "test_embed_killed.py"),
-    *("test_import_orders.py", "test_push.py", "test_ray.py", "test_video_retrieval.py"),
+    *("test_engines.py", "test_ranks_step.py", "test_surviving_ranks.py", "test_surviving.py", "test_training.py"),
+    *("test_sweep.py", "test_run_log.py", "test_import_orders.py", "test_embed_killed.py", "test_data_ranks.py"),
+    *("test_evaluation_ranks.py", "test_push.py", "test_ray.py", "test_video_retrieval.py"),
 )
 pytest_plugins = ["expected_skips"]
 gc.disable()  # test modules import all there is, and what they import stays

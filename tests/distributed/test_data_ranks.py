@@ -16,7 +16,7 @@ import torch
 from helpers import tiny_model, write_recipe, write_training_data
 from published import PUBLISHED
 from tables import picture_bytes, write_archive
-from test_training import launch, weights
+from test_training import RESTORES_ON_CPU, launch, weights
 
 from llave_hf.cli import main
 from llave_hf.training.recipe.recipe import load_recipe
@@ -37,7 +37,7 @@ def launch_all(root: Path, runs: list[list[str]]) -> str:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder a kind of data: its recipe, the run `two`, and where it is resumed `broken`, which ends as it does."""
+    """A folder a kind of data, with its recipe and the run `two`."""
     root = tmp_path_factory.mktemp("runs")
     recipes = {"streams": streams(root / "streams"), "groups": groups(root / "groups")}
     recipes |= {name: published(root / name, streaming="streams" in name) for name in PUBLISHED_RUNS}
@@ -45,12 +45,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root, [[str(recipe), "--output_dir", str(root / name / "two")] for name, recipe in recipes.items()]
     )
     assert said.count("2 x cpu") == said.count("train_loss") == len(recipes)
-    resumed = []
-    for name, done in BROKEN.items():
-        for part in ("initial", f"checkpoint-{done}"):
-            shutil.copytree(root / name / "two" / part, root / name / "broken" / part)
-        resumed.append([str(recipes[name]), "--output_dir", str(root / name / "broken"), "--resume_from_checkpoint"])
-    launch_all(root, resumed)
     return root
 
 
@@ -131,9 +125,23 @@ def entries(root: Path, *, streaming: bool) -> list[dict[str, Any]]:
     return [*made, tars]
 
 
+@pytest.fixture(scope="module")
+def resumed(root: Path) -> Path:
+    """Beside `two` a run that goes on from a checkpoint of it, `broken`."""
+    runs = []
+    for name, done in BROKEN.items():
+        for part in ("initial", f"checkpoint-{done}"):
+            shutil.copytree(root / name / "two" / part, root / name / "broken" / part)
+        folder = root / name
+        runs.append([str(folder / "recipe.yaml"), "--output_dir", str(folder / "broken"), "--resume_from_checkpoint"])
+    launch_all(root, runs)
+    return root
+
+
+@RESTORES_ON_CPU
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(root: Path, name: str) -> None:
-    two, broken = (weights(root / name / run) for run in ("two", "broken"))
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(resumed: Path, name: str) -> None:
+    two, broken = (weights(resumed / name / run) for run in ("two", "broken"))
     assert two.keys() == broken.keys()
     for parameter in two:
         assert torch.equal(two[parameter], broken[parameter]), parameter
