@@ -655,7 +655,7 @@ def main():
         ids = torch.arange(96) // 2
         tasks = torch.arange(96) // 48
         about = {"task_ids": tasks[rows], "query_ids": ids[rows], "document_ids": ids[rows] + 1}
-        about["group_ids"] = (torch.arange(96) % 12)[rows]  # each group on all ranks
+        about["group_ids"] = (torch.arange(96) % 12)[rows]  # each group on both ranks
         telemetry.observe(queries[rows], documents[rows], temperature=0.05, hardness_strength=9.0, **about)
         if step == 2:
             logs = telemetry.logs(step)
