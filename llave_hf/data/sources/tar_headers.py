@@ -1,0 +1,267 @@
+"""The members of tar archives, thousands at a time: their names, and where their bytes lie.
+
+`tarfile` makes an object of each member, which costs more than all else that is done with it. Headers of plain members,
+with long names in GNU's or POSIX's form, are read here; from the first that is anything else to the end, `tarfile` reads.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+BATCH = 8192  # headers that are looked at together
+_BLOCK = tarfile.BLOCKSIZE
+_NAME, _SIZE, _SUM, _PREFIX = slice(0, 100), slice(124, 136), slice(148, 156), slice(345, 500)
+_KIND = 156
+_UTF8 = "utf-8"
+_FILE = ord("0")
+_EMPTY = frozenset(b"123456")  # links, devices, folders: no bytes follow the header
+_POSIX_NAME, _GNU_NAME = ord("x"), ord("L")  # what follows is of the next header
+_LONGEST = 1 << 20  # bytes of such; more is left to `tarfile`
+_NEAR, _FAR = 1 << 12, 1 << 16  # bytes that are read at a time: where members are large, where they are small
+
+
+@dataclass(frozen=True)
+class Members:
+    """Regular files of an archive, in its order.
+
+    Attributes:
+        names: large_string `(n,)`.
+        starts: Where their headers begin, int64 `(n,)` in bytes.
+        firsts: Where their contents begin.
+        sizes: How long these are.
+    """
+
+    names: pa.Array
+    starts: np.ndarray
+    firsts: np.ndarray
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+@dataclass
+class _Headers:
+    """Headers that stand one behind the other, and where their members begin, as they say."""
+
+    blocks: list[bytes] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    firsts: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    names: dict[int, bytes] = field(default_factory=dict)  # those that do not stand in the header itself
+    behind: int = 0  # where the next member begins
+    ended: bool = False  # whether that is the archive's end
+    plain: bool = True  # whether that is one that can be read here
+
+    def add(self, block: bytes, first: int, size: int) -> None:
+        """A header behind the others."""
+        self.blocks.append(block)
+        self.starts.append(self.behind)
+        self.firsts.append(first)
+        self.sizes.append(size)
+
+    def drop_open_name(self) -> None:
+        """Takes a long name away whose member has not been read yet."""
+        while self.starts and self.starts[-1] == self.behind:
+            for part in (self.blocks, self.starts, self.firsts, self.sizes):
+                part.pop()
+
+
+def members_of(file: str, start: int = 0) -> Iterator[Members]:
+    """The members of an archive; only headers are read.
+
+    Args:
+        file: The archive.
+        start: Where to begin: where a member does.
+
+    Raises:
+        ValueError: It is broken or compressed, or a member is stored without its holes or has no name in UTF-8; the
+            message names file and member.
+    """
+    size = os.path.getsize(file)
+    last = "its first member"
+    with open(file, "rb", buffering=0) as handle:
+        ahead = _Ahead(handle.fileno())
+        while True:
+            found = _walk(ahead, start, size)
+            count = _count_of_right(found)
+            start = found.behind if count == len(found.blocks) else found.starts[count]
+            members = _members(file, found, count)
+            if len(members):
+                last = repr(members.names[-1].as_py())
+                yield members
+            if count < len(found.blocks) or not found.plain:
+                break
+            if found.ended:
+                return
+    yield from _by_tarfile(file, start, size, last)
+
+
+class _Ahead:
+    """A file that is read in order, with gaps: a little more than is asked for while the gaps are small."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._held, self._start, self._length = b"", 0, _NEAR
+
+    def __call__(self, first: int, size: int) -> bytes:
+        place = first - self._start
+        if place < 0 or place + size > len(self._held):
+            gap = place - len(self._held)
+            self._length = min(2 * self._length, _FAR) if gap < self._length else _NEAR
+            self._held, self._start, place = os.pread(self._descriptor, max(size, self._length), first), first, 0
+        return self._held[place : place + size]
+
+
+def _walk(ahead: _Ahead, start: int, size: int) -> _Headers:
+    """The headers from one on, whose sums are not looked at yet."""
+    found = _Headers(behind=start)
+    position, name = start, None
+    while len(found.blocks) < BATCH:
+        block = ahead(position, _BLOCK)
+        if block.count(0) == len(block):  # the end, with or without its mark
+            found.ended, found.plain = True, name is None
+            break
+        try:
+            length = int(block[_SIZE].partition(b"\0")[0], 8)
+            kind = block[_KIND]
+        except (ValueError, IndexError):  # a size of 8 GiB or more, the rest of an archive that was cut, or rubbish
+            found.plain = False
+            break
+        first = position + _BLOCK
+        if kind in (_POSIX_NAME, _GNU_NAME) and name is None and 0 <= length <= _LONGEST:
+            name = _long_name(ahead(first, length), kind)
+            found.plain = name is not None
+        else:
+            length = 0 if kind in _EMPTY else length
+            found.plain = (kind == _FILE or kind in _EMPTY) and length >= 0 and first + length <= size
+        if not found.plain:
+            break
+        found.add(block, first, length)
+        position = first + length + -length % _BLOCK
+        if kind == _FILE or kind in _EMPTY:
+            if name:
+                found.names[len(found.blocks) - 1] = name
+            found.behind, name = position, None
+    found.drop_open_name()
+    return found
+
+
+def _long_name(content: bytes, kind: int) -> bytes | None:
+    """The name that the next member has, empty if this does not say; None: something is said that is not read here."""
+    if kind == _GNU_NAME:
+        return content.partition(b"\0")[0] or None
+    name = b""
+    while content:
+        length, _, rest = content.partition(b" ")
+        if not length.isdigit() or not len(length) + 1 < int(length) <= len(content):
+            return None
+        key, equals, value = content[len(length) + 1 : int(length)].partition(b"=")
+        if not equals or not value.endswith(b"\n") or key in (b"size", b"hdrcharset") or key.startswith(b"GNU.sparse"):
+            return None
+        if key == b"path":
+            name = value[:-1].rstrip(b"/")
+        content = content[int(length) :]
+    return name
+
+
+def _count_of_right(found: _Headers) -> int:
+    """How many of the headers are so before the first whose sum is wrong."""
+    blocks = np.frombuffer(b"".join(found.blocks), np.uint8).reshape(-1, _BLOCK)
+    said = np.zeros(len(blocks), np.int64)
+    for digits in blocks[:, _SUM].T.astype(np.int64):
+        said = np.where((digits >= ord("0")) & (digits <= ord("7")), 8 * said + digits - ord("0"), said)
+    spaces = 8 * ord(" ")  # instead of the sum itself
+    wrong = blocks.sum(axis=1, dtype=np.int64) - blocks[:, _SUM].sum(axis=1, dtype=np.int64) + spaces != said
+    return int(wrong.argmax()) if wrong.any() else len(blocks)
+
+
+def _members(file: str, found: _Headers, count: int) -> Members:
+    blocks = np.frombuffer(b"".join(found.blocks[:count]), np.uint8).reshape(-1, _BLOCK)
+    files = np.flatnonzero(blocks[:, _KIND] == _FILE)
+    names = found.names.copy()
+    for row in files[blocks[files, _PREFIX.start] != 0].tolist():
+        block = found.blocks[row]
+        names.setdefault(row, b"/".join(block[part].partition(b"\0")[0] for part in (_PREFIX, _NAME)))
+    short = blocks[files, _NAME]
+    held = np.logical_and.accumulate(short != 0, axis=1)
+    offsets = np.concatenate([[0], np.cumsum(held.sum(axis=1))]).astype(np.int64)
+    made = pa.Array.from_buffers(
+        pa.large_binary(), len(files), [None, pa.py_buffer(offsets), pa.py_buffer(short[held])]
+    )
+    if names:
+        listed = [names.get(row, own) for row, own in zip(files.tolist(), made.to_pylist(), strict=True)]
+        made = pa.array(listed, pa.large_binary())
+    starts, firsts, sizes = (
+        np.array(values[:count], np.int64)[files] for values in (found.starts, found.firsts, found.sizes)
+    )
+    return Members(_texts(file, made), starts, firsts, sizes)
+
+
+def _texts(file: str, names: pa.Array) -> pa.Array:
+    try:
+        return names.cast(pa.large_string())
+    except pa.ArrowInvalid as error:
+        for name in names.to_pylist():
+            try:
+                name.decode()
+            except UnicodeDecodeError:
+                raise ValueError(
+                    f"{file}: the name of the member {name!r} is not in UTF-8; write the archive anew, with names in "
+                    "UTF-8."
+                ) from error
+        raise
+
+
+def _by_tarfile(file: str, start: int, size: int, last: str) -> Iterator[Members]:
+    """The members from one on; and what is wrong with the archive there."""
+    read: list[tuple[bytes, int, int, int]] = []
+    for entry in _entries(file, start, size, last):
+        read.append((entry.name.encode(_UTF8, "surrogateescape"), entry.offset, entry.offset_data, entry.size))
+        if len(read) == BATCH:
+            yield _listed(file, read)
+            read = []
+    if read:
+        yield _listed(file, read)
+
+
+def _listed(file: str, read: list[tuple[bytes, int, int, int]]) -> Members:
+    names, *places = zip(*read, strict=True)
+    return Members(_texts(file, pa.array(names, pa.large_binary())), *(np.array(part, np.int64) for part in places))
+
+
+def _entries(file: str, start: int, size: int, last: str) -> Iterator[tarfile.TarInfo]:
+    with open(file, "rb") as handle:
+        handle.seek(start)
+        try:
+            # The handle is closed, so is what reads from it.
+            archive = tarfile.open(fileobj=handle, mode="r:", encoding=_UTF8) if size else None  # noqa: SIM115
+        except tarfile.TarError as error:
+            if start:
+                raise ValueError(f"{file} is broken behind {last} ({error}); copy the archive anew.") from error
+            raise ValueError(f"{file} is no tar archive ({error}); unpack it if it is compressed.") from error
+        try:
+            while archive is not None and (entry := archive.next()) is not None:
+                last = f"{entry.name!r}"
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+                if entry.issparse():
+                    raise ValueError(
+                        f"{file}: the member {last} is stored without its holes; write the archive anew, without "
+                        "--sparse."
+                    )
+                if entry.offset_data + entry.size > size:
+                    raise ValueError(f"{file} ends inside the member {last}; copy the archive anew.")
+                if entry.isreg():
+                    yield entry
+        except tarfile.TarError as error:
+            raise ValueError(f"{file} is broken behind {last} ({error}); copy the archive anew.") from error
+        if archive is not None:
+            handle.seek(archive.offset)
+            if any(handle.read(_BLOCK)):  # tarfile takes a broken header for the end
+                raise ValueError(f"{file} is broken behind {last}; copy the archive anew.")
