@@ -61,29 +61,27 @@ def samples_of(file: str, start: int = 0, rows: int | None = None) -> Samples:
     Raises:
         ValueError: It is broken or compressed, or not in WebDataset's layout; the message names file and member.
     """
-    keys, suffixes, starts, firsts, sizes = [], [], [], [], []
+    keys, suffixes = [pa.array([], _STRINGS)], [pa.array([], _STRINGS)]
+    places = [np.zeros((3, 0), np.int64)]
     begun, last = 0, None
     for members in members_of(file, start):
         own, named = _named(members)
         keys.append(named.field("key"))
         suffixes.append(named.field("suffix"))
-        for parts, values in zip(
-            (starts, firsts, sizes), (members.starts, members.firsts, members.sizes), strict=True
-        ):
-            parts.append(values[own])
+        places.append(np.stack([members.starts, members.firsts, members.sizes])[:, own])
         if rows is not None and len(named):
             begun += int(_changes(keys[-1]).sum()) + (keys[-1][0] != last)
             last = keys[-1][-1]
             if begun > rows:
                 break
-    every = pa.concat_arrays([pa.array([], _STRINGS), *keys])
+    every = pa.concat_arrays(keys)
     begins = np.flatnonzero(np.concatenate([[True], _changes(every)])) if len(every) else np.zeros(0, np.int64)
     offsets = np.append(begins, len(every)).astype(np.int64)
     if rows is not None:
         offsets = offsets[: rows + 1]
     count = int(offsets[-1])
-    encoded = pa.concat_arrays([pa.array([], _STRINGS), *suffixes]).slice(0, count).dictionary_encode()
-    starts, firsts, sizes = (np.concatenate([np.zeros(0, np.int64), *parts]) for parts in (starts, firsts, sizes))
+    encoded = pa.concat_arrays(suffixes).slice(0, count).dictionary_encode()
+    starts, firsts, sizes = np.concatenate(places, axis=1)
     samples = Samples(
         keys=every.take(pa.array(offsets[:-1])),
         starts=starts[offsets[:-1]],

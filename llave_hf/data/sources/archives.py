@@ -106,7 +106,7 @@ def _single_pictures(samples: Samples) -> np.ndarray:
 
 
 def _places(file: str, samples: Samples, name: str, first_row: int, with_digests: bool) -> pa.Array | None:
-    """Where the pictures of a column stand, empty where there is none: large_binary `(n,)`; None: it has no picture."""
+    """Where the pictures of a column stand, empty where there is none: large_binary `(n,)`; None: it has none."""
     if name == IMAGE:
         members = _single_pictures(samples)
     else:
@@ -193,7 +193,7 @@ def _decoded(file: str, samples: Samples, suffixes: Collection[str]) -> Iterator
 
 
 def _decoder(suffix: str) -> Callable[[bytes], Any]:
-    """`datasets`' own for a suffix. The commonest are given without importing it, which takes longer than an archive."""
+    """That of `datasets` for a suffix; the commonest without importing it, which takes longer than many an archive."""
     if suffix in JSON:
         return json.loads
     if suffix == "txt":

@@ -1,7 +1,8 @@
 """The members of tar archives, thousands at a time: their names, and where their bytes lie.
 
-`tarfile` makes an object of each member, which costs more than all else that is done with it. Headers of plain members,
-with long names in GNU's or POSIX's form, are read here; from the first that is anything else to the end, `tarfile` reads.
+`tarfile` makes an object of each member, which costs more than all else that is done with it. Headers of plain
+members, with long names in GNU's or POSIX's form, are read here; from the first that is anything else on, `tarfile`
+reads.
 """
 
 from __future__ import annotations
@@ -14,36 +15,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-BATCH = 8192  # headers that are looked at together
+from .tar_members import Members, by_tarfile, names_as_text
+
+_FIRST_BATCH, _BATCH = 256, 8192  # headers that are looked at together: at first, for some want only the first rows
 _BLOCK = tarfile.BLOCKSIZE
 _NAME, _SIZE, _SUM, _PREFIX = slice(0, 100), slice(124, 136), slice(148, 156), slice(345, 500)
 _KIND = 156
-_UTF8 = "utf-8"
 _FILE = ord("0")
 _EMPTY = frozenset(b"123456")  # links, devices, folders: no bytes follow the header
 _POSIX_NAME, _GNU_NAME = ord("x"), ord("L")  # what follows is of the next header
 _LONGEST = 1 << 20  # bytes of such; more is left to `tarfile`
 _NEAR, _FAR = 1 << 12, 1 << 16  # bytes that are read at a time: where members are large, where they are small
-
-
-@dataclass(frozen=True)
-class Members:
-    """Regular files of an archive, in its order.
-
-    Attributes:
-        names: large_string `(n,)`.
-        starts: Where their headers begin, int64 `(n,)` in bytes.
-        firsts: Where their contents begin.
-        sizes: How long these are.
-    """
-
-    names: pa.Array
-    starts: np.ndarray
-    firsts: np.ndarray
-    sizes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.starts)
 
 
 @dataclass
@@ -87,9 +69,10 @@ def members_of(file: str, start: int = 0) -> Iterator[Members]:
     size = os.path.getsize(file)
     last = "its first member"
     with open(file, "rb", buffering=0) as handle:
-        ahead = _Ahead(handle.fileno())
+        ahead, most = _Ahead(handle.fileno()), _FIRST_BATCH
         while True:
-            found = _walk(ahead, start, size)
+            found = _walk(ahead, start, size, most)
+            most = min(2 * most, _BATCH)
             count = _count_of_right(found)
             start = found.behind if count == len(found.blocks) else found.starts[count]
             members = _members(file, found, count)
@@ -100,7 +83,7 @@ def members_of(file: str, start: int = 0) -> Iterator[Members]:
                 break
             if found.ended:
                 return
-    yield from _by_tarfile(file, start, size, last)
+    yield from by_tarfile(file, start, size, last)
 
 
 class _Ahead:
@@ -119,11 +102,11 @@ class _Ahead:
         return self._held[place : place + size]
 
 
-def _walk(ahead: _Ahead, start: int, size: int) -> _Headers:
-    """The headers from one on, whose sums are not looked at yet."""
+def _walk(ahead: _Ahead, start: int, size: int, most: int) -> _Headers:
+    """So many headers from one on, whose sums are not looked at yet."""
     found = _Headers(behind=start)
     position, name = start, None
-    while len(found.blocks) < BATCH:
+    while len(found.blocks) < most:
         block = ahead(position, _BLOCK)
         if block.count(0) == len(block):  # the end, with or without its mark
             found.ended, found.plain = True, name is None
@@ -135,16 +118,16 @@ def _walk(ahead: _Ahead, start: int, size: int) -> _Headers:
             found.plain = False
             break
         first = position + _BLOCK
+        length = 0 if kind in _EMPTY else length
+        position = first + length + -length % _BLOCK
         if kind in (_POSIX_NAME, _GNU_NAME) and name is None and 0 <= length <= _LONGEST:
             name = _long_name(ahead(first, length), kind)
             found.plain = name is not None
         else:
-            length = 0 if kind in _EMPTY else length
-            found.plain = (kind == _FILE or kind in _EMPTY) and length >= 0 and first + length <= size
+            found.plain = (kind == _FILE or kind in _EMPTY) and length >= 0 and position <= size
         if not found.plain:
             break
         found.add(block, first, length)
-        position = first + length + -length % _BLOCK
         if kind == _FILE or kind in _EMPTY:
             if name:
                 found.names[len(found.blocks) - 1] = name
@@ -159,7 +142,7 @@ def _long_name(content: bytes, kind: int) -> bytes | None:
         return content.partition(b"\0")[0] or None
     name = b""
     while content:
-        length, _, rest = content.partition(b" ")
+        length = content.partition(b" ")[0]
         if not length.isdigit() or not len(length) + 1 < int(length) <= len(content):
             return None
         key, equals, value = content[len(length) + 1 : int(length)].partition(b"=")
@@ -201,67 +184,4 @@ def _members(file: str, found: _Headers, count: int) -> Members:
     starts, firsts, sizes = (
         np.array(values[:count], np.int64)[files] for values in (found.starts, found.firsts, found.sizes)
     )
-    return Members(_texts(file, made), starts, firsts, sizes)
-
-
-def _texts(file: str, names: pa.Array) -> pa.Array:
-    try:
-        return names.cast(pa.large_string())
-    except pa.ArrowInvalid as error:
-        for name in names.to_pylist():
-            try:
-                name.decode()
-            except UnicodeDecodeError:
-                raise ValueError(
-                    f"{file}: the name of the member {name!r} is not in UTF-8; write the archive anew, with names in "
-                    "UTF-8."
-                ) from error
-        raise
-
-
-def _by_tarfile(file: str, start: int, size: int, last: str) -> Iterator[Members]:
-    """The members from one on; and what is wrong with the archive there."""
-    read: list[tuple[bytes, int, int, int]] = []
-    for entry in _entries(file, start, size, last):
-        read.append((entry.name.encode(_UTF8, "surrogateescape"), entry.offset, entry.offset_data, entry.size))
-        if len(read) == BATCH:
-            yield _listed(file, read)
-            read = []
-    if read:
-        yield _listed(file, read)
-
-
-def _listed(file: str, read: list[tuple[bytes, int, int, int]]) -> Members:
-    names, *places = zip(*read, strict=True)
-    return Members(_texts(file, pa.array(names, pa.large_binary())), *(np.array(part, np.int64) for part in places))
-
-
-def _entries(file: str, start: int, size: int, last: str) -> Iterator[tarfile.TarInfo]:
-    with open(file, "rb") as handle:
-        handle.seek(start)
-        try:
-            # The handle is closed, so is what reads from it.
-            archive = tarfile.open(fileobj=handle, mode="r:", encoding=_UTF8) if size else None  # noqa: SIM115
-        except tarfile.TarError as error:
-            if start:
-                raise ValueError(f"{file} is broken behind {last} ({error}); copy the archive anew.") from error
-            raise ValueError(f"{file} is no tar archive ({error}); unpack it if it is compressed.") from error
-        try:
-            while archive is not None and (entry := archive.next()) is not None:
-                last = f"{entry.name!r}"
-                archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
-                if entry.issparse():
-                    raise ValueError(
-                        f"{file}: the member {last} is stored without its holes; write the archive anew, without "
-                        "--sparse."
-                    )
-                if entry.offset_data + entry.size > size:
-                    raise ValueError(f"{file} ends inside the member {last}; copy the archive anew.")
-                if entry.isreg():
-                    yield entry
-        except tarfile.TarError as error:
-            raise ValueError(f"{file} is broken behind {last} ({error}); copy the archive anew.") from error
-        if archive is not None:
-            handle.seek(archive.offset)
-            if any(handle.read(_BLOCK)):  # tarfile takes a broken header for the end
-                raise ValueError(f"{file} is broken behind {last}; copy the archive anew.")
+    return Members(names_as_text(file, made), starts, firsts, sizes)
