@@ -147,16 +147,22 @@ def _texts(file: str, samples: Samples, wanted: Collection[str], first_row: int)
     fields: dict[str, None] = {}
     of_json: dict[str, list[Any]] = {}
     columns: dict[str, list[Any]] = {suffix: [_NOTHING] * len(samples) for suffix in texts}
+    last: tuple[str, ...] = ()  # the fields of the JSON before, for most have the same
+    here: list[str] = []  # those of them that are wanted
     for row, suffix, value in _decoded(file, samples, {*whole, *texts}):
         if suffix in columns:
             columns[suffix][row] = value
-        if suffix in whole and isinstance(value, dict):
-            if not value.keys() <= fields.keys():
-                fields.update(dict.fromkeys(value))
-            for name in value.keys() & wanted:
-                column = of_json.setdefault(name, [_NOTHING] * len(samples))
-                if column[row] is _NOTHING:
-                    column[row] = value[name]
+        if suffix not in whole or not isinstance(value, dict):
+            continue
+        if (names := tuple(value)) != last:
+            last, here = names, [name for name in names if name in wanted]
+            fields.update(dict.fromkeys(names))
+            for name in here:
+                if name not in of_json:
+                    of_json[name] = [_NOTHING] * len(samples)
+        for name in here:
+            if of_json[name][row] is _NOTHING:
+                of_json[name][row] = value[name]
     for name, values in of_json.items():
         members = columns.get(name, values)
         columns[name] = [value if own is _NOTHING else own for own, value in zip(members, values, strict=True)]
