@@ -134,9 +134,17 @@ def _first_repeat(numbers: np.ndarray) -> int | None:
     return int(repeats.argmax())
 
 
-def all_samples(file: str) -> Samples:
-    """All samples of an archive; they are kept, and found at once at the next start."""
-    table = kept_table(file, "samples", lambda: _as_table(samples_of(file)))
+def all_samples(file: str, state: str | None) -> Samples:
+    """All samples of an archive; they are kept, and found at once at the next start.
+
+    Args:
+        file: The archive.
+        state: Its [`state_of`].
+
+    Raises:
+        ValueError: See [`samples_of`].
+    """
+    table = kept_table(file, state, "samples", lambda: _as_table(samples_of(file)))
     members = table.column("members").combine_chunks()
     parts = dict(zip(("kinds", "firsts", "sizes"), members.flatten().flatten(), strict=True))
     return Samples(

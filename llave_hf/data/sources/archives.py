@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llave_hf.data.stored.columns import PLACES, place_texts
-from llave_hf.data.stored.kept import kept_table
+from llave_hf.data.stored.kept import kept_table, state_of
 from llave_hf.data.stored.pictures import StoredPicture
 
 from .archive_samples import Samples, all_samples, samples_of
@@ -64,9 +64,9 @@ def read_archive(
         samples = samples_of(file, start, rows)
         texts = _texts(file, samples, wanted, first_row)
     else:
-        samples = all_samples(file)
-        what = json.dumps(["texts", *sorted(wanted)])
-        texts = kept_table(file, what, lambda: _texts(file, samples, wanted, first_row))
+        state, what = state_of(file), json.dumps(["texts", *sorted(wanted)])
+        samples = all_samples(file, state)
+        texts = kept_table(file, state, what, lambda: _texts(file, samples, wanted, first_row))
     columns = {KEY: samples.keys, **dict(zip(texts.column_names, texts.columns, strict=True))}
     for name in sorted(wanted):
         places = _places(file, samples, name, first_row, with_digests)

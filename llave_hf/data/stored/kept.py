@@ -31,27 +31,42 @@ def kept_tables() -> Path:
     return Path(constants.HF_HOME) / "llave_hf" / "archives"
 
 
-def kept_table(file: str, what: str, make: Callable[[], pa.Table]) -> pa.Table:
-    """A table that is made of a file, or what was made of it at an earlier start.
-
-    Args:
-        file: The file.
-        what: Says which table, where there are several of a file.
-        make: Makes it. It is not kept where the file has no time of change, has it since less than two seconds, or
-            changes while the table is made.
+def state_of(file: str) -> str | None:
+    """What says whether a file has changed; None where nothing does. That is where its time of change is missing, in
+    the future, or less than two seconds ago.
 
     Raises:
         OSError: The file is not there.
     """
-    started, stamp = time.time_ns(), _stamp(file)
+    now, found = time.time_ns(), os.stat(file)
+    if not _NO_TIME_NS <= found.st_mtime_ns < now - _QUIET_NS:
+        return None
+    return f"{FORMAT} {found.st_size} {found.st_mtime_ns}"
+
+
+def kept_table(file: str, state: str | None, what: str, make: Callable[[], pa.Table]) -> pa.Table:
+    """A table that is made of a file, or what was made of it at an earlier start.
+
+    Args:
+        file: The file.
+        state: Its [`state_of`], from before anything of it was read.
+        what: Says which table, where there are several of a file.
+        make: Makes it. It is not kept where there is no state, or another one afterwards.
+
+    Raises:
+        OSError: The file is not there.
+    """
+    if state is None:
+        return make()
     name = hashlib.sha256("\0".join((os.path.abspath(file), what)).encode(errors="surrogateescape")).hexdigest()
     path = kept_tables() / name[:2] / name
-    if stamp is not None and (kept := _read(path, stamp)) is not None:
+    kept = _read(path, state)
+    if kept is not None:
         return kept
     table = make()
-    if stamp is not None and started - os.stat(file).st_mtime_ns > _QUIET_NS and stamp == _stamp(file):
+    if state == state_of(file):
         try:
-            _write(path, stamp, table)
+            _write(path, state, table)
         except OSError as error:  # no room on the disk, or a folder that may not be written to
             _tell_of_no_room(f"{kept_tables()} ({error.strerror})")
     return table
@@ -74,33 +89,26 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             raise
 
 
-def _stamp(file: str) -> str | None:
-    found = os.stat(file)
-    if found.st_mtime_ns < _NO_TIME_NS:
-        return None
-    return f"{FORMAT} {found.st_size} {found.st_mtime_ns}"
-
-
-def _read(path: Path, stamp: str) -> pa.Table | None:
+def _read(path: Path, state: str) -> pa.Table | None:
     """None where there is nothing, or nothing whole, or what was made of another state of the file."""
     try:
         content = pa.py_buffer(path.read_bytes())
     except OSError:
         return None
     table = content.slice(_HEAD) if content.size > _HEAD else content
-    if content[:_HEAD].to_pybytes().rstrip(b"\0").decode(errors="replace") != f"{_digest(table)} {stamp}":
+    if content[:_HEAD].to_pybytes().rstrip(b"\0").decode(errors="replace") != f"{_digest(table)} {state}":
         return None
     return pa.ipc.open_file(table).read_all()
 
 
-def _write(path: Path, stamp: str, table: pa.Table) -> None:
+def _write(path: Path, state: str, table: pa.Table) -> None:
     stream = pa.BufferOutputStream()
     with pa.ipc.new_file(stream, table.schema) as writer:
         writer.write_table(table)
     content = stream.getvalue()
 
     def write(file: IO[bytes]) -> None:
-        file.write(f"{_digest(content)} {stamp}".encode().ljust(_HEAD, b"\0"))
+        file.write(f"{_digest(content)} {state}".encode().ljust(_HEAD, b"\0"))
         file.write(content)
 
     write_whole(path, write)

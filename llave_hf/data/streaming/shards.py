@@ -22,6 +22,7 @@ from llave_hf.data.sources.specs import SourceSpec
 from llave_hf.data.sources.texts import check_texts, refuse_other_marks
 from llave_hf.data.stored.columns import fields_of, pictures_of, with_places
 from llave_hf.data.stored.groups import open_parquet
+from llave_hf.data.stored.kept import state_of
 
 SHARD_ROWS = 4096  # rows that are checked, and of a shard without row groups of its own read, at a time
 PICTURE_ROWS = 64  # whose pictures' bytes are in memory together
@@ -67,7 +68,7 @@ def sample_blocks(file: str, rows: int) -> Iterator[Block]:
     Raises:
         ValueError: See [`samples_of`].
     """
-    starts = all_samples(file).starts
+    starts = all_samples(file, state_of(file)).starts
     for first in range(0, len(starts), rows):
         yield Block(int(starts[first]), first, min(rows, len(starts) - first))
 

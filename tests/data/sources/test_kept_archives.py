@@ -166,7 +166,17 @@ def test_an_archive_that_changes_meanwhile_is_not_kept(
 
     monkeypatch.setattr(archive_samples, "members_of", touching)
     opened(archive)
-    assert len(files(home)) == 1  # the texts, which were read after that
+    assert files(home) == []  # nor the texts, which were read after that at the places from before
+    decoded = archives._decoded
+
+    def touching_texts(*arguments: Any) -> Any:
+        yield from decoded(*arguments)
+        aged(archive, 20)
+
+    monkeypatch.setattr(archive_samples, "members_of", plain)
+    monkeypatch.setattr(archives, "_decoded", touching_texts)
+    opened(archive)
+    assert len(files(home)) == 1  # where members lie
 
 
 def test_a_folder_that_cannot_be_written_to(archive: Path, home: Path, caplog: pytest.LogCaptureFixture) -> None:
