@@ -48,12 +48,6 @@ class _Headers:
         self.firsts.append(first)
         self.sizes.append(size)
 
-    def drop_open_name(self) -> None:
-        """Takes a long name away whose member has not been read yet."""
-        while self.starts and self.starts[-1] == self.behind:
-            for part in (self.blocks, self.starts, self.firsts, self.sizes):
-                part.pop()
-
 
 def members_of(file: str, start: int = 0) -> Iterator[Members]:
     """The members of an archive; only headers are read.
@@ -120,11 +114,12 @@ def _walk(ahead: _Ahead, start: int, size: int, most: int) -> _Headers:
         first = position + _BLOCK
         length = 0 if kind in _EMPTY else length
         position = first + length + -length % _BLOCK
-        if kind in (_POSIX_NAME, _GNU_NAME) and name is None and 0 <= length <= _LONGEST:
+        whole = length >= 0 and position <= size
+        if kind in (_POSIX_NAME, _GNU_NAME) and name is None and whole and length <= _LONGEST:
             name = _long_name(ahead(first, length), kind)
             found.plain = name is not None
         else:
-            found.plain = (kind == _FILE or kind in _EMPTY) and length >= 0 and position <= size
+            found.plain = whole and (kind == _FILE or kind in _EMPTY)
         if not found.plain:
             break
         found.add(block, first, length)
@@ -132,7 +127,6 @@ def _walk(ahead: _Ahead, start: int, size: int, most: int) -> _Headers:
             if name:
                 found.names[len(found.blocks) - 1] = name
             found.behind, name = position, None
-    found.drop_open_name()
     return found
 
 
