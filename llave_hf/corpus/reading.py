@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llave_hf.data.media_files import TEXT_SUFFIXES
-from llave_hf.data.sources.archives import read_archive, samples_of
+from llave_hf.data.sources.archive_samples import samples_of
+from llave_hf.data.sources.archives import read_archive
 from llave_hf.data.sources.files import parquet_errors
 from llave_hf.data.sources.texts import check_texts, utf8_text
 from llave_hf.data.stored.columns import pictures_of, with_places
@@ -200,7 +200,7 @@ class Reader:
 def archive_columns(path: str) -> list[str]:
     """What is read of an archive where nothing says which columns: its picture, texts, classes, fields of JSON."""
     fields = read_archive(path, (), rows=_FIRST_SAMPLES)[1]
-    members = {name for sample in itertools.islice(samples_of(path), _FIRST_SAMPLES) for name in sample.spans}
+    members = samples_of(path, rows=_FIRST_SAMPLES).suffixes
     return [name for name in fields.names if name not in members or name.lower() in _TEXT_MEMBERS]
 
 

@@ -104,9 +104,17 @@ def _flat(
     return pc.if_else(held, place_texts(file, column, rows, positions, digests), paths).cast(PLACES)
 
 
-def place_texts(file: str, column: str, rows: np.ndarray, positions: np.ndarray, digests: pa.Array) -> pa.Array:
-    """What `StoredPicture.encoded` gives, of many rows of one column at once: large_string `(n,)`."""
-    parts = [f"{MARK}{file}", pa.array(rows), column, pa.array(positions), "", "", digests]
+def place_texts(
+    file: str,
+    column: str | pa.Array,
+    rows: np.ndarray,
+    positions: np.ndarray,
+    digests: pa.Array | pa.Scalar,
+    spans: tuple[np.ndarray, np.ndarray] | None = None,
+) -> pa.Array:
+    """What `StoredPicture.encoded` gives, of many rows at once: large_string `(n,)`."""
+    first, size = ("", "") if spans is None else map(pa.array, spans)
+    parts = [f"{MARK}{file}", pa.array(rows), column, pa.array(positions), first, size, digests]
     texts = [
         pa.scalar(part, _STRINGS) if isinstance(part, str) else part if part.type == _STRINGS else part.cast(_STRINGS)
         for part in parts

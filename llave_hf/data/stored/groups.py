@@ -10,16 +10,17 @@ import functools
 import hashlib
 import logging
 import os
-import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import constants
+
+from .kept import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -93,16 +94,12 @@ def _kept_group(file: str, stamp: str, group: int, column: str) -> pa.ChunkedArr
     path = kept_groups() / name[:2] / f"{name}.arrow"
     if not path.is_file():
         values = pa.table({"values": _read_group(file, stamp, group, column)})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".unfinished", delete=False) as unfinished:
-            try:  # other processes do the same
-                with pa.ipc.new_file(unfinished, values.schema) as writer:
-                    writer.write_table(values)
-                unfinished.close()
-                os.replace(unfinished.name, path)
-            except BaseException:
-                os.unlink(unfinished.name)
-                raise
+
+        def write(whole: IO[bytes]) -> None:
+            with pa.ipc.new_file(whole, values.schema) as writer:
+                writer.write_table(values)
+
+        write_whole(path, write)
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all().column("values")
 
 

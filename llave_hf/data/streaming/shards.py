@@ -14,13 +14,15 @@ import pyarrow.parquet as pq
 
 from llave_hf.data.rows.known import check_unread, suspects
 from llave_hf.data.rows.sides import check_fields
-from llave_hf.data.sources.archives import read_archive, samples_of
+from llave_hf.data.sources.archive_samples import all_samples
+from llave_hf.data.sources.archives import read_archive
 from llave_hf.data.sources.files import json_records, parquet_errors, table_of_records
 from llave_hf.data.sources.indexed import picture_places
 from llave_hf.data.sources.specs import SourceSpec
 from llave_hf.data.sources.texts import check_texts, refuse_other_marks
 from llave_hf.data.stored.columns import fields_of, pictures_of, with_places
 from llave_hf.data.stored.groups import open_parquet
+from llave_hf.data.stored.kept import state_of
 
 SHARD_ROWS = 4096  # rows that are checked, and of a shard without row groups of its own read, at a time
 PICTURE_ROWS = 64  # whose pictures' bytes are in memory together
@@ -61,19 +63,14 @@ class Block:
 
 
 def sample_blocks(file: str, rows: int) -> Iterator[Block]:
-    """The samples of an archive, so many at a time; only headers are read.
+    """The samples of an archive, so many at a time; only headers are read, and nothing where they are known.
 
     Raises:
         ValueError: See [`samples_of`].
     """
-    start = first = count = 0
-    for sample in samples_of(file):
-        if count == rows:
-            yield Block(start, first, count)
-            start, first, count = sample.start, first + count, 0
-        count += 1
-    if count:
-        yield Block(start, first, count)
+    starts = all_samples(file, state_of(file)).starts
+    for first in range(0, len(starts), rows):
+        yield Block(int(starts[first]), first, min(rows, len(starts) - first))
 
 
 def line_blocks(file: str, rows: int) -> Iterator[Block]:

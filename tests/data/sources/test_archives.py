@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import shutil
+import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -166,6 +168,47 @@ def test_broken_archives_are_named(tmp_path: Path, load: Callable[..., Any]) -> 
     shutil.copy(tmp_path / "c.tar.gz", tmp_path / "d.tar")
     with pytest.raises(ValueError, match=r"d.tar is no tar archive .*unpack it if it is compressed"):
         opened(tmp_path / "d.tar", load)
+
+
+@pytest.mark.parametrize("load", BOTH)
+def test_members_that_are_no_files_of_samples(tmp_path: Path, load: Callable[..., Any]) -> None:
+    path = write_archive(tmp_path / "a.tar", [sample(row) for row in range(3)])
+    with tarfile.open(path) as archive:
+        members = [(member, archive.extractfile(member).read()) for member in archive.getmembers()]
+
+    def write(hard_link: bool) -> None:
+        with tarfile.open(path, "w") as archive:
+            for place, (member, content) in enumerate(members):
+                for name in (
+                    f"sub.dir/._{place}.png",
+                    f"__MACOSX/sub.dir/._{place}.png",
+                    "sub.dir/README",
+                    "sub.dir/",
+                ):
+                    other = tarfile.TarInfo(name)  # what macOS and people leave between them
+                    other.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+                    archive.addfile(other)
+                if hard_link and member.name == "sub.dir/0001.png":  # GNU tar writes the second name of a file so
+                    member.type, member.linkname, member.size = tarfile.LNKTYPE, "sub.dir/0000.png", 0
+                archive.addfile(member, io.BytesIO(content))
+
+    write(hard_link=False)
+    assert [pair.query.text for pair in opened(path, load)] == [f"Find: caption {row}" for row in range(3)]
+    write(hard_link=True)
+    with pytest.raises(ValueError, match=r"a.tar.*the sample 'sub.dir/0001' has no 'png'"):
+        opened(path, load)
+
+
+@pytest.mark.parametrize("load", BOTH)
+def test_a_member_goes_before_a_field_of_the_json(tmp_path: Path, load: Callable[..., Any]) -> None:
+    both = {"txt": "in the JSON", "caption": "c", "json": "itself", "__key__": "k", "image": "beside.png"}
+    path = write_archive(tmp_path / "a.tar", [sample(0, json=both), sample(1, txt=None, json=both)])
+    pairs = opened(path, load, query="{txt}: {json[caption]} of {__key__}", positive={"image": "image"})
+    assert [pair.query.text for pair in pairs] == [
+        "text 0: c of sub.dir/0000",
+        "in the JSON: c of sub.dir/0001",
+    ]
+    assert [pair.positive.images[0].read() for pair in pairs] == [picture_bytes(row) for row in range(2)]
 
 
 @pytest.mark.parametrize("load", BOTH)
