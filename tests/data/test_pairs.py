@@ -204,7 +204,7 @@ FAULTS: list[tuple[list[Row], str]] = [
         [{**row, "neg_text": text} for row, text in zip(rows(2), ("fine", "<|image_1|>"), strict=True)],
         r"row 1 .*: the negative has 1 mark",
     ),
-    ([{**rows()[0], "neg_image_path": "images/red.png"}], "the negative has 0 mark"),
+    ([{**rows()[0], "neg_text": "no mark", "neg_image_path": "images/red.png"}], "the negative has 0 mark"),
     ([{**rows()[0], "neg_text": ["a", "b"], "neg_image_path": ["images/red.png"]}], r"row 0 .*has 1 entries where"),
     ([{**rows()[0], "neg_text": ["a", "b"], "neg_image_path": "images/red.png"}], "single paths where"),
     ([{**rows()[0], "qry": 3}], "column 'qry' holds int64; it must hold strings"),
