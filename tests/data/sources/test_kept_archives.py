@@ -147,7 +147,10 @@ def test_what_another_version_kept_is_made_anew(archive: Path, monkeypatch: pyte
         opened(archive)
 
 
-@pytest.mark.parametrize("seconds", [0, 1, -100, time.time(), time.time() - 86400])
+AGES = {"now": 0, "a second ago": 1, "in the future": -100, "1970": time.time(), "a day later": time.time() - 86400}
+
+
+@pytest.mark.parametrize("seconds", AGES.values(), ids=AGES)
 def test_times_that_say_nothing_are_not_trusted(archive: Path, home: Path, seconds: float) -> None:
     """Now or in the future: it may be written to just now. 1970: the file system knows no time."""
     aged(archive, seconds)
