@@ -369,7 +369,7 @@ def test_only_the_result_is_in_memory(tmp_path: Path) -> None:
         del model
 
     def held() -> int:
-        return int(re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
+        return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
 
     *parents, base = [open_parent(tmp_path / str(seed), tmp_path) for seed in range(4)]
     gc.collect()
