@@ -64,8 +64,11 @@ class SideColumns:
 
     def empty(self) -> np.ndarray:
         """Which entries have neither text nor media: bool `(n,)`."""
-        blank = pc.equal(pc.utf8_trim_whitespace(self.text), "").to_numpy(zero_copy_only=False)
-        return blank & ~self.has_media()
+        return self.without_text() & ~self.has_media()
+
+    def without_text(self) -> np.ndarray:
+        """Which entries have no text but white space: bool `(n,)`."""
+        return pc.equal(pc.utf8_trim_whitespace(self.text), "").to_numpy(zero_copy_only=False)
 
     def has_media(self) -> np.ndarray:
         """Which entries have a picture or a video: bool `(n,)`."""

@@ -67,8 +67,7 @@ def _with_texts_of(positives: SideColumns, negatives: SideColumns, offsets: np.n
     """
     rows = np.repeat(np.arange(len(positives)), np.diff(offsets))
     pictures = negatives.num_images()
-    untold = pc.equal(pc.utf8_trim_whitespace(negatives.text), "").to_numpy(zero_copy_only=False)
-    untold &= (pictures > 0) & (pictures == positives.num_images()[rows])
+    untold = negatives.without_text() & (pictures > 0) & (pictures == positives.num_images()[rows])
     untold &= ~negatives.has_video() & ~positives.has_video()[rows]
     if not untold.any():
         return negatives

@@ -77,16 +77,10 @@ def _trivial(recent: Sequence[Entry]) -> str | None:
 
 
 def _false_negatives(stretch: Sequence[Entry]) -> str | None:
-    """Of a model that tells most pairs right, and ever more: what is out of order does not get less.
-
-    Earlier, negatives outscore positives because the model has not learned, and the more so as cosines spread.
-    """
-    if len(stretch) < LONG or min(entry["auc"] for entry in stretch) < 0.75:
+    found = _still_outscored(stretch, "outscored")
+    if found is None:
         return None
-    auc_before, auc_now = _ends(stretch, "auc")
-    before, now = _ends(stretch, "outscored")
-    if auc_now < auc_before + 0.01 or now < 0.1 or now < 0.95 * before:
-        return None
+    auc_before, auc_now, now = found
     return (
         f"false negatives are likely: for {now:.0%} of the queries some negative scores above the positive by more "
         f"than 0.1 ({stretch[-1]['outscoring']:.2%} of the negatives), and no fewer while the others get better (AUC "
@@ -113,13 +107,12 @@ def _masked_groups(stretch: Sequence[Entry]) -> str | None:
 
 
 def _false_negatives_in_groups(stretch: Sequence[Entry]) -> str | None:
-    """As [`_false_negatives`], of a query's own group alone."""
+    """Of a query's own group alone."""
     seen = [entry for entry in stretch if entry.get("outscored_own_group") is not None]
-    if len(seen) < LONG or min(entry["auc"] for entry in seen) < 0.75:
+    found = _still_outscored(seen, "outscored_own_group")
+    if found is None:
         return None
-    (auc_before, auc_now), (before, now) = _ends(seen, "auc"), _ends(seen, "outscored_own_group")
-    if auc_now < auc_before + 0.01 or now < 0.1 or now < 0.95 * before:
-        return None
+    auc_before, auc_now, now = found
     share = seen[-1]["group_gradient_share"]
     return (
         f"groups gather false negatives: for {now:.0%} of the queries a document of their own group scores above the "
@@ -127,6 +120,26 @@ def _false_negatives_in_groups(stretch: Sequence[Entry]) -> str | None:
         f"{auc_now:.3f}); groups have {share:.0%} of the gradient. Mine them again (llave mine) with a larger "
         "rank_min, a margin, or --judge, or set false_negative_margin: 0.1 to leave them out."
     )
+
+
+def _still_outscored(stretch: Sequence[Entry], name: str) -> tuple[float, float, float] | None:
+    """Of a model that tells most pairs right, and ever more: what is out of order does not get less.
+
+    Earlier, negatives outscore positives because the model has not learned, and the more so as cosines spread.
+
+    Args:
+        stretch: Entries that have the name.
+        name: Of the share of queries with a negative above their positive.
+
+    Returns:
+        AUC before and now, and the share now; None where there is nothing to say.
+    """
+    if len(stretch) < LONG or min(entry["auc"] for entry in stretch) < 0.75:
+        return None
+    (auc_before, auc_now), (before, now) = _ends(stretch, "auc"), _ends(stretch, name)
+    if auc_now < auc_before + 0.01 or now < 0.1 or now < 0.95 * before:
+        return None
+    return auc_before, auc_now, now
 
 
 def _ends(stretch: Sequence[Entry], name: str) -> tuple[float, float]:
