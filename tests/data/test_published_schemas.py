@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from published import PUBLISHED
-from tables import picture_bytes
+from tables import hub_rows, picture_bytes, stored
 
 from llave_hf import LlaveModel, LlaveProcessor
 from llave_hf.data import LlaveCollator, Pair, load_pairs, stream_pairs
@@ -75,6 +75,15 @@ def test_a_picture_that_the_positive_does_not_have_needs_its_own_text(tmp_path: 
     row = {**mined.rows[0], "neg_text": str([""]), "neg_image_path": str(["images/1.jpg"])}
     with pytest.raises(ValueError, match=r"row 0 .*the negative has 0 mark.* and 1 path"):
         load_pairs([replace(mined, rows=[row]).write(tmp_path)])
+
+
+def test_a_picture_takes_no_text_of_a_positive_without_one(tmp_path: Path) -> None:
+    """A picture in the table itself needs no mark, and would otherwise be one with the positive's text."""
+    columns = {"qry": ["Where?"], "qry_image_path": [""], "pos_text": ["a right text"], "pos_image_path": [""]}
+    columns |= {"neg_text": [""], "neg_image": [stored(1)]}
+    hub_rows(columns, ["neg_image"]).to_parquet(tmp_path / "train.parquet")
+    (negative,) = load_pairs(str(tmp_path))[0].negatives
+    assert negative.text == "" and len(negative.images) == 1
 
 
 def test_the_splits_of_mmeb_train(tmp_path: Path) -> None:
