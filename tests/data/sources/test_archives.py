@@ -225,3 +225,14 @@ def test_what_is_not_read_is_told_once(pattern: str, caplog: pytest.LogCaptureFi
     assert len(np.unique([pairs[row].query.key() for row in range(len(pairs))])) == len(pairs)
     told = [record.getMessage() for record in caplog.records if "not read" in record.getMessage()]
     assert [one.rpartition(": ")[2] for one in told] == ["n"]
+
+
+def test_a_path_in_the_json_stands_in_for_a_picture_that_is_not_there(tmp_path: Path) -> None:
+    """Some samples have the picture as a member, others name one that lies beside the archive."""
+    (tmp_path / "beside.png").write_bytes(picture_bytes(9))
+    rows = [sample(0), sample(1, png=None, json={"caption": "caption 1", "png": "beside.png"}), sample(2)]
+    path = write_archive(tmp_path / "a.tar", rows)
+    pairs = load_pairs([{"path": str(path), "media_root": str(tmp_path), **ENTRY}])
+    pictures = [pairs[row].positive.images[0] for row in range(3)]
+    assert pictures[1] == "beside.png"
+    assert [picture.read() for picture in pictures[::2]] == [picture_bytes(0), picture_bytes(2)]
