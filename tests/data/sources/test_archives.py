@@ -18,6 +18,7 @@ import webdataset_reader
 from tables import picture_bytes, write_archive
 
 from llave_hf.data import StreamedBatches, load_pairs, stream_pairs
+from llave_hf.data.sources.archive_samples import samples_of
 from llave_hf.data.streaming import shards
 
 BOTH = [load_pairs, stream_pairs]
@@ -236,3 +237,15 @@ def test_a_path_in_the_json_stands_in_for_a_picture_that_is_not_there(tmp_path: 
     pictures = [pairs[row].positive.images[0] for row in range(3)]
     assert pictures[1] == "beside.png"
     assert [picture.read() for picture in pictures[::2]] == [picture_bytes(0), picture_bytes(2)]
+
+
+def test_the_first_samples_are_whole_where_headers_are_read_in_batches(tmp_path: Path) -> None:
+    """Headers are read 256 at first, of which the last is the first of a sample's three."""
+    path = str(write_archive(tmp_path / "a.tar", [sample(row) for row in range(100)]))
+    every = samples_of(path)
+    assert len(every) == 100
+    for rows in (1, 85, 86, 87, 100, 101):
+        some = samples_of(path, rows=rows)
+        assert some.keys.to_pylist() == every.keys.to_pylist()[:rows]
+        assert np.array_equal(some.offsets, every.offsets[: rows + 1])
+        assert np.array_equal(some.firsts, every.firsts[: some.offsets[-1]])
