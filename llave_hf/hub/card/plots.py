@@ -174,11 +174,18 @@ def _shown_range(panels: Sequence[Sequence[Sequence[int]]]) -> tuple[float, floa
 
 
 def _curves(axes: Any, history: Sequence[Mapping[str, Any]], named: Mapping[str, tuple[str, str]]) -> None:
-    """A line for each name, labelled at its end instead of in a legend."""
-    for name, (label, colour) in named.items():
-        points = [(entry["step"], entry[name]) for entry in history if entry[name] is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.6)
-            axes.annotate(f" {label}", points[-1], color=colour, fontsize=9, va="center", annotation_clip=False)
+    """A line for each name, labelled at its end instead of in a legend: the highest above it, the lowest below."""
+    lines = {
+        name: points
+        for name in named
+        if (points := [(one["step"], one[name]) for one in history if one[name] is not None])
+    }
+    order = sorted(lines, key=lambda name: lines[name][-1][1])
+    beside = {order[0]: "top", order[-1]: "bottom"} if len(order) > 1 else {}
+    for name, points in lines.items():
+        label, colour = named[name]
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.6)
+        va = beside.get(name, "center")
+        axes.annotate(f" {label}", points[-1], color=colour, fontsize=9, va=va, annotation_clip=False)
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
