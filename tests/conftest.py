@@ -19,13 +19,7 @@ RELEASES = (
     *("torch", "transformers", "sentence-transformers", "accelerate", "datasets"),
     *("peft", "bitsandbytes", "lancedb", "gradio", "mteb"),
 )
-# Of the slow ones, those that take longest: what begins last should not take long where workers share files.
-LONGEST = (
-    *("test_engines.py", "test_ranks_step.py", "test_surviving_ranks.py", "test_surviving.py", "test_training.py"),
-    *("test_sweep.py", "test_run_log.py", "test_import_orders.py", "test_embed_killed.py", "test_data_ranks.py"),
-    *("test_evaluation_ranks.py", "test_push.py", "test_ray.py", "test_video_retrieval.py"),
-)
-pytest_plugins = ["expected_skips"]
+pytest_plugins = ["expected_skips", "longest_first"]
 gc.disable()  # test modules import all there is, and what they import stays
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
@@ -39,10 +33,6 @@ def pytest_configure(config: pytest.Config) -> None:
     paths = [str(Path(__file__).parent / "child_processes"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.environ["TEST_WARNING_FILTERS"] = "\n".join(config.getini("filterwarnings"))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

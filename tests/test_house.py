@@ -9,6 +9,8 @@ import ast
 from collections import Counter
 from pathlib import Path
 
+from longest_first import LONGEST
+
 ROOT = Path(__file__).parents[1]
 PACKAGE, TESTS = ROOT / "llave_hf", ROOT / "tests"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -49,3 +51,9 @@ def test_no_two_files_of_tests_share_a_name() -> None:
     """pytest refuses the second, since folders of tests are no packages."""
     names = Counter(path.name for path in TESTS.rglob("*.py") if path.name != "conftest.py")
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_longest_tests_are_there() -> None:
+    """Files that begin first (tests/longest_first.py): one that was renamed would begin anywhere."""
+    names = {path.name for path in TESTS.rglob("test_*.py")}
+    assert set(LONGEST) <= names
