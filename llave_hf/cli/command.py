@@ -40,8 +40,7 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
 def begin(arguments: argparse.Namespace, level: int = logging.INFO) -> None:
     """What a command line does first: shows its own lines from `level` on, and `--debug` keeps tracebacks."""
     leave_out_lines()
-    logging.basicConfig(level=level, format="%(message)s")
-    for client in ("httpx", "httpx2"):  # each names every request
-        logging.getLogger(client).setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("llave_hf").setLevel(level)  # libraries name every request and every file they open
     if arguments.debug:
         os.environ["LLAVE_DEBUG"] = "1"

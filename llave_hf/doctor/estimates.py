@@ -15,11 +15,12 @@ from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.training.recipe.recipe import Recipe
 from llave_hf.training.recipe.tuning import STACKS, frozen_parts
 from llave_hf.training.run import training_texts
-from llave_hf.training.step.graph_memory import GIB, activation_bytes, is_checkpointed
+from llave_hf.training.step.activations import activation_bytes, cast_bytes, is_checkpointed
+from llave_hf.training.step.graph_memory import GIB
 
 from .engine_sizes import check_engines
 from .findings import NOTE, OK, PROBLEM, Finding, Patient
-from .model_sizes import config_of, part_sizes
+from .model_sizes import config_of, part_sizes, skeleton
 from .tuned_sizes import tuned_sizes
 
 SAMPLED_PAIRS = 32
@@ -83,10 +84,11 @@ def sample_lengths(patient: Patient) -> np.ndarray:
 
 
 def memory(recipe: Recipe, lengths: np.ndarray) -> tuple[float, float, float]:
-    """Bytes of weights, of gradients and optimizer, and of activations."""
+    """Bytes of weights, of gradients and optimizer, and of activations with autocast's copies of weights."""
     tuned = tuned_sizes(recipe)
     tokens = max(_tokens_at_once(recipe, lengths), _graph_tokens(recipe, lengths))
-    return tuned.weights, tuned.states, _activations(recipe) * tokens
+    casts = cast_bytes(skeleton(recipe), recipe.training)
+    return tuned.weights, tuned.states, _activations(recipe) * tokens + casts
 
 
 def _activations(recipe: Recipe) -> float:

@@ -79,10 +79,9 @@ def without_advice() -> Iterator[None]:
 
 
 def load_quietly() -> None:
-    """No lines and no bar from the libraries that load a model; for commands whose output somebody waits for."""
+    """No bar from the library that loads a model; for commands whose output somebody waits for."""
     from transformers.utils import logging as transformers_logging
 
-    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
 
 

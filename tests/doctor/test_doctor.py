@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import numpy as np
 import pytest
 from backbones import save_backbone
 from helpers import write_recipe, write_training_data
+from torch import nn
 
 from llave_hf import LlaveModel
 from llave_hf.cli import main
 from llave_hf.doctor import Finding, estimates, examine
 from llave_hf.doctor.estimates import memory, step_flops
-from llave_hf.doctor.model_sizes import config_of, part_sizes
+from llave_hf.doctor.model_sizes import config_of, part_sizes, skeleton
 from llave_hf.model.media_llave import MediaError
-from llave_hf.training.recipe.recipe import load_recipe
+from llave_hf.training.recipe.recipe import Recipe, load_recipe
 
 
 def examined(root: Path, **changes: Any) -> list[Finding]:
@@ -146,7 +148,8 @@ def test_estimates_follow_the_settings(tmp_path: Path) -> None:
     (weights, states, activations), flops = estimated()
     parameters = weights / 4
     assert states == (parameters - 2 * 16) * 12  # no gradient reaches the norm behind the tower's last layer
-    language_model, tower = 2 * (11 * 24 + 3 * 48), 2 * (11 * 16 + 2 * 32)
+    # Numbers that two layers of each keep: 24 wide with 48 inside and keys half as wide as queries; 16 with 32.
+    language_model, tower = 2 * (6 * 24 + 3 * 24 + 4 * 48), 2 * (8 * 16 + 2 * 32)
     assert activations == pytest.approx((language_model + tower) * 4 * 1000 * 8)
     assert flops == pytest.approx(3 * 2 * 1000 * 8 * parameters, rel=0.1)
     (_, _, small), more = estimated(mini_batch_size=2)
@@ -159,9 +162,21 @@ def test_estimates_follow_the_settings(tmp_path: Path) -> None:
     assert all_kept == ((weights, states, pytest.approx(activations)), pytest.approx(flops))
     part = estimated(gradient_checkpointing=True, checkpoint_parts=["vision_tower"])[0][2]
     assert estimated(gradient_checkpointing=True)[0][2] < part < activations
+    halved = estimated(bf16=True, master_weights="bfloat16")[0][2]
+    assert 0.5 * activations < halved < 0.6 * activations  # norms go through float32
+    autocast = estimated(bf16=True)[0][2]
+    copies = 2 * sum(linear_weights(load_recipe(write_recipe(tmp_path))))
+    assert autocast == pytest.approx(halved + (2 * 10 * 24 + 2 * 8 * 16) * 1000 * 8 + copies)
     frozen = estimated(freeze=["vision_tower"])
     assert frozen[0][1] < states
     assert frozen[1] < flops
+
+
+def linear_weights(recipe: Recipe) -> Iterator[int]:
+    """Of tower and language model; no embedding depends on the tower's pooling, which is left out."""
+    for name, module in skeleton(recipe).backbone.named_modules():
+        if isinstance(module, nn.Linear) and "projector" not in name and "head" not in name:
+            yield module.weight.numel()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -202,3 +202,15 @@ def peak_of_kept_bytes(trainer: LlaveTrainer, pairs: list[Pair]) -> int:
     with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
         run_steps(trainer, [pairs])
     return most
+
+
+def is_copy(tensor: torch.Tensor, model: nn.Module) -> bool:
+    """Whether it is a weight in another type: every number of it is one."""
+    if tensor.dim() != 2:
+        return False
+    weights = (weight for weight in model.parameters() if weight.dim() == 2 and weight.dtype != tensor.dtype)
+    return any(
+        one.shape == tensor.shape and torch.equal(one.to(tensor.dtype), tensor)
+        for weight in weights
+        for one in (weight, weight.t())
+    )

@@ -66,6 +66,7 @@ def cached_backward(
     tower: TowerMemory | None = None,
     lean: LeanForward | None = None,
     keeps: Collection[int] = (),
+    sharing_casts: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> torch.Tensor:
     """Adds the gradient of a loss over all micro-batches to the parameters' gradients.
 
@@ -82,6 +83,8 @@ def cached_backward(
         lean: Leaves out work of the language model that no embedding needs.
         keeps: The numbers of the parts that keep their graph from the first pass. Not the last one where ranks
             exchange gradients in its backward, as that must come after all others.
+        sharing_casts: Autocast, entered around the first pass: each weight is copied to 16 bits once for all graphs
+            that are kept, and they hold one copy. (Without gradients autocast makes copies that it does not keep.)
 
     Returns:
         The loss, without graph.
@@ -97,15 +100,17 @@ def cached_backward(
     states: dict[int, RandomState] = {}
     kept: dict[int, torch.Tensor] = {}
     rows: list[torch.Tensor] = []
-    for number, part in enumerate(parts):
-        if number in keeps:
-            with reduction(number), lean_one(part.inputs) as (inputs,):
-                kept[number] = embed(inputs)
-            rows.append(kept[number].detach())
-            continue
-        states[number] = RandomState(device)
-        with torch.no_grad(), lean_one(part.inputs) as (inputs,), tower.recording(number):
-            rows.append(embed(inputs))
+
+    with sharing_casts() if keeps else nullcontext():
+        for number, part in enumerate(parts):
+            if number in keeps:
+                with reduction(number), lean_one(part.inputs) as (inputs,):
+                    kept[number] = embed(inputs)
+                rows.append(kept[number].detach())
+                continue
+            states[number] = RandomState(device)
+            with torch.no_grad(), lean_one(part.inputs) as (inputs,), tower.recording(number):
+                rows.append(embed(inputs))
     after = RandomState(device)
     loss, gradients = _gradients_of_embeddings(parts, rows, loss_of)
 

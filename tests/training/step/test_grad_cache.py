@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 from accelerate.utils import AutocastKwargs
-from step_helpers import furthest, make_pairs, make_trainer, peak_of_kept_bytes, run_steps, trainer_of, write_media
+from step_helpers import (
+    furthest,
+    is_copy,
+    make_pairs,
+    make_trainer,
+    peak_of_kept_bytes,
+    run_steps,
+    trainer_of,
+    write_media,
+)
 
 from llave_hf.data.samples import Pair
 from llave_hf.training.step.grad_cache import Part, cached_backward
@@ -115,6 +124,36 @@ def test_under_autocast(root: Path) -> None:
     (losses, expected), (cached_losses, gradients) = found
     assert cached_losses == losses
     assert furthest(gradients, expected) < 1e-5
+
+
+@pytest.mark.parametrize("gib", [*SOME.values(), 1.0])
+def test_kept_graphs_share_autocasts_copies_of_weights(root: Path, gib: float) -> None:
+    """And no gradient is lost to a copy that was made without one, nor summed in another precision."""
+    rows = make_pairs(root, 6)
+    found, copies = [], []
+    for budget in (0.0, gib):
+        trainer = make_trainer(root, mini_batch_size=2, gradient_caching=True, graph_memory_gb=budget, bf16=True)
+        model = trainer.accelerator.prepare_model(trainer.model)
+        run_steps(trainer, [rows], model=model)  # what a first step tries makes copies of its own
+        up = trainer.model.backbone.language_model.layers[0].mlp.up_proj
+        shape, seen = up.weight.shape, []
+
+        def keep(tensor: torch.Tensor, shape: Any = shape, seen: list[torch.Tensor] = seen) -> torch.Tensor:
+            if tensor.shape in (shape, shape[::-1]):
+                seen.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found.append(run_steps(trainer, [rows], model=model))
+        copies.append(len({tensor.data_ptr() for tensor in seen if is_copy(tensor, up)}))
+    (losses, expected), (kept_losses, gradients) = found
+    assert kept_losses == losses
+    assert gradients.keys() == expected.keys()
+    assert furthest(gradients, expected) < 1e-6
+    micro_batches = len(trainer.data_collator(rows)["micro_batches"])
+    assert copies[0] == micro_batches > 3
+    # One for all that are kept; the others are run again, each with its own.
+    assert copies[1] == 1 if gib == 1.0 else 1 < copies[1] < micro_batches - 1
 
 
 def test_with_adapters(root: Path) -> None:
