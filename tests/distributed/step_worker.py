@@ -266,6 +266,24 @@ def compare_weights(root: Path, double: bool, steps: int = 5) -> float:
     return check(furthest(found, expected), TOLERANCE[double], double)
 
 
+def compare_kept_graphs(root: Path) -> float:
+    """In bfloat16, whose copies of weights kept graphs share: gradients beside a step that keeps no more than one."""
+    rank, world = distributed.rank(), distributed.world_size()
+    worst = 0.0
+    for mix in MIXES:
+        rows = rows_of(root, mix, world, 0)[rank]
+        found = []
+        for gib in (0.0, 0.0015, 1.0):
+            trainer = make_trainer(root, mini_batch_size=2, gradient_caching=True, graph_memory_gb=gib, bf16=True)
+            model = trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)  # autocast, and no wrapper
+            found.append(run_steps(trainer, [rows], model=DistributedDataParallel(model, find_unused_parameters=True)))
+        (losses, expected), *kept = found
+        for kept_losses, gradients in kept:
+            assert kept_losses == losses and gradients.keys() == expected.keys()
+            worst = max(worst, furthest(gradients, expected))
+    return check(worst, TOLERANCE[False], "kept graphs")
+
+
 def compare_sharded(root: Path, name: str, mix: str, accumulated: int) -> float:
     """torch's `fully_shard`, in float64: each rank runs as many micro-batches of each kind."""
     rank, world = distributed.rank(), distributed.world_size()
@@ -329,6 +347,8 @@ def do(root: Path, what: str) -> object:
         return compare_all_gradients(root)
     if what == "weights":
         return {"float64" if double else "float32": compare_weights(root, double) for double in (True, False)}
+    if what == "autocast":
+        return compare_kept_graphs(root)
     return max(
         compare_sharded(root, name, mix, accumulated)
         for name in ("one sample at a time", "a budget of tokens", "negatives", "frozen language model")

@@ -18,7 +18,7 @@ from step_helpers import write_media  # noqa: E402
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 SHARDS = Version(torch.__version__) >= Version("2.12")
-SAME = [(2, "gradients"), (1, "weights"), (2, "weights"), (4, "weights"), (2, "sharded")]
+SAME = [(2, "gradients"), (2, "autocast"), (1, "weights"), (2, "weights"), (4, "weights"), (2, "sharded")]
 
 
 @pytest.fixture(scope="module")
