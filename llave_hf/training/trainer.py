@@ -126,7 +126,9 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
             self.objective.follow(self.model)
         self.add_callback(AfterStep(self.objective, train_dataset, self.bad_samples))
         # The loss is a mean over this device's pairs: Trainer has to divide it by the accumulation steps. Left to
-        # itself it would not, because LlaveModel.forward takes **kwargs.
+        # itself it would not where rows have labels, because LlaveModel.forward takes **kwargs. transformers 5.19 has
+        # given that the second name; before it has the first.
+        self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
         self._cached_step: CachedStep | None = None
         self._tokens = TokenCount()

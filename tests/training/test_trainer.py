@@ -61,7 +61,8 @@ def test_accumulated_gradients_are_the_mean_over_batches_and_a_warning_says_that
     trainer = make_trainer(data, gradient_accumulation_steps=2)
     assert "adds no negatives" in messages[0]
     assert "still sees 3" in messages[0]
-    batches = list(trainer.get_train_dataloader())[:2]
+    batches, items = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 2, trainer.args.device)
+    assert all("labels" in batch for batch in batches)  # of which Trainer may think that the loss is a sum over them
     trainer.optimizer = None
     trainer.create_optimizer()
     expected: dict[str, torch.Tensor] = {}
@@ -74,7 +75,7 @@ def test_accumulated_gradients_are_the_mean_over_batches_and_a_warning_says_that
     trainer.model.zero_grad()
     trainer.current_gradient_accumulation_steps = 2
     for batch in batches:
-        trainer.training_step(trainer.model, batch)
+        trainer.training_step(trainer.model, batch, items)
     assert max(gradient.abs().max() for gradient in expected.values()) > 0
     for name, parameter in trainer.model.named_parameters():
         if name in expected:
