@@ -7,8 +7,12 @@ import logging
 LEFT_OUT = {
     # On import, also where nothing has four bits: that a faster kernel could be downloaded.
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+    # Before 0.48, likewise: that a CPU has no optimizer of eight bits.
+    "bitsandbytes.cextension": "The 8-bit optimizer is not available",
     # On import, also where DeepSpeed is installed and not used: that there is no GPU.
     "DeepSpeed": "Setting accelerator to CPU",
+    # Early 5.x, of each training: a configuration that no embedding depends on gets the tokenizer's marks.
+    "transformers.trainer_utils": "The tokenizer has new PAD/BOS/EOS tokens",
 }
 
 
@@ -24,6 +28,6 @@ class _Without(logging.Filter):
 
 
 def leave_out_lines() -> None:
-    """To be called before peft, bitsandbytes or DeepSpeed are imported; imports nothing itself."""
+    """To be called before these libraries are imported; imports nothing itself."""
     for name, start in LEFT_OUT.items():
         logging.getLogger(name).addFilter(_Without(start))

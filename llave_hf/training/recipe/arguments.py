@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 from transformers.utils import logging
@@ -325,6 +326,13 @@ class LlaveTrainingArguments(TrainingArguments):
                 "ddp_static_graph promises the same graph each time, and micro-batches of texts and of pictures have "
                 "two; leave it out or set gradient_caching: false."
             )
+
+    @property
+    def device(self) -> torch.device:
+        """Of this process. A CPU has no number: torch opens no checkpoint onto `cpu:0`, to which transformers before
+        5.18 would take an optimizer's state where two ranks of a CPU go on."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
 
     @property
     def caches_gradients(self) -> bool:

@@ -95,7 +95,9 @@ class CheckpointingTrainer(Trainer):
         if not self.is_fsdp_enabled or self._staging is not None:
             return
         if "FULL_STATE_DICT" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
-            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+            whole = self.accelerator.get_state_dict(self.model)  # by all ranks; the one that saves gets it
+            if self.args.should_save:
+                self._save(output_dir, state_dict=whole)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Saves one folder for AutoModel, AutoProcessor and SentenceTransformer, with the arguments as JSON.

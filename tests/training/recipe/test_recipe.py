@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import write_recipe, write_training_data
+from transformers import TrainingArguments
 
 from llave_hf.encoding.sentence_transformer import load_encoder
 from llave_hf.errors import UserError
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.recipe.recipe import ModelArguments, known_keys, load_recipe
 from llave_hf.training.run import model_source
 
@@ -178,3 +181,11 @@ def test_no_is_a_word_where_a_word_is_meant(tmp_path: Path, key: str) -> None:
     overridden = load_recipe(recipe, [f"--{key}", "no", "--bf16", "no", "--gradient_checkpointing", "off"])
     assert getattr(overridden.training, key) == "no"
     assert overridden.training.gradient_checkpointing is False
+
+
+def test_a_cpu_has_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks of a CPU get `cpu:0` and `cpu:1`, onto which torch opens no checkpoint."""
+    arguments = LlaveTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    for found, expected in (("cpu:1", "cpu"), ("cuda:1", "cuda:1")):
+        monkeypatch.setattr(TrainingArguments, "device", property(lambda self, name=found: torch.device(name)))
+        assert arguments.device == torch.device(expected)
