@@ -16,7 +16,7 @@ import torch
 from helpers import tiny_model, write_recipe, write_training_data
 from published import PUBLISHED
 from tables import picture_bytes, write_archive
-from test_training import RESTORES_ON_CPU, launch, weights
+from test_training import launch, weights
 
 from llave_hf.cli import main
 from llave_hf.training.recipe.recipe import load_recipe
@@ -138,7 +138,6 @@ def resumed(root: Path) -> Path:
     return root
 
 
-@RESTORES_ON_CPU
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(resumed: Path, name: str) -> None:
     two, broken = (weights(resumed / name / run) for run in ("two", "broken"))

@@ -12,18 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from helpers import write_recipe, write_training_data
-from packaging.version import Version
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.distributed
 
 ROOT = Path(__file__).parents[2]
-RESTORES_ON_CPU = pytest.mark.xfail(
-    Version(transformers.__version__) < Version("5.23"),
-    reason="Trainer asks torch to restore optimizer states to 'cpu:0', which it cannot; later releases say 'cpu'",
-)
 TRAIN = ("-m", "llave_hf.train")
 
 
@@ -70,7 +64,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@RESTORES_ON_CPU
 def test_two_ranks_resumed_end_with_the_weights_of_an_unbroken_run(runs: Path) -> None:
     broken = runs / "broken"
     broken.mkdir()
