@@ -15,7 +15,7 @@ from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.training.recipe.recipe import Recipe
 from llave_hf.training.recipe.tuning import STACKS, frozen_parts
 from llave_hf.training.run import training_texts
-from llave_hf.training.step.activations import activation_bytes, cast_bytes, is_checkpointed
+from llave_hf.training.step.activations import activation_bytes, cast_bytes, is_checkpointed, keeping_parts
 from llave_hf.training.step.graph_memory import GIB
 
 from .engine_sizes import check_engines
@@ -147,7 +147,9 @@ def _tokens_at_once(recipe: Recipe, lengths: np.ndarray) -> float:
 
 def _graph_tokens(recipe: Recipe, lengths: np.ndarray) -> float:
     """Of the micro-batches that gradient caching runs forward once."""
-    kept = max(recipe.training.graph_memory_gb * GIB / _activations(recipe), _tokens_at_once(recipe, lengths))
+    args = recipe.training
+    room = args.graph_memory_gb * GIB - cast_bytes(skeleton(recipe), args, keeping_parts(args))
+    kept = max(room / _activations(recipe), _tokens_at_once(recipe, lengths))
     return min(kept, _tokens(recipe, lengths))
 
 

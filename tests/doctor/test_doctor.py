@@ -167,6 +167,8 @@ def test_estimates_follow_the_settings(tmp_path: Path) -> None:
     autocast = estimated(bf16=True)[0][2]
     copies = 2 * sum(linear_weights(load_recipe(write_recipe(tmp_path))))
     assert autocast == pytest.approx(halved + (2 * 10 * 24 + 2 * 8 * 16) * 1000 * 8 + copies)
+    room = (autocast - copies) / 2 + copies  # graphs and their copies: the batch has twice as many tokens
+    assert estimated(bf16=True, mini_batch_size=2, graph_memory_gb=room / 2**30)[0][2] == pytest.approx(room)
     frozen = estimated(freeze=["vision_tower"])
     assert frozen[0][1] < states
     assert frozen[1] < flops

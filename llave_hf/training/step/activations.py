@@ -85,6 +85,11 @@ def cast_bytes(model: LlaveModel, args: LlaveTrainingArguments, parts: Iterable[
     return sum(2 * module.weight.numel() for module in modules if isinstance(module, nn.Linear))
 
 
+def keeping_parts(args: LlaveTrainingArguments) -> list[str]:
+    """The parts whose layers keep what they compute, and so autocast's copies of their weights."""
+    return [part for part in STACKS if not is_checkpointed(args, part)]
+
+
 def is_checkpointed(args: LlaveTrainingArguments, part: str) -> bool:
     """Whether the layers of a part keep their inputs alone."""
     return bool(args.gradient_checkpointing) and (args.checkpoint_parts is None or part in args.checkpoint_parts)

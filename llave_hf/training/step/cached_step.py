@@ -15,11 +15,10 @@ from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.model.processing_llave import LlaveProcessor
 from llave_hf.training.engines.engines import Engine
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
-from llave_hf.training.recipe.tuning import STACKS
 from llave_hf.training.tuning.lora import without_peft
 from llave_hf.training.tuning.parts import part_parameters
 
-from .activations import cast_bytes, is_checkpointed
+from .activations import cast_bytes, keeping_parts
 from .grad_cache import Part, cached_backward
 from .graph_memory import GIB, GraphMemory
 from .lean_forward import LeanForward
@@ -75,8 +74,7 @@ class CachedStep:
         self.tower = TowerMemory.of(model, args.vision_memory_gb * GIB if keeps else 0)
         self.suits: dict[tuple[str, ...], bool] = {}  # whether it may keep what a kind of micro-batch gives
         twice = not self.tower.layers
-        holding = [part for part in STACKS if not is_checkpointed(args, part)]
-        casts = cast_bytes(without_peft(model), args, holding)
+        casts = cast_bytes(without_peft(model), args, keeping_parts(args))
         self.graphs = None if engine.alike else GraphMemory(model.config, args, tower_runs_twice=twice, casts=casts)
         # Compiled code is bound to the autocast around it; DeepSpeed keeps no graph.
         self.shares_casts = not (args.torch_compile or self.deepspeed)

@@ -12,22 +12,6 @@ from step_helpers import make_pairs, make_trainer, write_media
 
 from llave_hf.training.step.graph_memory import GIB, GraphMemory, most_work
 
-VISION = {
-    "hidden_size": 64,
-    "intermediate_size": 240,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "image_size": 28,
-    "patch_size": 7,
-}
-TEXT = {
-    "hidden_size": 64,
-    "intermediate_size": 340,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 1,
-}
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
