@@ -38,7 +38,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -84,12 +84,10 @@ class Plan:
     Args:
         scales: For each number of pairs a batch: steps a turn, rounds.
         limits: Of mini-batches, to choose the best of.
-        towers: Whether frozen.
     """
 
     scales: dict[int, tuple[int, int]]
     limits: tuple[Limit, ...] = LIMITS
-    towers: tuple[bool, ...] = (True, False)
 
 
 QUICK = Plan({32: (1, 1), 64: (1, 1)}, (Limit(size=16), Limit(tokens=2048)))
@@ -193,7 +191,7 @@ def report_speed(folder: Path, plan: Plan) -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     best, splits, notes = {}, [], []
     for workload in WORKLOADS:
-        for frozen in plan.towers:
+        for frozen in (True, False):
             for pairs, (steps, rounds) in plan.scales.items():
                 case = Case(workload, frozen, pairs)
                 sides = open_sides(folder, case, steps)
@@ -228,7 +226,7 @@ def report_memory(folder: Path, plan: Plan) -> None:
     print(f"\n| batch | tower | pairs | at {DEFAULT}, MiB | ratio | ours at {half} | ratio | goal |")
     print("|---|---|---|---|---|---|---|---|")
     for workload in WORKLOADS:
-        for frozen in plan.towers:
+        for frozen in (True, False):
             for pairs in plan.scales:
                 case = Case(workload, frozen, pairs)
                 ours, theirs = (peak_memory(folder, case, side, DEFAULT) for side in SIDES)
@@ -244,15 +242,15 @@ def report_graphs(folder: Path, plan: Plan) -> None:
     """Prints what it gives, and what it takes, to keep more graphs (`graph_memory_gb`)."""
     for pairs, (_, rounds) in plan.scales.items():
         if pairs < GRAPHS_PAIRS:
-            _report_graphs_of(folder, plan, pairs, rounds)
+            _report_graphs_of(folder, pairs, rounds)
 
 
-def _report_graphs_of(folder: Path, plan: Plan, pairs: int, rounds: int) -> None:
+def _report_graphs_of(folder: Path, pairs: int, rounds: int) -> None:
     print(f"\n{pairs} pairs, both sides in mini-batches of {DEFAULT}\n")
     print("| batch | tower | pairs | memory for graphs, MiB | pairs/s | ratio | goal | added by `train()`, MiB |")
     print("|---|---|---|---|---|---|---|---|")
     for workload in WORKLOADS:
-        for frozen in plan.towers:
+        for frozen in (True, False):
             case = Case(workload, frozen, pairs)
             sides = open_sides(folder, case, steps=1)
             for side in sides:
@@ -293,7 +291,6 @@ STEPS_AND_ROUNDS = {  # of a turn, and turns; 1,024 pairs at the best sizes only
 }
 
 
-TOWERS = {"frozen": True, "trained": False}
 REPORTS = {"speed": report_speed, "memory": report_memory, "graphs": report_graphs}
 
 
@@ -314,7 +311,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="batches of 32 and 64 pairs, one round: does it run?")
     parser.add_argument("--pairs", type=int, nargs="+", choices=STEPS_AND_ROUNDS, default=list(STEPS_AND_ROUNDS))
-    parser.add_argument("--towers", nargs="+", choices=TOWERS, default=list(TOWERS), help="default: both")
     parser.add_argument("--only", nargs="+", choices=REPORTS, default=list(REPORTS), help="parts (default: all)")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -326,7 +322,6 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         plan = QUICK if arguments.quick else Plan({count: STEPS_AND_ROUNDS[count] for count in arguments.pairs})
-        plan = replace(plan, towers=tuple(TOWERS[name] for name in arguments.towers))
         report(Path(folder), plan, arguments.only)
 
 
