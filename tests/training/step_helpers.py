@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -94,10 +95,14 @@ def make_trainer(
 
 
 def give_teacher(trainer: LlaveTrainer, pairs: Iterable[Pair], dimensions: int = 12) -> None:
-    """Random vectors for every sample of these pairs, the same for the same samples."""
-    samples = {s.key() for pair in pairs for s in (pair.query, pair.positive, *pair.negatives)}
+    """Random vectors for every sample of these pairs, the same for the same samples in every run.
+
+    A key has the folder of the pictures in it, which is another one in each run: vectors are drawn without it.
+    """
+    samples = {s.key(): s for pair in pairs for s in (pair.query, pair.positive, *pair.negatives)}
     keys = np.sort(np.array(list(samples)))
-    vectors = np.stack([np.random.default_rng(abs(int(key))).normal(size=dimensions) for key in keys])
+    seeds = [abs(replace(samples[int(key)], media_root=None).key()) for key in keys]
+    vectors = np.stack([np.random.default_rng(seed).normal(size=dimensions) for seed in seeds])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     trainer.objective.teacher = Teacher(keys, vectors.astype(np.float32))
 
