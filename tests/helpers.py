@@ -53,6 +53,12 @@ def tiny_model(
     return model.eval(), made
 
 
+def spoil(model: LlaveModel, processor: LlaveProcessor, letter: str) -> None:
+    """Every text with this letter has a vector that is not finite from now on, as from weights that overflowed."""
+    (token,) = processor.tokenizer(letter, add_special_tokens=False)["input_ids"]
+    model.get_input_embeddings().weight.data[token] = float("nan")
+
+
 def checkpoint_activations(model: LlaveModel, *, on: bool = True) -> None:
     """By the name that transformers has for it: 5.23 deprecates the only one of earlier releases."""
     end = "enable" if on else "disable"

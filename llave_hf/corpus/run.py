@@ -270,7 +270,10 @@ class _Run:
             for piece in maker.all(part):
                 for place, reason in piece.errors.items():
                     if len(self.report.reasons) < _NAMED:
-                        self.report.reasons.append(f"{part.file}, row {writer.next_row + place}: {reason}")
+                        row = f"{part.file}, row {writer.next_row + place}"
+                        is_media = self.source.kind == MEDIA
+                        where = f"{part.file}/{piece.table['path'][place]}" if is_media else row
+                        self.report.reasons.append(f"{where}: {reason}")
                 writer.add(piece.table, piece.vectors, piece.errors)
                 bar.add(len(piece.table), len(piece.errors))
         except BaseException:

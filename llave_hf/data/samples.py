@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from llave_hf.model.media_pictures_llave import is_data_uri
 from .stored.pictures import StoredPicture
 
 MARK_PATTERN = r"<\|(?:image|video)_\d+\|>"  # also valid for RE2, which Arrow uses
+_SHOWN = 80  # characters of a text in messages
 _MARKS = re.compile(rf"{MARK_PATTERN}(?:\s*{MARK_PATTERN})*")
 
 
@@ -32,6 +34,12 @@ class Sample:
     images: tuple[str | StoredPicture, ...] = ()
     video: str | None = None
     media_root: str | None = None
+
+    def __str__(self) -> str:
+        """Short, for messages: its media by name, and the beginning of its text."""
+        media = [str(image) for image in self.images] + ([self.video] if self.video else [])
+        text = textwrap.shorten(self.text, _SHOWN, placeholder=" …")
+        return " with ".join([", ".join(media)] * bool(media) + [repr(text)] * bool(text or not media))
 
     def key(self) -> int:
         """A hash of the content as a signed 64-bit number, the same in every process and on every machine.

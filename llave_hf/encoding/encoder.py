@@ -62,7 +62,7 @@ class LlaveEncoder:
                 several) and `video`; in a list or any other sequence.
             batch_size: Inputs a forward pass at most.
             on_error: What to do about inputs that cannot be used: `"raise"` a ValueError that names the first one's
-                place, or `"none"`: encode the others.
+                place, or `"none"`: encode the others. An input whose vector is not finite is one of them then.
             reasons: With `"none"`, is given the place of each such input and what is wrong with it; without, a warning
                 says so.
             meter: Is told what it took.

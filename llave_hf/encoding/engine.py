@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from llave_hf.model.media_llave import MediaError
 
 from .content_keys import ContentKeys
-from .failures import Failures
+from .failures import NOT_FINITE, Failures
 from .lean_decoding import LeanDecoding
 from .meter import Meter
 from .plan import TokenBudget, estimate_tokens
@@ -91,7 +91,8 @@ class EncodingEngine:
             inputs: As `preprocess` takes them.
             options: How.
             failures: Is given the inputs that cannot be used, each place with its reason; they have no vector in what
-                is returned. None: the first one is raised.
+                is returned. So are those whose vector is not finite. None: the first input that cannot be used is
+                raised, and vectors are returned as the model gives them.
             meter: Is told what it took.
 
         Raises:
@@ -116,10 +117,13 @@ class EncodingEngine:
                         known = [row.tokens["input_ids"] for row in (*texts.values(), *batch)]
                         lean.expect(known, num_tokens=sum(lengths.values()))
                     made = self._plain(batch) if lean is None else lean.run(batch)
-                    for row, vector in zip(batch, made, strict=True):
-                        for place in places[row.index]:
-                            vectors[place] = vector
-                    bar.update(sum(len(places[row.index]) for row in batch))
+                    finite = [True] * len(batch) if bad is None else made.isfinite().all(1).tolist()
+                    for row, vector, is_finite in zip(batch, made, finite, strict=True):
+                        if is_finite:
+                            vectors |= dict.fromkeys(places[row.index], vector)
+                            bar.update(len(places[row.index]))
+                        else:
+                            _note(ValueError(NOT_FINITE), row.index, bad)
             bar.update(sum(len(places[index]) for index in bad or ()))
         for index, error in (bad or {}).items():
             for place in places[index]:

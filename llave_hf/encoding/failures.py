@@ -10,6 +10,9 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 ON_ERROR = ("raise", "none")
+# Of an input that is fine, of which the model makes nothing.
+TRY_FLOAT32 = "look at the weights with llave verify, and run what computes in float16 in float32"
+NOT_FINITE = f"the model gives it a vector whose numbers are not finite; {TRY_FLOAT32}"
 _NAMED = 3  # inputs that a warning spells out
 
 Failures = dict[int, ValueError]  # by place in the list

@@ -54,13 +54,16 @@ class Proofs:
         Args:
             shortcut: In words, as the line that a user reads has it.
             kind: Of the inputs: what holds for texts need not hold for pictures.
-            plain: Without the shortcut. An error here is the input's or the model's own, and is raised.
+            plain: Without the shortcut. An error here is the input's or the model's own, and is raised. Where its
+                results are not finite, they prove nothing: the shortcut is not used this time, and tried again.
             short: The same inputs with it; any error means that the shortcut does not suit this model.
         """
         key = (shortcut, kind)
         with self._lock:  # another thread waits for the answer rather than trying too
             if key not in self._reasons:
                 expected = plain()
+                if not all(bool(tensor.isfinite().all()) for tensor in expected):
+                    return False  # says nothing; the next inputs may
                 try:
                     reason = difference(expected, short(), self._tolerance())
                 except Exception as error:  # whatever modules that changed may raise; it is told below

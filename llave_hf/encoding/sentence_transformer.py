@@ -50,8 +50,9 @@ class LlaveSentenceTransformer(SentenceTransformer):
     - `max_tokens`: tokens a forward pass at most, padding included;
     - `num_workers`: threads that prepare pictures and videos, 0 for none;
     - `on_error`: `"raise"` a ValueError that names the place of the first input that cannot be used, or `"none"`:
-      encode the others. Then a list is returned, whatever `convert_to_tensor` says: for each input its vector (a
-      numpy array, or a tensor where tensors are asked for), or None; a single input gives its vector or None;
+      encode the others, and take an input whose vector is not finite for one. Then a list is returned, whatever
+      `convert_to_tensor` says: for each input its vector (a numpy array, or a tensor where tensors are asked for), or
+      None; a single input gives its vector or None;
     - `reasons`: a dictionary that `"none"` gives the places of such inputs and what is wrong with each; without it a
       warning says so;
     - `meter`: a [`Meter`] that is told what it took.

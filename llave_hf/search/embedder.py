@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from llave_hf.encoding.failures import NOT_FINITE
 from llave_hf.errors import UserError
 from llave_hf.model.modeling_llave import LlaveModel
 from llave_hf.runtime.progress import forward_bar
@@ -19,6 +20,7 @@ from llave_hf.runtime.progress import forward_bar
 # Inputs whose vectors tell models apart, whatever folder, device or dtype they come in.
 PROBE_TEXTS = ("a dog in the snow", "Represent the following text: blue squares, 17 of them")
 SAME_MODEL = 0.99  # cosine; bfloat16 moves a vector by less than 0.001
+ZEROS = "the model gives it a vector of zeros, which is near to nothing"  # as some do for unknown words
 
 Gapped = list[np.ndarray | None]
 
@@ -96,6 +98,9 @@ class Embedder:
     def _vectors(self, inputs: Sequence[Any], *, progress: bool = True) -> np.ndarray:
         with self._bar(inputs) if progress else contextlib.nullcontext():
             made = np.asarray(self.encoder.encode(list(inputs), show_progress_bar=False), dtype=np.float32)
+        for unfit, reason in ((~np.isfinite(made).all(axis=1), NOT_FINITE), (~made.any(axis=1), ZEROS)):
+            if unfit.any():
+                raise ValueError(f"input {int(unfit.argmax())}: {reason}")
         return _unit(made)
 
     def _bar(self, inputs: Sequence[Any]) -> contextlib.AbstractContextManager[None]:

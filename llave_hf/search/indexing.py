@@ -227,7 +227,8 @@ class Indexer:
             return []
         vectors, reasons = self._embedder().usable(inputs, progress=bar)
         for place, reason in reasons.items():
-            broken.setdefault(entries[place]["path"], reason)
+            path = entries[place]["path"]
+            broken.setdefault(path, reason if path in reason else f"{path}: {reason}")
         return [(entry, vector) for entry, vector in zip(entries, vectors, strict=True) if vector is not None]
 
     def _write(

@@ -178,7 +178,11 @@ class Batcher:
         self.healthy = True
         self._metrics.batch_rows.observe(len(rows))
         self._metrics.batch_tokens.observe(sum(map(len, rows)))
-        for ready, vector in zip(batch, vectors, strict=True):
+        for ready, vector, is_finite in zip(batch, vectors, vectors.isfinite().all(1).tolist(), strict=True):
+            # Packed texts share a sequence, in which 0 x NaN is NaN: each has another try by itself.
+            if not is_finite and len(batch) > 1:
+                self._encode([ready])
+                continue
             ready.job.deliver(ready.place, vector, len(ready.row))
             self._metrics.tokens.inc(len(ready.row))
             self._metrics.inputs.labels(kind=ready.job.entries[ready.place].kind, outcome="encoded").inc()

@@ -27,7 +27,7 @@ from corpus_helpers import (
     saved_by_datasets,
     vectors,
 )
-from helpers import picture
+from helpers import picture, spoil, tiny_model
 
 from llave_hf import cli
 from llave_hf.corpus.parts import parts_of
@@ -55,6 +55,18 @@ def test_pictures_in_parquet_keep_their_rows(model: Path, tmp_path: Path) -> Non
     assert about["model_revision"] == path_revision(model) and about["rows"] == 6
     assert about["dimensions"] == table.schema.field("embedding").type.list_size == 24
     assert {"torch", "transformers", "llave_hf"} <= set(about["versions"])
+
+
+def test_a_row_of_which_the_model_makes_no_numbers_has_no_vector(tmp_path: Path) -> None:
+    spoilt, processor = tiny_model()
+    spoil(spoilt, processor, "z")
+    for part in (spoilt, processor):
+        part.save_pretrained(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ("a dog", "a zoo", "a cat")))
+    report = embed(tmp_path / "rows.jsonl", tmp_path / "model", tmp_path / "out", precision="int8")
+    assert (report.total_rows, report.total_errors) == (3, 1)
+    errors = read(tmp_path / "out")["error"].to_pylist()
+    assert [error is None for error in errors] == [True, False, True] and "are not finite" in errors[1]
 
 
 def test_columns_are_read_as_they_are_described(model: Path, tmp_path: Path) -> None:
@@ -123,6 +135,7 @@ def test_a_folder_of_media(model: Path, tmp_path: Path) -> None:
         {"image": str(folder / "deep" / "b.jpg"), "text": PROMPT},
     ]
     assert_vectors(table, expected(model, inputs), bad=[3])
+    assert report.reasons[0].startswith(f"{folder.name}/e.png: ")
 
 
 def test_a_folder_saved_by_datasets(model: Path, tmp_path: Path) -> None:

@@ -197,6 +197,14 @@ def test_what_is_known_is_not_tried_again() -> None:
         Proofs.of(model).holds("Nothing", "pictures", lambda: [1 / 0], lambda: results("short"))
 
 
+def test_numbers_that_are_not_finite_prove_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    proofs, good, none = Proofs(torch.nn.Linear(1, 1)), [torch.ones(2)], [torch.full((2,), torch.nan)]
+    assert not proofs.holds("Counting", "texts", lambda: none, lambda: none) and not proofs.known("Counting", "texts")
+    assert proofs.holds("Counting", "texts", lambda: good, lambda: good) and proofs.known("Counting", "texts")
+    assert not proofs.holds("Counting", "pictures", lambda: good, lambda: none)
+    assert [record.getMessage()[:20] for record in caplog.records] == ["Counting is left out"]
+
+
 def test_differences_and_tolerances() -> None:
     one = torch.tensor([3.0, 4.0])
     assert difference([one], [one * (1 + 1e-5)], 1e-4) == ""

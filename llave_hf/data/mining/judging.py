@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from llave_hf.data.media import load_sample
 from llave_hf.data.samples import Pair, Sample
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache, as_input
+from llave_hf.encoding.failures import TRY_FLOAT32
 from llave_hf.errors import UserError
 from llave_hf.runtime.places import check_model, find_file
 
@@ -82,6 +83,12 @@ class CrossEncoderJudge:
                 )
             )
         logits = torch.cat(told).double().cpu()
+        unfit = logits.isfinite().logical_not().reshape(len(logits), -1).any(1)
+        if unfit.any():
+            place = int(unfit.long().argmax())
+            raise UserError(
+                f"the judge gives {queries[place]} and {documents[place]} a number that is not finite; {TRY_FLOAT32}."
+            )
         if logits.ndim == 2 and logits.shape[1] == 2:
             return logits.softmax(dim=1)[:, 1].numpy()
         if logits.ndim != 1:

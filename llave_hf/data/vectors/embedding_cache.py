@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from llave_hf.data.media import locate
 from llave_hf.data.samples import Sample
 from llave_hf.data.stored.pictures import StoredPicture
+from llave_hf.encoding.failures import NOT_FINITE
 from llave_hf.encoding.model_identity import ModelIdentity, path_revision
 from llave_hf.errors import UserError
 
@@ -47,11 +48,14 @@ class EmbeddingCache:
         self._digests = ContentDigests()
 
     def encode(self, samples: Sequence[Sample], what: str) -> np.ndarray:
-        """Vectors `(n, D)` float32, L2-normalised.
+        """Vectors `(n, D)` float32, L2-normalised; one of zeros stays as it is.
 
         Args:
             samples: Distinct samples.
             what: Names the progress bar.
+
+        Raises:
+            ValueError: A sample cannot be encoded, or its vector is not finite.
         """
         return np.concatenate([self._piece(piece) for piece in self._pieces(samples, what)])
 
@@ -105,7 +109,10 @@ class EmbeddingCache:
     def _made(self, samples: Sequence[Sample]) -> np.ndarray:
         options = {} if self.batch_size is None else {"batch_size": self.batch_size}
         vectors = np.asarray(self.encoder.encode([as_input(s) for s in samples], **options), dtype=np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"{samples[int(np.argmin(finite))]}: {NOT_FINITE}.")
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def as_input(sample: Sample) -> str | dict[str, Any]:

@@ -219,3 +219,9 @@ def test_kinds_of_judges(folders: Path) -> None:
 def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MiningOptions(**options)
+
+
+def test_a_cross_encoder_that_gives_no_number_is_named_with_the_pair() -> None:
+    samples = [Sample("one"), Sample("two")]
+    with pytest.raises(UserError, match=r"^the judge gives 'two' and 'one' a number that is not finite"):
+        CrossEncoderJudge(Logits(1.0, np.nan)).scores(samples, [samples[0]] * 2, "what")
