@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ class Listing:
 def list_files(root: Path, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Listing:
     """All texts, pictures and videos below a folder, in the order of their paths.
 
-    Hidden files and folders (`.name`) are left out. A linked folder is entered where it stays inside, but not twice
+    Hidden files and folders (`.name`) are left out, and so is what is no file (a pipe, a device) or has a name that is
+    not UTF-8. A linked folder is entered where it stays inside, but not twice
     and not from within itself; other linked folders and links that lead out are counted. In a snapshot of the Hub's
     cache, links to its own repository's blobs stay inside. A glob stands for a path relative to the folder, for a
     name, or for a folder with all that is in it.
@@ -72,11 +74,16 @@ def list_files(root: Path, include: Sequence[str] = (), exclude: Sequence[str] =
         except OSError:  # deleted meanwhile, or a link to nothing
             listing.left_out["gone while looking, or links to nothing"] += 1
             continue
+        if not stat.S_ISREG(state.st_mode):  # to open a pipe is to wait for whoever writes into it
+            listing.left_out["pipes, sockets and devices"] += 1
+            continue
         listing.files.append(File(relative, state.st_size, state.st_mtime_ns))
     return listing
 
 
 def _reason(path: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:
+    if not path.isascii() and path.encode("utf-8", "replace").decode() != path:
+        return "files whose names are not UTF-8"  # no table takes them
     pure = PurePosixPath(path)
     suffix = pure.suffix.lower()
     if pure.name.startswith("."):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,19 @@ def test_what_can_be_opened_is_listed_and_the_rest_is_counted(tmp_path: Path) ->
 )
 def test_globs(tmp_path: Path, include: list[str], exclude: list[str], expected: list[str]) -> None:
     assert paths(write_folder(tmp_path), include=include, exclude=exclude) == expected
+
+
+def test_pipes_and_names_that_are_not_utf_8_are_left_out(tmp_path: Path) -> None:
+    """To open a pipe would be to wait forever; a name in Latin-1 would end in an error about codecs."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "a.png").write_bytes(b"-")
+    (tmp_path / "Bär.png").write_bytes(b"-")
+    (tmp_path / os.fsdecode(b"B\xe4r.png")).write_bytes(b"-")
+    (tmp_path / os.fsdecode(b"f\xff")).mkdir()
+    (tmp_path / os.fsdecode(b"f\xff") / "b.png").write_bytes(b"-")
+    listing = list_files(tmp_path)
+    assert [file.path for file in listing.files] == ["Bär.png", "a.png"]
+    assert listing.left_out == {"pipes, sockets and devices": 1, "files whose names are not UTF-8": 2}
 
 
 def test_links_do_not_lead_out(tmp_path: Path) -> None:
