@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import select
 import sys
 from collections.abc import Iterator
 
@@ -17,16 +18,31 @@ class UserError(ValueError):
 def user_errors() -> Iterator[None]:
     """Ends the program with one line: exit code 2 on errors in input, files and settings, 130 on Ctrl-C.
 
+    Without a line and with 141, as the shell's own commands, where nobody reads standard output any more (`| head`).
     `LLAVE_DEBUG=1` in the environment keeps the traceback.
     """
     try:
         yield
+        sys.stdout.flush()  # here, where it can be said well, and not at the very end
     except (ValueError, OSError, KeyboardInterrupt) as error:
         if os.environ.get("LLAVE_DEBUG"):
             raise
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            sys.exit(141)
         stopped = isinstance(error, KeyboardInterrupt)
         sys.stderr.write("llave: stopped\n" if stopped else f"llave: error: {error}\n")
         sys.exit(130 if stopped else 2)
+
+
+def _reader_left() -> bool:
+    """Whether it is standard output whose other end is closed, and no connection."""
+    output = sys.stdout.fileno()
+    ends = select.poll()
+    ends.register(output, 0)  # asks for nothing but what is always told: that the other end is closed
+    if not ends.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # else Python complains once more at its end
+    return True
 
 
 def leave_ranks() -> None:
