@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
+    # For torch, before it is imported: DDP warns of each rank where the first step happens to use every parameter.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with user_errors():
         with quick_imports():
             from llave_hf.training.run_log import shorten_log

@@ -14,11 +14,22 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, sort_checkpoints
+from transformers.utils import logging
 
 from llave_hf import distributed
 from llave_hf.errors import UserError
 
 from .whole_folders import UNFINISHED, clear_leftovers, publish, remove, whole_files
+
+logger = logging.get_logger(__name__)
+PROCESSES = "processes"  # beside the arguments in a checkpoint
+# Arguments that begin so change what is told, kept and sent, and no weight.
+_OF_NO_WEIGHT = (
+    *("logging_", "log_", "save_", "eval_", "do_", "report_to", "disable_tqdm", "telemetry_", "trackio_", "project"),
+    *("push_to_hub", "hub_", "dataloader_", "ddp_", "load_best_model_at_end", "metric_for_best_model", "greater_is_"),
+    *("per_device_eval_", "mini_batch_", "gradient_caching", "graph_memory_gb", "vision_memory_gb", "max_bad_samples"),
+)
+_IN_OPTIMIZER = ("learning_rate", "muon_learning_rate", "weight_decay", "adam_")  # torch restores these with its state
 
 
 class Kept(Protocol):
@@ -118,6 +129,7 @@ class CheckpointingTrainer(Trainer):
         super()._save(str(folder), state_dict)
         (folder / TRAINING_ARGS_NAME).unlink()
         described = {"negatives_per_query": self.args.negatives_per_query, "hardware": hardware_name(self.args)}
+        described[PROCESSES] = self.args.world_size
         arguments = {**self.args.to_dict(), **described}
         (folder / "training_args.json").write_text(json.dumps(arguments, indent=2, default=str), encoding="utf-8")
 
@@ -130,6 +142,8 @@ class CheckpointingTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with self._misfits_told(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.is_world_process_zero() and (changed := told_of_changes(resume_from_checkpoint, self.args)):
+            logger.warning(changed)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """And what else there is: Trainer calls it for every resume, also of a run whose steps were all done.
@@ -152,7 +166,7 @@ class CheckpointingTrainer(Trainer):
         try:
             yield
         except (ValueError, LookupError, OSError, RuntimeError, SafetensorError) as error:
-            changed = ", ".join(_changed_settings(checkpoint, self.args.to_dict()))
+            changed = ", ".join(_changed_settings(checkpoint, self.args))
             cause = f"settings that changed since: {changed}; take them back" if changed else "a file may be broken"
             raise UserError(
                 f"{checkpoint} cannot be gone on from ({error}): {cause}, name an older checkpoint, or begin anew in "
@@ -173,15 +187,28 @@ def hardware_name(args: TrainingArguments) -> str:
     return f"{args.world_size} x {name}"
 
 
-def _changed_settings(checkpoint: str | None, now: dict[str, Any]) -> list[str]:
-    """Names of the arguments that are not as they were, but for where the run lies."""
+def _changed_settings(checkpoint: str | None, args: TrainingArguments) -> dict[str, tuple[Any, Any]]:
+    """Arguments that are not as they were, but for where the run lies: by name, what each was and what it is."""
     path = Path(str(checkpoint)) / "training_args.json"
     if not path.is_file():
-        return []
+        return {}
     then = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(now, default=str))
+    now = json.loads(json.dumps({**args.to_dict(), PROCESSES: args.world_size}, default=str))
     apart = {"output_dir", "logging_dir", "run_name", "resume_from_checkpoint"}
-    return sorted(name for name in now.keys() & then.keys() - apart if now[name] != then[name])
+    names = sorted(name for name in now.keys() & then.keys() - apart if now[name] != then[name])
+    return {name: (then[name], now[name]) for name in names}
+
+
+def told_of_changes(checkpoint: str, args: TrainingArguments) -> str | None:
+    """What a checkpoint was written with that is otherwise now and changes weights; None where nothing is."""
+    settings = _changed_settings(checkpoint, args)
+    changed = {name: values for name, values in settings.items() if not name.startswith(_OF_NO_WEIGHT)}
+    if not changed:
+        return None
+    told = "; ".join(f"{name} {was}, now {now}" for name, (was, now) in changed.items())
+    told = f"{checkpoint} was written with {told}. The run ends with other weights than one that was never stopped"
+    kept = ", ".join(name for name in changed if name.startswith(_IN_OPTIMIZER))
+    return f"{told}, and the optimizer that it goes on with keeps its {kept}." if kept else f"{told}."
 
 
 @contextmanager

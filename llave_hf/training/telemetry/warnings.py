@@ -151,7 +151,8 @@ def _ends(stretch: Sequence[Entry], name: str) -> tuple[float, float]:
 
 def _concentrated(recent: Sequence[Entry]) -> str | None:
     now = recent[-1]
-    if now["hardness_strength"] <= 0 or any(entry["effective_negatives"] >= 3 for entry in recent):
+    few = min(3.0, 0.8 * now["negatives"])  # of two negatives there are never more
+    if now["hardness_strength"] <= 0 or any(entry["effective_negatives"] >= few for entry in recent):
         return None
     return (
         f"hardness_strength {now['hardness_strength']:.3g} leaves {now['effective_negatives']:.1f} of "

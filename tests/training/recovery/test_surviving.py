@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -187,6 +188,33 @@ def test_a_checkpoint_that_does_not_fit_says_which_settings_changed(trained: Pat
     (checkpoint / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match=r"checkpoint-1 cannot be gone on from .*: a file may be broken"):
         train(load_recipe(trained, again))
+
+
+def test_what_changed_since_a_checkpoint_is_told_in_one_line(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster gave fewer devices, say; how often something is logged is nothing to tell."""
+    monkeypatch.setattr(logging.getLogger("llave_hf"), "propagate", True)
+
+    def told(number: int, *change: str, processes: int = 1) -> list[str]:
+        run = tmp_path / str(number)
+        shutil.copytree(trained.parent / "out" / "checkpoint-1", run / "checkpoint-1")
+        shutil.copytree(trained.parent / "out" / "initial", run / "initial")
+        file = run / "checkpoint-1" / "training_args.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "processes": processes}))
+        caplog.clear()
+        train(load_recipe(trained, ["--output_dir", str(run), "--resume_from_checkpoint", *change]))
+        lines = [record.getMessage() for record in caplog.records]
+        return [line.partition(" was written with ")[2] for line in lines if " was written with " in line]
+
+    assert told(0) == told(1, "--logging_steps", "1", "--save_steps", "7") == []
+    (line,) = told(2, "--learning_rate", "0.25", "--seed", "3", processes=8)
+    assert line.startswith(
+        "learning_rate 0.001, now 0.25; processes 8, now 1; seed 42, now 3. The run ends with other"
+    )
+    assert line.endswith("the optimizer that it goes on with keeps its learning_rate.")
+    (line,) = told(3, "--temperature", "0.5")
+    assert line.startswith("temperature 0.1, now 0.5. ") and line.endswith("never stopped.")
 
 
 def test_a_run_does_not_go_on_with_a_model_of_another_shape(trained: Path) -> None:

@@ -600,6 +600,11 @@ def told_of(**courses: list[float]) -> list[str]:
             {"effective_negatives": [2.0] * 3},
             {"effective_negatives": [2.0] * 3, "hardness_strength": [0.0] * 3},
         ),
+        (
+            "few effective negatives",
+            {"effective_negatives": [1.4] * 3, "negatives": [3.0] * 3},
+            {"effective_negatives": [2.0] * 3, "negatives": [2.0] * 3},
+        ),
     ],
 )
 def test_each_rule_needs_all_of_its_signs(
