@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 LEFT_OUT = {
     # On import, also where nothing has four bits: that a faster kernel could be downloaded.
@@ -14,6 +15,10 @@ LEFT_OUT = {
     # Early 5.x, of each training: a configuration that no embedding depends on gets the tokenizer's marks.
     "transformers.trainer_utils": "The tokenizer has new PAD/BOS/EOS tokens",
 }
+
+
+# In each step, of each rank: DeepSpeed 0.19 calls collectives by the names that they had before torch 2.14.
+DEPRECATED = r"`torch\.distributed\.\w+` is deprecated"
 
 
 class _Without(logging.Filter):
@@ -31,3 +36,4 @@ def leave_out_lines() -> None:
     """To be called before these libraries are imported; imports nothing itself."""
     for name, start in LEFT_OUT.items():
         logging.getLogger(name).addFilter(_Without(start))
+    warnings.filterwarnings("ignore", DEPRECATED, FutureWarning)

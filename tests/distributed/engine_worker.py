@@ -25,6 +25,9 @@ from llave_hf.errors import UserError, leave_ranks
 from llave_hf.runtime.quick_imports import quick_imports
 
 with quick_imports():  # every run collects garbage twice, and would look through all of it
+    from llave_hf.training.run_log import shorten_log
+
+    shorten_log()  # before the next imports, as llave_hf.train does
     import accelerate.accelerator
     import pytest
     from accelerate import PartialState
