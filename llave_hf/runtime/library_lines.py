@@ -17,8 +17,12 @@ LEFT_OUT = {
 }
 
 
-# In each step, of each rank: DeepSpeed 0.19 calls collectives by the names that they had before torch 2.14.
-DEPRECATED = r"`torch\.distributed\.\w+` is deprecated"
+DEPRECATED = (
+    # In each step, of each rank: DeepSpeed 0.19 calls collectives by the names that they had before torch 2.14.
+    r"`torch\.distributed\.\w+` is deprecated",
+    # peft 0.21 asks a model by the name that this had before transformers 5.23.
+    "`is_gradient_checkpointing` is deprecated",
+)
 
 
 class _Without(logging.Filter):
@@ -36,4 +40,5 @@ def leave_out_lines() -> None:
     """To be called before these libraries are imported; imports nothing itself."""
     for name, start in LEFT_OUT.items():
         logging.getLogger(name).addFilter(_Without(start))
-    warnings.filterwarnings("ignore", DEPRECATED, FutureWarning)
+    for start in DEPRECATED:
+        warnings.filterwarnings("ignore", start, FutureWarning)
