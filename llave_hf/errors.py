@@ -6,8 +6,11 @@ import atexit
 import contextlib
 import os
 import select
+import signal
 import sys
 from collections.abc import Iterator
+
+TERMINATED = 128 + signal.SIGTERM  # the exit code that a shell gives a process which the signal ended
 
 
 class UserError(ValueError):
@@ -45,7 +48,7 @@ def _reader_left() -> bool:
     return True
 
 
-def leave_ranks() -> None:
+def leave_ranks(status: int = 0) -> None:
     """Ends a rank that has done all it had to: exit handlers run, Python's own shutdown does not.
 
     That one aborts now and then where a thread of gloo still holds a tensor, and takes up to a minute with an engine
@@ -56,4 +59,4 @@ def leave_ranks() -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from accelerate import PartialState
 from PIL import Image
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from transformers.utils import logging
 
 from llave_hf.checkpoints.from_scratch import build_from_scratch
@@ -18,7 +19,7 @@ from llave_hf.checkpoints.initialisation import match_processor
 from llave_hf.data.media import load_sample
 from llave_hf.data.pairs import load_pairs
 from llave_hf.data.streaming.tasks import TrainingPairs, stream_pairs
-from llave_hf.errors import UserError
+from llave_hf.errors import TERMINATED, UserError, leave_ranks
 from llave_hf.evaluation.benchmark.benchmark import Benchmark
 from llave_hf.evaluation.benchmark.collection import check_benchmark
 from llave_hf.evaluation.benchmark.loading import load_benchmark
@@ -63,8 +64,20 @@ def train(recipe: Recipe) -> LlaveTrainer:
         said = describe_run(recipe, trainer.model, dataset, collate=trainer.data_collator, batches=batches)
         print(f"llave_hf trains {recipe.training.output_dir}\n{said}", flush=True)
     trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.termination.stopped_at is not None:
+        leave_stopped(trainer, trainer.termination.stopped_at)
     finish(recipe, trainer, benchmark)
     return trainer
+
+
+def leave_stopped(trainer: LlaveTrainer, step: int) -> NoReturn:
+    """Ends a run that was told to: nothing is evaluated, and no folder is a finished model's."""
+    if trainer.is_world_process_zero():
+        place = Path(trainer.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+        print(f"Stopped by SIGTERM after step {step}: {place} is whole, --resume_from_checkpoint goes on.", flush=True)
+    trainer.accelerator.end_training()
+    leave_ranks(TERMINATED)
+    sys.exit(TERMINATED)
 
 
 def check_places(recipe: Recipe) -> None:

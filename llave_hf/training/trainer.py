@@ -38,6 +38,7 @@ from llave_hf.training.recovery.bad_sample_log import BadSampleLog
 from llave_hf.training.recovery.bad_samples import TracedCollator
 from llave_hf.training.recovery.checkpointing import CheckpointingTrainer
 from llave_hf.training.recovery.postmortem import PostMortem
+from llave_hf.training.recovery.termination import Termination
 from llave_hf.training.step.cached_step import CachedStep, engine_of_step
 from llave_hf.training.step.grad_cache import Part
 from llave_hf.training.step.lean_forward import LeanForward
@@ -125,6 +126,8 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
         else:
             self.objective.follow(self.model)
         self.add_callback(AfterStep(self.objective, train_dataset, self.bad_samples))
+        self.termination = Termination()
+        self.add_callback(self.termination)
         # The loss is a mean over this device's pairs: Trainer has to divide it by the accumulation steps. Left to
         # itself it would not where rows have labels, because LlaveModel.forward takes **kwargs. transformers 5.19 has
         # given that the second name; before it has the first.

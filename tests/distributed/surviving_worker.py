@@ -1,7 +1,7 @@
 """`python -m llave_hf.train`, to which something happens: surviving_worker.py WHAT STEP RECIPE [--key value …].
 
-At the beginning of the step: `kill` rank 1 with SIGKILL, `kill-all` ranks and their launcher, or put a `nan` into the
-weights of rank 1. `nothing` happens where nothing is asked for.
+At the beginning of the step: `kill` rank 1 with SIGKILL, `terminate` it with SIGTERM, `kill-all` ranks and their
+launcher, or put a `nan` into the weights of rank 1. `nothing` happens where nothing is asked for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class Misfortune(TrainerCallback):
             os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
         if args.process_index != 1:
+            return
+        if WHAT == "terminate":
+            os.kill(os.getpid(), signal.SIGTERM)
             return
         if WHAT == "nan":
             next(p for name, p in model.named_parameters() if name.endswith("embed_tokens.weight")).data[:, 0] = float(

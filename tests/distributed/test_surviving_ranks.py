@@ -112,6 +112,18 @@ def test_two_ranks_killed_together_go_on_to_the_same_bits(root: Path, whole: Pat
     assert json.loads((out / "bad_samples.jsonl").read_text().splitlines()[0])["row"] == 5
 
 
+def test_where_one_rank_is_told_to_end_both_write_a_checkpoint_and_go_on_to_the_same_bits(
+    root: Path, whole: Path
+) -> None:
+    recipe, out = root / "recipe.yaml", root / "terminated"
+    status, said, _ = launch("terminate", 6, recipe, "--output_dir", str(out))
+    assert status != 0 and said.count("exitcode  : 143") == 2, said[-4000:]
+    assert (out / "checkpoint-6").is_dir() and not (out / "model.safetensors").exists()
+    status, said, _ = launch("nothing", 0, recipe, "--output_dir", str(out), "--resume_from_checkpoint")
+    assert status == 0, said[-4000:]
+    same(out, whole, ["model.safetensors", "bad_samples.jsonl"])
+
+
 def test_with_bad_samples_two_ranks_train_to_the_weights_of_one(root: Path, whole: Path) -> None:
     """Uneven ranks: the loss is a mean over the pairs that are there, wherever they are."""
     train_alone(root, "one")

@@ -8,8 +8,7 @@ import sys
 from functools import partial
 
 from llave_hf.cli.command import Commands, add_command
-
-TERMINATED = 128 + signal.SIGTERM
+from llave_hf.errors import TERMINATED
 
 
 def add(commands: Commands) -> None:

@@ -33,7 +33,7 @@ REFUSED = {
     "eval_accumulation_steps": _RANKING,
     "include_for_metrics": _RANKING,
     "batch_eval_metrics": _RANKING,
-    "enable_jit_checkpoint": "it marks a checkpoint's place before the checkpoint is whole; lower save_steps instead",
+    "enable_jit_checkpoint": "SIGTERM has every run write a whole checkpoint, on all ranks",
     "hub_always_push": "the model is published once, when it is finished",
     "parallelism_config": "every rank must bring pairs of its own, and these ranks would share them",
     "train_sampling_strategy": "batch_tasks and sampling_temperature draw the rows, and balance_tokens evens lengths",
