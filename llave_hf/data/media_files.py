@@ -45,10 +45,9 @@ def list_files(root: Path, include: Sequence[str] = (), exclude: Sequence[str] =
     """All texts, pictures and videos below a folder, in the order of their paths.
 
     Hidden files and folders (`.name`) are left out, and so is what is no file (a pipe, a device) or has a name that is
-    not UTF-8. A linked folder is entered where it stays inside, but not twice
-    and not from within itself; other linked folders and links that lead out are counted. In a snapshot of the Hub's
-    cache, links to its own repository's blobs stay inside. A glob stands for a path relative to the folder, for a
-    name, or for a folder with all that is in it.
+    not UTF-8. A linked folder is entered where it stays inside, but not twice and not from within itself; other linked
+    folders and links that lead out are counted. In a snapshot of the Hub's cache, links to its own repository's blobs
+    stay inside. A glob stands for a path relative to the folder, for a name, or for a folder with all that is in it.
 
     Args:
         root: The folder.

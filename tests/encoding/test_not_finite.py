@@ -50,7 +50,7 @@ def test_whole_numbers_hide_none(encoder: LlaveEncoder) -> None:
 
 
 def test_inputs_beside_them_have_theirs(encoder: LlaveEncoder) -> None:
-    """Also where many texts are packed into one sequence, in which 0 times no number is no number."""
+    """Also in a batch whose common beginning is run once for all."""
     texts = [f"{word} number {number}" for number in range(100) for word in ("red", "blue", "the snow, the")]
     wanted = encoder.encode(texts, batch_size=300)
     texts[123] = "zzz"
