@@ -92,6 +92,14 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A variant beside its group's reference, by their names."""
+
+    group: str
+    variant: str
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A checked sweep.
 
@@ -106,6 +114,7 @@ class Sweep:
         processes: That share a run.
         recorded: The file that finished runs are entered into; None for none.
         groups: In the file's order.
+        decides: The comparisons that decide, see [`llave_hf.sweep.decisions`].
     """
 
     file: Path
@@ -118,6 +127,7 @@ class Sweep:
     processes: int
     groups: tuple[Group, ...]
     recorded: Recorded | None = None
+    decides: tuple[Comparison, ...] = ()
 
     @cached_property
     def runs(self) -> list[Run]:

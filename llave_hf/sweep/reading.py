@@ -18,10 +18,10 @@ from llave_hf.training.recipe.checks import check_keys
 from llave_hf.training.recipe.recipe import Recipe, RecipeLoader, known_keys, load_recipe
 
 from .checks import check_number, check_seeds, mapping, named_entries
-from .plan import Group, Run, Sweep, Variant, slug, what
+from .plan import Comparison, Group, Run, Sweep, Variant, slug, what
 from .recorded import Recorded, read_recorded
 
-SWEEP_KEYS = ("base", "settings", "seeds", "budget_pairs", "groups")
+SWEEP_KEYS = ("base", "settings", "seeds", "budget_pairs", "groups", "decide")
 GROUP_KEYS = ("about", "settings", "seeds", "reference", "variants")
 # A variant that set one of them would be no longer comparable, or another run.
 OWN_KEYS = ("seed", "max_steps", "num_train_epochs", "output_dir", "resume_from_checkpoint", "disable_tqdm")
@@ -42,7 +42,7 @@ def load_sweep(
     Variants whose recipes are equal share their runs.
 
     Args:
-        path: A YAML file with `base` (relative to it), `settings`, `seeds`, `budget_pairs` and `groups`.
+        path: A YAML file with `base` (relative to it), `settings`, `seeds`, `budget_pairs`, `groups` and `decide`.
         output: Folder of all that is written.
         overrides: As on a command line, see [`load_recipe`].
         budget_pairs: Training pairs of each run, instead of the file's.
@@ -77,7 +77,7 @@ def load_sweep(
     for group in groups:
         if pictures.count(group.picture) > 1:
             raise UserError(f"{file}: two groups would write {group.picture}; rename {group.name!r}.")
-    return replace(sweep, groups=tuple(groups))
+    return replace(sweep, groups=tuple(groups), decides=_decides(raw.get("decide"), groups, f"{file}: decide"))
 
 
 @dataclass
@@ -147,6 +147,29 @@ class _Reader:
                 f"{max(1, steps) * batch:,}, say, so that all variants train on as many."
             )
         return steps
+
+
+def _decides(raw: Any, groups: Sequence[Group], where: str) -> tuple[Comparison, ...]:
+    """Names of variants by group, each checked."""
+    by_name = {group.name: group for group in groups}
+    found: list[Comparison] = []
+    for name, variants in mapping(raw, where).items():
+        if str(name) not in by_name:
+            raise UserError(f"{where} names group {name!r}; there are {', '.join(map(repr, by_name))}.")
+        group = by_name[str(name)]
+        others = [variant.name for variant in group.variants if variant.name != group.reference]
+        if not isinstance(variants, list) or not variants:
+            raise UserError(f"{where}, group {name!r}: {variants!r} is no list of variants; give some of {others}.")
+        for variant in map(str, variants):
+            if variant not in others:
+                raise UserError(
+                    f"{where}, group {name!r} names {variant!r}; name variants that are compared with its reference: "
+                    f"{', '.join(others)}."
+                )
+            found.append(Comparison(group.name, variant))
+    if len(set(found)) < len(found):
+        raise UserError(f"{where} names a variant twice; a test more would make the others less likely to count.")
+    return tuple(found)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from llave_hf.evaluation.results import package_versions
 
+from .decisions import LEVEL, Decision, decide
 from .pictures import plot_group
 from .plan import Sweep
 from .running import duration
@@ -28,12 +30,15 @@ def write_report(sweep: Sweep) -> str:
     """Writes the report of the runs that are finished into the sweep's folder, and returns table.md's text."""
     groups = summarise(sweep)
     sweep.output.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(as_json(sweep, groups), indent=2, ensure_ascii=False)
+    decisions = decide(sweep, groups)
+    numbers = as_json(sweep, groups) | {"decisions": [_decision_json(decision) for decision in decisions]}
+    content = json.dumps(numbers, indent=2, ensure_ascii=False)
     (sweep.output / "sweep.json").write_text(content + "\n", encoding="utf-8")
     for entry in groups:
         if entry.variants:
             plot_group(entry, sweep.output / entry.group.picture)
-    text = "\n".join([*_head(sweep, groups), *(line for entry in groups for line in _section(entry))])
+    sections = (line for entry in groups for line in _section(entry))
+    text = "\n".join([*_head(sweep, groups), *_decided(decisions), *sections])
     (sweep.output / "table.md").write_text(text, encoding="utf-8")
     return text
 
@@ -68,6 +73,36 @@ def _head(sweep: Sweep, groups: Sequence[GroupSummary]) -> list[str]:
         f"Versions: {versions}.",
         "",
     ]
+
+
+def _decided(decisions: Sequence[Decision]) -> list[str]:
+    if not decisions:
+        return []
+    rows = [
+        [
+            f"{of.comparison.group}: {of.comparison.variant} to {of.reference}",
+            _cell(of.difference, signed=True),
+            f"{0 if of.difference is None else of.difference.n} of {of.seeds}",
+            "" if of.p_value is None else f"{of.p_value:.4f}",
+            "" if of.counts is None else "yes" if of.counts else "no",
+        ]
+        for of in decisions
+    ]
+    waiting = "" if decisions[0].p_value is not None else " They are tested once all have all their seeds."
+    return [
+        "## What decides",
+        "",
+        f"{len(rows)} differences of `overall` decide. Their p-values (paired t tests) are corrected for as many "
+        f"tests by Holm's procedure; one below {LEVEL} counts.{waiting}",
+        "",
+        *_table(["difference", "overall", "seeds", "p", "counts"], rows),
+    ]
+
+
+def _decision_json(of: Decision) -> dict[str, Any]:
+    names = {"group": of.comparison.group, "variant": of.comparison.variant, "reference": of.reference}
+    difference = None if of.difference is None else asdict(of.difference)
+    return {**names, "difference": difference, "seeds": of.seeds, "p_value": of.p_value, "counts": of.counts}
 
 
 def _section(entry: GroupSummary) -> list[str]:

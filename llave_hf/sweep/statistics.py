@@ -35,6 +35,16 @@ class Estimate:
         return self.margin is not None and abs(self.mean) > self.margin
 
     @property
+    def p_value(self) -> float | None:
+        """Of Student's two-sided t test that the true mean is 0; None for a single number."""
+        if self.margin is None:
+            return None
+        if not self.margin:  # all numbers are equal
+            return float(self.mean == 0)
+        quantile = float(student.ppf((1 + CONFIDENCE) / 2, self.n - 1))
+        return float(2 * student.sf(abs(self.mean) / self.margin * quantile, self.n - 1))
+
+    @property
     def detectable(self) -> float | None:
         """The smallest true mean that as many numbers, scattered as these are, would show in 8 of 10 trials.
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import write_recipe
+from scipy.stats import ttest_1samp, ttest_rel  # type: ignore[import-untyped]
 
 from llave_hf.cli import main
 from llave_hf.data.scenes import write_scenes
@@ -177,6 +178,10 @@ def test_processes_share_the_budget(tmp_path: Path) -> None:
             "'x' and 'y' are the same recipe",
         ),
         ({"groups": {name: {"reference": "none", "variants": VARIANTS} for name in ("a b", "a-b")}}, r"a-b\.png"),
+        ({"decide": {"strenght": ["some"]}}, "decide names group 'strenght'; there are 'strength'"),
+        ({"decide": {"strength": "some"}}, "group 'strength': 'some' is no list of variants; give some of .'some'."),
+        ({"decide": {"strength": ["none"]}}, "names 'none'; name variants that are compared with its reference: some"),
+        ({"decide": {"strength": ["some", "some"]}}, "names a variant twice"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -279,6 +284,43 @@ def test_the_reports_numbers(tmp_path: Path, stub: None) -> None:
     assert (output / "strength.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_decides_is_tested_together_once_all_is_finished(tmp_path: Path, stub: None) -> None:
+    """Paired t tests and Holm's procedure, by scipy and by hand."""
+    weak, strong = ({"hardness_strength": of, "temperature": at} for of, at in ((1, 0.1), (5, 0.03)))
+    others = {"weak": weak, "strong": strong}
+    groups = {
+        "a": {"reference": "none", "variants": {**VARIANTS, **others}},
+        "b": {"reference": "none", "seeds": [0, 1, 2, 3], "variants": {"none": VARIANTS["none"], **others}},
+    }
+    decide = {"a": ["some", "strong"], "b": ["weak"]}
+    path, output = write_sweep(tmp_path, groups, decide=decide, settings={"temperature": 0.02}), tmp_path / "runs"
+    assert sweep(path, "--output", output) == 0
+    found = json.loads((output / "sweep.json").read_text())
+    raw = []
+    for name, variant in (("a", "some"), ("a", "strong"), ("b", "weak")):
+        runs = [found["groups"][name]["variants"][of]["runs"] for of in (variant, "none")]
+        theirs, reference = ([run["scores"]["overall"] for run in of] for of in runs)
+        raw.append(float(ttest_rel(theirs, reference).pvalue))
+    first, second, third = np.argsort(raw)
+    by_hand = np.empty(3)
+    by_hand[first] = min(1, 3 * raw[first])
+    by_hand[second] = max(by_hand[first], min(1, 2 * raw[second]))
+    by_hand[third] = max(by_hand[second], raw[third])
+    assert [entry["p_value"] for entry in found["decisions"]] == pytest.approx(list(by_hand), abs=1e-12)
+    assert [entry["counts"] for entry in found["decisions"]] == [p < 0.05 for p in by_hand]
+    assert {True, False} == {entry["counts"] for entry in found["decisions"]}
+    table = (output / "table.md").read_text()
+    assert "3 differences of `overall` decide." in table and "once all have all their seeds" not in table
+    assert re.search(r"\| b: weak to none \| \+3\.0 ± 6\.4 \| 4 of 4 \| 0\.\d{4} \| (yes|no) \|", table)
+
+    shutil.rmtree(next(output.glob("runs/*weak*/seed-3")))
+    assert sweep(path, "--output", output, "--report_only") == 0
+    table = (output / "table.md").read_text()
+    assert "once all have all their seeds" in table
+    assert re.search(r"\| b: weak to none \| .* \| 3 of 4 \|  \|  \|", table)
+    assert re.search(r"\| a: some to none \| .* \| 3 of 3 \|  \|  \|", table)
+
+
 def test_a_failing_run_does_not_stop_the_others(
     tmp_path: Path, stub: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -326,6 +368,9 @@ def test_estimates() -> None:
     shifted = paired_difference({0: 1.5, 1: 7.5, 2: 9.0}, {0: 1.0, 1: 7.0})
     assert shifted is not None
     assert (shifted.mean, shifted.margin, shifted.n) == (0.5, 0.0, 2)
+    assert (shifted.p_value, estimate([0.0, 0.0]).p_value, estimate([0.5]).p_value) == (0.0, 1.0, None)
+    numbers = [0.3, -0.1, 0.45, 0.2]
+    assert estimate(numbers).p_value == pytest.approx(ttest_1samp(numbers, 0).pvalue)
 
 
 @pytest.mark.parametrize("n", [3, 8])
@@ -427,6 +472,7 @@ def test_the_shipped_evidence_on_hardness() -> None:
     for run in found.runs:
         assert run.steps * run.recipe["per_device_train_batch_size"] == found.budget_pairs
     assert found.groups[0].seeds == tuple(range(8))
+    assert len(found.decides) == 6  # as results/hardness.md has it
 
 
 def grouped(recipe: Mapping[str, Any]) -> tuple[bool, str]:
@@ -457,6 +503,7 @@ def stop_after(run: Run, checkpoint: str) -> None:
 @pytest.mark.distributed
 def test_real_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     path, output = real_sweep(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # alone, a run would have more of them, and round otherwise
     with monkeypatch.context() as keeping:
         keeping.setattr("llave_hf.sweep.running._clean", lambda folder: None)
         assert sweep(path, "--output", output, "--parallel", "2") == 0

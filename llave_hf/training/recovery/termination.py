@@ -25,7 +25,7 @@ class Termination(TrainerCallback):
 
     def __init__(self) -> None:
         self.stopped_at: int | None = None
-        self._is_asked = False
+        self._is_asked = self._all_know = False
         self._before: Any = None
 
     def on_train_begin(
@@ -34,10 +34,17 @@ class Termination(TrainerCallback):
         if threading.current_thread() is threading.main_thread():  # others may not
             self._before = signal.signal(signal.SIGTERM, self._ask)
 
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._all_know = self._is_asked
+        if distributed.world_size() > 1:  # here, where the gradient's norm has made all wait already
+            self._all_know = bool(distributed.all_reduce_sum(torch.tensor(int(self._is_asked), device=args.device)))
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if int(distributed.all_reduce_sum(torch.tensor(int(self._is_asked), device=args.device))):
+        if self._all_know:
             self.stopped_at = state.global_step
             control.should_save = control.should_training_stop = True
 
