@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import av
@@ -23,6 +25,16 @@ TEXTS = (
     "What is in the image?",
     "Find an image that matches the given caption: a small red circle left of a blue square",
 )
+
+
+def results_script(name: str) -> ModuleType:
+    """A script of recipes/results, which is no package, as a module."""
+    path = Path(__file__).parents[1] / "recipes" / "results" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def tiny_model(

@@ -81,14 +81,14 @@ def _decided(decisions: Sequence[Decision]) -> list[str]:
     rows = [
         [
             f"{of.comparison.group}: {of.comparison.variant} to {of.reference}",
-            _cell(of.difference, signed=True),
+            "" if of.counts is None else _cell(of.difference, signed=True).strip("*"),  # bold is uncorrected
             f"{0 if of.difference is None else of.difference.n} of {of.seeds}",
             "" if of.p_value is None else f"{of.p_value:.4f}",
             "" if of.counts is None else "yes" if of.counts else "no",
         ]
         for of in decisions
     ]
-    waiting = "" if decisions[0].p_value is not None else " They are tested once all have all their seeds."
+    waiting = "" if decisions[0].p_value is not None else " They are told once all have all their seeds."
     return [
         "## What decides",
         "",

@@ -41,8 +41,7 @@ class Estimate:
             return None
         if not self.margin:  # all numbers are equal
             return float(self.mean == 0)
-        quantile = float(student.ppf((1 + CONFIDENCE) / 2, self.n - 1))
-        return float(2 * student.sf(abs(self.mean) / self.margin * quantile, self.n - 1))
+        return float(2 * student.sf(abs(self.mean) / self.margin * _quantile(self.n), self.n - 1))
 
     @property
     def detectable(self) -> float | None:
@@ -52,8 +51,13 @@ class Estimate:
         """
         if self.margin is None:
             return None
-        quantile = float(student.ppf((1 + CONFIDENCE) / 2, self.n - 1))
+        quantile = _quantile(self.n)
         return self.margin / quantile * _shift_that_shows(self.n, quantile)
+
+
+def _quantile(n: int) -> float:
+    """Standard errors in half of an interval of n numbers."""
+    return float(student.ppf((1 + CONFIDENCE) / 2, n - 1))
 
 
 def _shift_that_shows(n: int, quantile: float) -> float:
@@ -74,8 +78,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     n = len(values)
     if n < 2:
         return Estimate(fmean(values), None, n)
-    quantile = float(student.ppf((1 + CONFIDENCE) / 2, n - 1))
-    return Estimate(fmean(values), quantile * stdev(values) / math.sqrt(n), n)
+    return Estimate(fmean(values), _quantile(n) * stdev(values) / math.sqrt(n), n)
 
 
 def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Estimate | None:

@@ -79,7 +79,7 @@ def summarise(sweep: Sweep) -> list[GroupSummary]:
 
 
 def as_json(sweep: Sweep, groups: Sequence[GroupSummary]) -> dict[str, Any]:
-    """The content of sweep.json."""
+    """The content of sweep.json but for what decides."""
     return {
         "sweep": str(sweep.file),
         "base": str(sweep.base),

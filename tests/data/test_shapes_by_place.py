@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+from helpers import results_script
 
 from llave_hf.data.scenes.drawing import PICTURE_SIZE, draw
 from llave_hf.data.scenes.tasks import shape
-
-SCRIPT = Path(__file__).parents[2] / "recipes" / "results" / "shapes_by_place.py"
 
 
 class Oracle:
@@ -32,10 +29,7 @@ class Oracle:
 
 
 def test_what_is_right_is_counted_by_kind() -> None:
-    spec = importlib.util.spec_from_file_location("shapes_by_place", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = results_script("shapes_by_place")
     script.PICTURES = 60
     rng = Random("label")
     cases = [shape(rng) for _ in range(60)]

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from helpers import results_script
 
 from llave_hf.losses.contrastive import HardnessWeightedContrastiveLoss
-
-SCRIPT = Path(__file__).parents[2] / "recipes" / "results" / "hardness_picture.py"
 
 
 @pytest.mark.parametrize("alpha", [0.0, 9.0])
 def test_shares_are_the_losss_gradient(alpha: float) -> None:
-    spec = importlib.util.spec_from_file_location("hardness_picture", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = results_script("hardness_picture")
     noise = torch.randn(2, 12, 4, generator=torch.manual_seed(0)).double()
     near = 0.3 + noise[0]  # each query's own document is nearer than the others, by not too much
     queries, documents = torch.nn.functional.normalize(torch.stack([near, near + 0.1 * noise[1]]), dim=-1)

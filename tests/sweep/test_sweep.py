@@ -317,8 +317,8 @@ def test_what_decides_is_tested_together_once_all_is_finished(tmp_path: Path, st
     assert sweep(path, "--output", output, "--report_only") == 0
     table = (output / "table.md").read_text()
     assert "once all have all their seeds" in table
-    assert re.search(r"\| b: weak to none \| .* \| 3 of 4 \|  \|  \|", table)
-    assert re.search(r"\| a: some to none \| .* \| 3 of 3 \|  \|  \|", table)
+    assert "| b: weak to none |  | 3 of 4 |  |  |" in table
+    assert "| a: some to none |  | 3 of 3 |  |  |" in table
 
 
 def test_a_failing_run_does_not_stop_the_others(
