@@ -26,6 +26,8 @@ from .packing import Packing, is_worth_packing, takes_packed
 from .proofs import Proofs
 from .rows import Features, Row, join_rows
 from .shared_prefix import (
+    PRUNING,
+    SHARING,
     Decoder,
     KeysAndValues,
     common_prefix,
@@ -42,7 +44,6 @@ CHEAP_TRIAL = 512  # tokens: of texts, nobody notices
 ENDLESS = 1 << 40  # tokens of what never ends
 MAX_TRIAL_COST = 0.1  # of the list's tokens: of large pictures, it must be worth it
 
-PRUNING, SHARING = "Leaving tokens out of the last layer", "Running the tokens that all inputs begin with once"
 PACKING = "Running texts of unlike lengths without padding"
 
 Forward = Callable[[Features], torch.Tensor]

@@ -69,18 +69,25 @@ class Proofs:
                 except Exception as error:  # whatever modules that changed may raise; it is told below
                     reason = f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                 self._reasons[key] = reason
-                if reason and shortcut not in self._told:
-                    self._told.add(shortcut)
-                    logger.warning(
-                        "%s is left out for %s with transformers %s: %s. Vectors and gradients are right, but take "
-                        "longer. It was tested with transformers %s.",
-                        shortcut,
-                        self._name,
-                        transformers.__version__,
-                        reason,
-                        TESTED_TRANSFORMERS,
-                    )
+                if reason:
+                    self.leave_out(shortcut, reason)
             return not self._reasons[key]
+
+    def leave_out(self, shortcut: str, reason: str) -> None:
+        """Says once why a shortcut does not serve this model."""
+        with self._lock:
+            if shortcut in self._told:
+                return
+            self._told.add(shortcut)
+        logger.warning(
+            "%s is left out for %s with transformers %s: %s. Vectors and gradients are right, but take longer. It was "
+            "tested with transformers %s.",
+            shortcut,
+            self._name,
+            transformers.__version__,
+            reason,
+            TESTED_TRANSFORMERS,
+        )
 
     def _tolerance(self) -> float:
         model = self._model()

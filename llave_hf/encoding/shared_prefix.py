@@ -13,9 +13,16 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from .proofs import Proofs
+
+PRUNING, SHARING = "Leaving tokens out of the last layer", "Running the tokens that all inputs begin with once"
+BOTH = "Running less than the whole language model"
+
 KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer, (1, heads, P, d) for P tokens
 
 _CACHE_NAMES = ("cache", "past_key_values")  # since transformers 5.24, and before
+# What such layers keep of a prefix cannot be handed to other rows; that is so, whatever the release.
+_OTHER_LAYERS = {"linear_attention", "sliding_attention", "chunked_attention"}
 
 
 @dataclass(frozen=True)
@@ -32,15 +39,28 @@ class Decoder:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Decoder | None:
-        """Of a model's language model; None where it has another form or is compiled."""
+        """Of a model's language model; None where it is compiled or has another form.
+
+        What a later release of transformers may have renamed is told, since nothing would fail by it.
+        """
         module: Any = getattr(getattr(model, "backbone", None), "language_model", None)
-        layers = getattr(module, "layers", None)
-        compiled = any(part._compiled_call_impl is not None for part in model.modules())
-        if compiled or not layers or not hasattr(layers[-1], "mlp"):
+        if any(part._compiled_call_impl is not None for part in model.modules()):
             return None
+        layers = getattr(module, "layers", None)
+        if not layers or not hasattr(layers[-1], "mlp"):
+            Proofs.of(model).leave_out(BOTH, "it has no list `layers` whose last one has a feed-forward block `mlp`")
+            return None
+        kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+        if kinds & _OTHER_LAYERS or getattr(module, "has_sliding_layers", False):
+            return cls(module, None)
         taken = inspect.signature(module.forward).parameters
-        names = [name for name in _CACHE_NAMES if name in taken] if _is_full_attention(module) else []
-        return cls(module, names[0] if names else None)
+        name = next((name for name in _CACHE_NAMES if name in taken), None)
+        if kinds:
+            name = None
+            Proofs.of(model).leave_out(SHARING, f"it has layers of an unknown kind, {', '.join(sorted(kinds))}")
+        elif name is None:
+            Proofs.of(model).leave_out(SHARING, f"it takes no argument {' or '.join(_CACHE_NAMES)}")
+        return cls(module, name)
 
     def run_prefix(self, prefix: torch.Tensor) -> KeysAndValues:
         """What the layers keep of token ids `(P,)`; with graph where gradients are wanted."""
@@ -62,12 +82,6 @@ class Decoder:
         if positions is not None:
             behind["position_ids"] = positions + length
         return behind
-
-
-def _is_full_attention(module: Any) -> bool:
-    """Whether every layer attends to all that came before: what other layers keep cannot be handed to other rows."""
-    kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
-    return kinds == {"full_attention"} and not getattr(module, "has_sliding_layers", False)
 
 
 def without_first(features: Mapping[str, Any], length: int) -> dict[str, Any]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from backbones import KINDS, save_backbone
 from helpers import pictures, tiny_model
 from torch import nn
 
 from llave_hf import LlaveModel, LlaveProcessor
 from llave_hf.encoding.encoder import LlaveEncoder
-from llave_hf.encoding.lean_decoding import PRUNING, SHARING
 from llave_hf.encoding.proofs import Proofs, difference, tolerance
-from llave_hf.encoding.shared_prefix import Decoder
+from llave_hf.encoding.shared_prefix import BOTH, PRUNING, SHARING, Decoder
 from llave_hf.training.step.lean_forward import LeanForward
 from llave_hf.training.step.tower_memory import KEEPING, TowerMemory
 from llave_hf.training.step.trial import embeddings_and_gradients
@@ -79,6 +80,32 @@ class OtherPositions(Foreign):
         )
 
 
+class OtherKind(Foreign):
+    """Has another word for full attention."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        self.config = copy.deepcopy(inner.config)
+        self.config.layer_types = ["causal_attention"] * len(inner.layers)
+
+    def forward(self, *args: Any, cache: Any = None, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+class OtherLayers(nn.Module):
+    """Calls its layers by another name."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.inner.get_input_embeddings()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
 class Mixing(nn.Module):
     """A last block that reads more than the pooled token: the one before it too."""
 
@@ -94,7 +121,13 @@ def foreign(kind: str) -> LlaveModel:
     model, _ = tiny_model()
     model = copy.deepcopy(model).eval()
     decoder = model.backbone.language_model
-    kinds = {"signature": OtherSignature, "cache": OtherCache, "positions": OtherPositions}
+    kinds = {
+        "signature": OtherSignature,
+        "kind": OtherKind,
+        "cache": OtherCache,
+        "positions": OtherPositions,
+        "layers": OtherLayers,
+    }
     if kind == "block":
         decoder.layers[-1].mlp = Mixing(decoder.layers[-1].mlp)
     else:
@@ -111,7 +144,14 @@ def plain(model: LlaveModel, processor: LlaveProcessor) -> np.ndarray:
         return torch.cat([model(**processor(text=[text])).embeddings for text in TEXTS]).numpy()
 
 
-LEFT_OUT = {"signature": None, "cache": SHARING, "positions": SHARING, "block": PRUNING}
+LEFT_OUT = {
+    "signature": SHARING,
+    "kind": SHARING,
+    "cache": SHARING,
+    "positions": SHARING,
+    "block": PRUNING,
+    "layers": BOTH,
+}
 
 
 @pytest.mark.parametrize("kind", LEFT_OUT)
@@ -123,17 +163,12 @@ def test_a_foreign_decoder_is_run_as_it_is_and_one_line_says_so(kind: str, caplo
     expected = plain(model, processor)
     for vectors in found:
         np.testing.assert_allclose(vectors, expected, atol=1e-6)
-    told = lines(caplog)
-    if LEFT_OUT[kind] is None:  # nobody offers a cache, so nothing is tried in vain
-        assert Decoder.of(model).cache_name is None
-        assert not told
-    else:
-        (line,) = told
-        assert line.startswith(LEFT_OUT[kind])
-        assert "with transformers" in line
+    (line,) = lines(caplog)
+    assert line.startswith(LEFT_OUT[kind])
+    assert "with transformers" in line
 
 
-@pytest.mark.parametrize("kind", ["positions", "block", "cache"])
+@pytest.mark.parametrize("kind", LEFT_OUT)
 def test_training_falls_back_too(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     processor = tiny_model()[1]
     model = foreign(kind).train()
@@ -144,6 +179,20 @@ def test_training_falls_back_too(kind: str, caplog: pytest.LogCaptureFixture) ->
     expected = embeddings_and_gradients(model, batch)
     assert difference(expected, found, 1e-5) == ""
     assert [line.startswith(LEFT_OUT[kind]) for line in lines(caplog)] == [True]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_said_of_a_backbone_that_is_known(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_backbone(tmp_path, kind)
+    model, processor = LlaveModel.from_pretrained(tmp_path).eval(), LlaveProcessor.from_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        LlaveEncoder(model, processor).encode(TEXTS)
+        with LeanForward(model.train()).of_micro_batches([dict(processor(text=TEXTS[:6]))]):
+            pass
+    assert Proofs.of(model).known(PRUNING, frozenset({()}))
+    assert not lines(caplog)
 
 
 def test_a_wrong_gradient_is_noticed_where_the_embeddings_are_right(
@@ -180,6 +229,18 @@ def test_a_tower_whose_layers_are_read_elsewhere_runs_twice(
             other, batch
         )
     assert [line.startswith(KEEPING) for line in lines(caplog)] == [True]
+
+
+def test_a_frozen_tower_is_kept_beside_a_language_model_of_another_form(caplog: pytest.LogCaptureFixture) -> None:
+    processor = tiny_model()[1]
+    model = foreign("layers").train()
+    model.backbone.vision_tower.requires_grad_(False)
+    batch = dict(
+        processor.normalised(dict(processor(text=["a", "b"], images=[[p] for p in pictures([(28, 28), (40, 28)])])))
+    )
+    with caplog.at_level(logging.WARNING):
+        assert TowerMemory.of(model, max_bytes=1e9).suits(model, batch)
+    assert not lines(caplog)
 
 
 def test_what_is_known_is_not_tried_again() -> None:

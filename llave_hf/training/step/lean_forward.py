@@ -18,9 +18,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from llave_hf.encoding.lean_decoding import PRUNING, SHARING
 from llave_hf.encoding.proofs import Proofs
-from llave_hf.encoding.shared_prefix import Decoder, last_tokens, put_back, visual_tokens, without_first
+from llave_hf.encoding.shared_prefix import (
+    PRUNING,
+    SHARING,
+    Decoder,
+    last_tokens,
+    put_back,
+    visual_tokens,
+    without_first,
+)
 from llave_hf.model.modeling_llave import LlaveModel
 
 from .trial import MicroBatch, embeddings_and_gradients, kind_of

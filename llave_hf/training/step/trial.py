@@ -11,6 +11,7 @@ from torch import nn
 MicroBatch = dict[str, Any]
 
 VISUAL_INPUTS = ("pixel_values", "pixel_values_videos")  # each is one call of the vision tower
+_FEW = 4  # parameters, where layers are not known
 
 
 def kind_of(micro_batch: MicroBatch) -> tuple[str, ...]:
@@ -47,9 +48,14 @@ def witnesses(model: nn.Module) -> list[nn.Parameter]:
     """Trained parameters whose gradients tell whether all of a backward is right, without a second copy of them all:
     those of the language model's first and last layer, or, where it is frozen, of what stands before it."""
     backbone: Any = model.backbone
-    layers = backbone.language_model.layers
-    ends = [*layers[0].parameters(), *layers[-1].parameters()]
+    decoder: nn.Module = backbone.language_model
+    layers: Any = getattr(decoder, "layers", None)
+    if layers:
+        ends = [*layers[0].parameters(), *layers[-1].parameters()]
+    else:  # of another form; parameters come in the order of layers, the large one of tokens first
+        inner = list(decoder.parameters())[1:]
+        ends = inner if len(inner) <= 2 * _FEW else [*inner[:_FEW], *inner[-_FEW:]]
     trained = [parameter for parameter in ends if parameter.requires_grad]
     if trained:
         return trained
-    return [parameter for parameter in model.parameters() if parameter.requires_grad][-4:]
+    return [parameter for parameter in model.parameters() if parameter.requires_grad][-_FEW:]
