@@ -57,7 +57,7 @@ test-releases: $(STAMP)  ## every backbone on several releases of transformers: 
 	  PYTHONPATH="$(CURDIR)/.releases/$$release" $(PYTEST) -m 'not gpu' -p no:cacheprovider tests/model/test_backbones.py \
 	    tests/checkpoints/test_export.py \
 	    tests/encoding/test_proofs.py tests/encoding/test_threads.py tests/training/step/test_lean_forward.py \
-	    tests/training/step/test_tower_memory.py || exit 1; \
+	    tests/training/step/test_tower_memory.py tests/training/test_trainer_calls.py || exit 1; \
 	done
 
 # Serving engines pin their own torch and transformers, so vLLM lives in an environment of its own (about 6 GB).

@@ -53,6 +53,7 @@ from llave_hf.training.tuning.precision import set_precision
 
 from .batches import TokenCount, count_tokens, train_dataloader
 from .mined_groups import MinedGroups
+from .trainer_calls import check_trainer_calls
 
 
 class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
@@ -87,6 +88,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
                 f"one process sees {args.n_gpu} GPUs, which torch's DataParallel would split pairs over; start one "
                 "process a GPU: accelerate launch -m llave_hf.train RECIPE."
             )
+        check_trainer_calls(LlaveTrainer)
         refuse_impossible(args)
         choose_metric(args, kwargs.get("callbacks") or ())
         check_metric(args, eval_dataset)
