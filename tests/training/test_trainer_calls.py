@@ -19,9 +19,9 @@ from llave_hf.training.trainer_calls import LOSS_SCALING, NEEDED, WANTED, check_
 CALLED_BY_USERS = {"__init__", "evaluate", "push_to_hub"}
 
 
-def later_trainer(rename: Callable[[str], str], *, without: str = "") -> type[Trainer]:
+def later_trainer(rename: Callable[[str], str]) -> type[Trainer]:
     """Trainer as a later release might have it: with other names in its methods."""
-    members = {rename(name): renamed(member, rename) for name, member in vars(Trainer).items() if name != without}
+    members = {rename(name): renamed(member, rename) for name, member in vars(Trainer).items()}
     for name in ("__dict__", "__weakref__"):
         members.pop(name, None)
     return type("Trainer", (), members)
