@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
+from helpers import tiny_model
 from transformers import Trainer
 
 from llave_hf.errors import UserError
+from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.trainer import LlaveTrainer
 from llave_hf.training.trainer_calls import LOSS_SCALING, NEEDED, WANTED, check_trainer_calls
 
@@ -99,6 +103,15 @@ def test_another_argument_is_refused() -> None:
     later._save_checkpoint = save_checkpoint  # type: ignore[method-assign]
     with pytest.raises(UserError, match="_save_checkpoint is given folder"):
         check_trainer_calls(LlaveTrainer, later)
+
+
+def test_a_run_is_refused_before_it_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, processor = tiny_model()
+    arguments = LlaveTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    LlaveTrainer(copy.deepcopy(model), arguments, processing_class=processor)
+    monkeypatch.delattr(Trainer, "_save_rng_state")
+    with pytest.raises(UserError, match="_save_rng_state is gone"):
+        LlaveTrainer(copy.deepcopy(model), arguments, processing_class=processor)
 
 
 def test_a_loss_that_would_not_be_divided_is_refused() -> None:
