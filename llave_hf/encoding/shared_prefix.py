@@ -55,11 +55,12 @@ class Decoder:
             return cls(module, None)
         taken = inspect.signature(module.forward).parameters
         name = next((name for name in _CACHE_NAMES if name in taken), None)
-        if kinds:
-            name = None
-            Proofs.of(model).leave_out(SHARING, f"it has layers of an unknown kind, {', '.join(sorted(kinds))}")
-        elif name is None:
-            Proofs.of(model).leave_out(SHARING, f"it takes no argument {' or '.join(_CACHE_NAMES)}")
+        if kinds or name is None:
+            unknown = f"it has layers of an unknown kind, {', '.join(sorted(kinds))}"
+            Proofs.of(model).leave_out(
+                SHARING, unknown if kinds else f"it takes no argument {' or '.join(_CACHE_NAMES)}"
+            )
+            return cls(module, None)
         return cls(module, name)
 
     def run_prefix(self, prefix: torch.Tensor) -> KeysAndValues:

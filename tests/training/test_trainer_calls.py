@@ -93,6 +93,13 @@ def test_a_method_that_nobody_calls_is_refused() -> None:
     with pytest.raises(UserError, match="_save_rng_state is not called"):
         check_trainer_calls(LlaveTrainer, later)
 
+    def save_rng_state(self: Any, output_dir: str) -> None:
+        self._save_rng_state(output_dir)
+
+    later._save_rng_state = save_rng_state  # type: ignore[method-assign]  # by nobody but itself
+    with pytest.raises(UserError, match="_save_rng_state is not called"):
+        check_trainer_calls(LlaveTrainer, later)
+
 
 def test_another_argument_is_refused() -> None:
     later = later_trainer(renaming())
