@@ -35,6 +35,18 @@ def check_number(value: Any, where: str) -> int:
     return value
 
 
+def check_share(value: Any, budget: int, where: str) -> int:
+    """How many of the budget's pairs a share of it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise UserError(f"{where} is {value!r}; give a number above 0 and at most 1, of budget_pairs.")
+    pairs = round(value * budget)
+    if abs(pairs - value * budget) > 1e-6:
+        raise UserError(
+            f"{where} is {value!r}, of {budget:,} pairs {value * budget:,.2f}; give a share that is whole."
+        )
+    return pairs
+
+
 def check_seeds(value: Any, where: str) -> tuple[int, ...]:
     """The value, a list of distinct whole numbers."""
     if not isinstance(value, list) or not value or any(type(seed) is not int for seed in value):

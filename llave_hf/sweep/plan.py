@@ -25,7 +25,8 @@ class Run:
     Attributes:
         label: The variant, by the first group that has it.
         recipe: All its keys but where it is written.
-        steps: Optimizer steps that the budget comes to.
+        pairs: That it trains on.
+        steps: Optimizer steps that those come to.
         folder: Of the model; its recipe, log and time stand beside it.
         use_cpu: Whether it stays on the CPU where there is a GPU.
         recorded: Its numbers from a file of results, where an earlier run of the same recipe left them.
@@ -34,6 +35,7 @@ class Run:
     label: str
     seed: int
     recipe: Mapping[str, Any]
+    pairs: int
     steps: int
     folder: Path
     use_cpu: bool
@@ -109,7 +111,7 @@ class Sweep:
         base: The recipe that all variants change.
         settings: What the file sets for all variants.
         overrides: What the command line sets for all of them.
-        budget_pairs: Training pairs of each run.
+        budget_pairs: Training pairs of each run, but for variants that have a share of them.
         seeds: Of each variant, where its group names no others.
         processes: That share a run.
         recorded: The file that finished runs are entered into; None for none.

@@ -17,12 +17,13 @@ from llave_hf.runtime.shipped_recipes import named_like
 from llave_hf.training.recipe.checks import check_keys
 from llave_hf.training.recipe.recipe import Recipe, RecipeLoader, known_keys, load_recipe
 
-from .checks import check_number, check_seeds, mapping, named_entries
+from .checks import check_number, check_seeds, check_share, mapping, named_entries
 from .plan import Comparison, Group, Run, Sweep, Variant, slug, what
 from .recorded import Recorded, read_recorded
 
 SWEEP_KEYS = ("base", "settings", "seeds", "budget_pairs", "groups", "decide")
 GROUP_KEYS = ("about", "settings", "seeds", "reference", "variants")
+SHARE = "budget_share"  # beside a variant's keys: of budget_pairs, where its rows bring more to encode
 # A variant that set one of them would be no longer comparable, or another run.
 OWN_KEYS = ("seed", "max_steps", "num_train_epochs", "output_dir", "resume_from_checkpoint", "disable_tqdm")
 
@@ -39,7 +40,8 @@ def load_sweep(
     """Reads a sweep and checks every recipe of it.
 
     What comes later counts: the base recipe, the sweep's `settings`, `overrides`, the group's `settings`, the variant.
-    Variants whose recipes are equal share their runs.
+    Variants whose recipes are equal share their runs. `budget_share` in a group's `settings` or in a variant is no key
+    of recipes: such runs train on that share of the pairs.
 
     Args:
         path: A YAML file with `base` (relative to it), `settings`, `seeds`, `budget_pairs`, `groups` and `decide`.
@@ -115,14 +117,15 @@ class _Reader:
 
     def variant(self, group: str, name: str, changes: Mapping[str, Any], seeds: Sequence[int]) -> Variant:
         where = f"{self.sweep.file}: group {group!r}, variant {name!r}"
-        flags = _flags(changes, where)
+        flags = _flags({key: value for key, value in changes.items() if key != SHARE}, where)
         try:
             recipe = load_recipe(self.sweep.base, [*self.common, *flags])
         except ValueError as error:
             raise UserError(f"{where}: {error}") from error
         if recipe.data.eval_benchmark is None:
             raise UserError(f"{where}: eval_benchmark is missing; name one, or there is nothing to compare.")
-        steps = self._steps(recipe, where)
+        pairs = check_share(changes.get(SHARE, 1), self.sweep.budget_pairs, f"{where}: {SHARE}")
+        steps = self._steps(recipe, pairs, where)
         raw = {**what(recipe.raw), "max_steps": steps, "disable_tqdm": True}
         raw = {key: value for key, value in raw.items() if key not in ("seed", "num_train_epochs")}
         digest = _digest([raw, self.sweep.processes])
@@ -134,17 +137,18 @@ class _Reader:
             content = {**raw, "seed": seed}
             numbers = recorded.get(content, self.sweep.processes)
             place = folder / f"seed-{seed}"
-            runs.append(Run(label, seed, content, steps, place, recipe.training.use_cpu, numbers))
+            runs.append(Run(label, seed, content, pairs, steps, place, recipe.training.use_cpu, numbers))
         return Variant(name, changes, tuple(runs))
 
-    def _steps(self, recipe: Recipe, where: str) -> int:
-        args, pairs = recipe.training, self.sweep.budget_pairs
+    def _steps(self, recipe: Recipe, pairs: int, where: str) -> int:
+        args, whole = recipe.training, self.sweep.budget_pairs
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.sweep.processes
         steps, rest = divmod(pairs, batch)
         if rest or not steps:
+            given = f"budget_pairs {pairs:,} is" if pairs == whole else f"{pairs:,}, its share of {whole:,}, are"
             raise UserError(
-                f"{where}: a step takes {batch:,} pairs, and budget_pairs {pairs:,} is no multiple of it; give "
-                f"{max(1, steps) * batch:,}, say, so that all variants train on as many."
+                f"{where}: a step takes {batch:,} pairs, and {given} no multiple of it; give "
+                f"{max(1, steps) * batch * whole // pairs:,}, say, so that all variants train on as many."
             )
         return steps
 

@@ -62,7 +62,7 @@ def _head(sweep: Sweep, groups: Sequence[GroupSummary]) -> list[str]:
     return [
         f"# {sweep.file.stem}: {finished} of {len(sweep.runs)} runs",
         "",
-        f"`{sweep.base.name}`, {sweep.budget_pairs:,} training pairs a run, seeds {seeds}, processes a run: "
+        f"`{sweep.base.name}`, {_pairs(sweep)} training pairs a run, seeds {seeds}, processes a run: "
         f"{sweep.processes}.{guessing}",
         "",
         f"Scores ({metrics}) in percent, means over subsets, then over seeds, ± half of the 95 % t interval over "
@@ -73,6 +73,10 @@ def _head(sweep: Sweep, groups: Sequence[GroupSummary]) -> list[str]:
         f"Versions: {versions}.",
         "",
     ]
+
+
+def _pairs(sweep: Sweep) -> str:
+    return " or ".join(f"{pairs:,}" for pairs in sorted({run.pairs for run in sweep.runs}, reverse=True))
 
 
 def _decided(decisions: Sequence[Decision]) -> list[str]:
@@ -140,12 +144,15 @@ def _power(of: VariantSummary) -> str:
 
 def _training(entry: GroupSummary) -> list[str]:
     rows = []
+    pairs = {variant.name: variant.runs[0].pairs for variant in entry.group.variants}
+    differ = len(set(pairs.values())) > 1
     for of in entry.variants:
         numbers = of.telemetry
+        trained = [f"{pairs[of.variant.name]:,}"] if differ else []
         steps = " to ".join(f"{steps:,}" for steps in sorted({outcome.steps for outcome in of.outcomes}))
         told = [write(numbers) if numbers else "" for write in TRAINING_COLUMNS.values()]
-        rows.append([of.variant.name, str(len(of.outcomes)), steps, duration(of.seconds), *told])
-    return _table(["training", "runs", "steps", "time a run", *TRAINING_COLUMNS], rows)
+        rows.append([of.variant.name, str(len(of.outcomes)), *trained, steps, duration(of.seconds), *told])
+    return _table(["training", "runs", *(["pairs"] if differ else []), "steps", "time a run", *TRAINING_COLUMNS], rows)
 
 
 def _label(entry: GroupSummary, of: VariantSummary) -> str:

@@ -125,7 +125,7 @@ def _score(run: Run) -> str:
 
 
 def _left(times: Sequence[float], waiting: Sequence[Run], active: Sequence[_Job], parallel: int) -> str:
-    """How long the rest takes if its runs take as long as those so far: all see as many pairs."""
+    """How long the rest takes if its runs take as long as those so far: all cost about as much."""
     if not waiting and not active:
         return ""
     each = sum(times) / len(times)

@@ -62,6 +62,11 @@ def write_sweep(root: Path, groups: dict[str, Any] | None = None, **changes: Any
     return path
 
 
+def shared(share: object) -> dict[str, Any]:
+    group = {"reference": "none", "settings": {"budget_share": share}, "variants": VARIANTS}
+    return {"groups": {"strength": group}}
+
+
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "stub.py"
@@ -151,6 +156,35 @@ def test_processes_share_the_budget(tmp_path: Path) -> None:
     assert found.runs[0].folder != load_sweep(write_sweep(tmp_path), tmp_path, budget_pairs=24).runs[0].folder
 
 
+def test_a_variant_may_have_a_share_of_the_pairs(tmp_path: Path, stub: None) -> None:
+    """As where its rows bring negatives of their own, and as many inputs are to be encoded."""
+    half = {"hardness_strength": 0, "budget_share": 0.5}
+    groups = {
+        "strength": {"reference": "none", "variants": VARIANTS},
+        "encodes": {"reference": "none", "variants": {"none": VARIANTS["none"], "half": half}},
+        "halves": {"reference": "half", "settings": {"budget_share": 0.5}, "variants": {"half": half, **VARIANTS}},
+    }
+    groups["halves"]["variants"].pop("none")  # is `half` with the group's share
+    path, output = write_sweep(tmp_path, groups), tmp_path / "runs"
+    assert sweep(path, "--output", output) == 0
+    found = load_sweep(path, output)
+    strength, encodes, halves = ([of.runs[0] for of in group.variants] for group in found.groups)
+    assert [(run.pairs, run.steps) for run in strength] == [(24, 6), (24, 6)]
+    assert [(run.pairs, run.steps) for run in encodes] == [(24, 6), (12, 3)]
+    assert [(run.pairs, run.steps) for run in halves] == [(12, 3), (12, 3)]
+    assert encodes[1] == halves[0]
+    assert all("budget_share" not in run.recipe and run.finished for run in found.runs)
+    table = (output / "table.md").read_text()
+    assert "`recipe.yaml`, 24 or 12 training pairs a run" in table
+    assert re.search(
+        r"\| training \| runs \| pairs \| steps \|.*\n.*\n\| none \| 3 \| 24 \| 6 \|.*\n\| half \| 3 \| 12 \| 3 \|",
+        table,
+    )
+    assert table.count("| training | runs | steps |") == 2
+    again = load_sweep(path, output, budget_pairs=48)
+    assert {run.pairs for run in again.runs} == {48, 24}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -178,6 +212,11 @@ def test_processes_share_the_budget(tmp_path: Path) -> None:
             "'x' and 'y' are the same recipe",
         ),
         ({"groups": {name: {"reference": "none", "variants": VARIANTS} for name in ("a b", "a-b")}}, r"a-b\.png"),
+        (shared(2), "variant 'none': budget_share is 2; give a number above 0 and at most 1"),
+        (shared("half"), "variant 'none': budget_share is 'half'; give a number"),
+        (shared(0.3), "budget_share is 0.3, of 24 pairs 7.20; give a share that is whole"),
+        (shared(0.25), "a step takes 4 pairs, and 6, its share of 24, are no multiple of it; give 16,"),
+        ({"settings": {"budget_share": 0.5}}, "settings has the key 'budget_share'"),
         ({"decide": {"strenght": ["some"]}}, "decide names group 'strenght'; there are 'strength'"),
         ({"decide": {"strength": "some"}}, "group 'strength': 'some' is no list of variants; give some of .'some'."),
         ({"decide": {"strength": ["none"]}}, "names 'none'; name variants that are compared with its reference: some"),
