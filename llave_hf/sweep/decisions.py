@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llave_hf.evaluation.scoring.resampling import holm
@@ -22,8 +22,8 @@ class Decision:
     Attributes:
         difference: Of `overall`, paired by seed, 0 to 1; None while no seed is in both.
         seeds: That are planned.
-        p_value: Of a paired t test, by Holm's procedure over all comparisons of the sweep that decide; None until each
-            of them has all its seeds.
+        p_value: Of a paired t test, by Holm's procedure over all comparisons of its family; None until each of them
+            has all its seeds.
     """
 
     comparison: Comparison
@@ -38,11 +38,15 @@ class Decision:
         return None if self.p_value is None else self.p_value < LEVEL
 
 
-def decide(sweep: Sweep, groups: Sequence[GroupSummary]) -> list[Decision]:
-    """The comparisons that decide, in the file's order (Holm, 1979)."""
+def decide(sweep: Sweep, groups: Sequence[GroupSummary]) -> list[list[Decision]]:
+    """The comparisons that decide, by families, in the file's order (Holm, 1979)."""
     by_name = {entry.group.name: entry for entry in groups}
+    return [_decide(family, by_name) for family in sweep.decides]
+
+
+def _decide(family: Sequence[Comparison], by_name: Mapping[str, GroupSummary]) -> list[Decision]:
     found: list[tuple[Comparison, GroupSummary, Estimate | None]] = []
-    for comparison in sweep.decides:
+    for comparison in family:
         entry = by_name[comparison.group]
         of = next((of for of in entry.variants if of.variant.name == comparison.variant), None)
         found.append((comparison, entry, None if of is None else of.differences.get(SCORE)))

@@ -116,7 +116,7 @@ class Sweep:
         processes: That share a run.
         recorded: The file that finished runs are entered into; None for none.
         groups: In the file's order.
-        decides: The comparisons that decide, see [`llave_hf.sweep.decisions`].
+        decides: The comparisons that decide, in families that are tested together, see [`llave_hf.sweep.decisions`].
     """
 
     file: Path
@@ -129,7 +129,7 @@ class Sweep:
     processes: int
     groups: tuple[Group, ...]
     recorded: Recorded | None = None
-    decides: tuple[Comparison, ...] = ()
+    decides: tuple[tuple[Comparison, ...], ...] = ()
 
     @cached_property
     def runs(self) -> list[Run]:

@@ -153,9 +153,19 @@ class _Reader:
         return steps
 
 
-def _decides(raw: Any, groups: Sequence[Group], where: str) -> tuple[Comparison, ...]:
-    """Names of variants by group, each checked."""
+def _decides(raw: Any, groups: Sequence[Group], where: str) -> tuple[tuple[Comparison, ...], ...]:
+    """Families of comparisons: names of variants by group, or a list of such mappings."""
     by_name = {group.name: group for group in groups}
+    several = isinstance(raw, list)
+    entries = [(one, f"{where}, family {number}") for number, one in enumerate(raw, 1)] if several else [(raw, where)]
+    families = [_family(one, by_name, place) for one, place in entries]
+    named = [comparison for family in families for comparison in family]
+    if len(set(named)) < len(named):
+        raise UserError(f"{where} names a variant twice; a test more would make the others less likely to count.")
+    return tuple(family for family in families if family)
+
+
+def _family(raw: Any, by_name: Mapping[str, Group], where: str) -> tuple[Comparison, ...]:
     found: list[Comparison] = []
     for name, variants in mapping(raw, where).items():
         if str(name) not in by_name:
@@ -171,8 +181,6 @@ def _decides(raw: Any, groups: Sequence[Group], where: str) -> tuple[Comparison,
                     f"{', '.join(others)}."
                 )
             found.append(Comparison(group.name, variant))
-    if len(set(found)) < len(found):
-        raise UserError(f"{where} names a variant twice; a test more would make the others less likely to count.")
     return tuple(found)
 
 

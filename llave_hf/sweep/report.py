@@ -31,7 +31,8 @@ def write_report(sweep: Sweep) -> str:
     groups = summarise(sweep)
     sweep.output.mkdir(parents=True, exist_ok=True)
     decisions = decide(sweep, groups)
-    numbers = as_json(sweep, groups) | {"decisions": [_decision_json(decision) for decision in decisions]}
+    told = [_decision_json(of, family) for family, one in enumerate(decisions, 1) for of in one]
+    numbers = as_json(sweep, groups) | {"decisions": told}
     content = json.dumps(numbers, indent=2, ensure_ascii=False)
     (sweep.output / "sweep.json").write_text(content + "\n", encoding="utf-8")
     for entry in groups:
@@ -79,9 +80,12 @@ def _pairs(sweep: Sweep) -> str:
     return " or ".join(f"{pairs:,}" for pairs in sorted({run.pairs for run in sweep.runs}, reverse=True))
 
 
-def _decided(decisions: Sequence[Decision]) -> list[str]:
-    if not decisions:
-        return []
+def _decided(families: Sequence[Sequence[Decision]]) -> list[str]:
+    tables = [line for family in families for line in _family(family)]
+    return ["## What decides", "", *tables] if tables else []
+
+
+def _family(decisions: Sequence[Decision]) -> list[str]:
     rows = [
         [
             f"{of.comparison.group}: {of.comparison.variant} to {of.reference}",
@@ -93,18 +97,27 @@ def _decided(decisions: Sequence[Decision]) -> list[str]:
         for of in decisions
     ]
     waiting = "" if decisions[0].p_value is not None else " They are told once all have all their seeds."
+    if len(rows) == 1:
+        said = f"One difference of `overall` decides. A p-value (paired t test) below {LEVEL} counts."
+    else:
+        said = (
+            f"{len(rows)} differences of `overall` decide. Their p-values (paired t tests) are corrected for as many "
+            f"tests by Holm's procedure; one below {LEVEL} counts."
+        )
     return [
-        "## What decides",
-        "",
-        f"{len(rows)} differences of `overall` decide. Their p-values (paired t tests) are corrected for as many "
-        f"tests by Holm's procedure; one below {LEVEL} counts.{waiting}",
+        said + waiting,
         "",
         *_table(["difference", "overall", "seeds", "p", "counts"], rows),
     ]
 
 
-def _decision_json(of: Decision) -> dict[str, Any]:
-    names = {"group": of.comparison.group, "variant": of.comparison.variant, "reference": of.reference}
+def _decision_json(of: Decision, family: int) -> dict[str, Any]:
+    names = {
+        "family": family,
+        "group": of.comparison.group,
+        "variant": of.comparison.variant,
+        "reference": of.reference,
+    }
     difference = None if of.difference is None else asdict(of.difference)
     return {**names, "difference": difference, "seeds": of.seeds, "p_value": of.p_value, "counts": of.counts}
 

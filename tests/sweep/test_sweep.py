@@ -221,6 +221,12 @@ def test_a_variant_may_have_a_share_of_the_pairs(tmp_path: Path, stub: None) -> 
         ({"decide": {"strength": "some"}}, "group 'strength': 'some' is no list of variants; give some of .'some'."),
         ({"decide": {"strength": ["none"]}}, "names 'none'; name variants that are compared with its reference: some"),
         ({"decide": {"strength": ["some", "some"]}}, "names a variant twice"),
+        ({"decide": [{"strength": ["some"]}, {"strength": ["some"]}]}, "names a variant twice"),
+        (
+            {"decide": [{"strength": ["some"]}, {"strength": ["none"]}]},
+            "decide, family 2, group 'strength' names 'none'",
+        ),
+        ({"decide": ["strength"]}, "decide, family 1 is 'strength'; it must be a mapping"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -358,6 +364,29 @@ def test_what_decides_is_tested_together_once_all_is_finished(tmp_path: Path, st
     assert "once all have all their seeds" in table
     assert "| b: weak to none |  | 3 of 4 |  |  |" in table
     assert "| a: some to none |  | 3 of 3 |  |  |" in table
+
+
+def test_families_are_corrected_each_for_itself(tmp_path: Path, stub: None) -> None:
+    weak = {"hardness_strength": 1, "temperature": 0.1}
+    groups = {"a": {"reference": "none", "variants": {**VARIANTS, "weak": weak}}}
+    settings = {"temperature": 0.02}
+    both, each = ({"a": ["some", "weak"]}, [{"a": ["some"]}, {"a": ["weak"]}])
+    output = tmp_path / "runs"
+    assert sweep(write_sweep(tmp_path, groups, decide=both, settings=settings), "--output", output) == 0
+    corrected = [of["p_value"] for of in json.loads((output / "sweep.json").read_text())["decisions"]]
+    path = write_sweep(tmp_path, groups, decide=each, settings=settings)
+    assert sweep(path, "--output", output, "--report_only") == 0
+    found = json.loads((output / "sweep.json").read_text())["decisions"]
+    assert [(of["family"], of["variant"]) for of in found] == [(1, "some"), (2, "weak")]
+    alone = [of["p_value"] for of in found]
+    assert min(corrected) == pytest.approx(2 * min(alone))
+    assert max(corrected) == pytest.approx(max(2 * min(alone), max(alone)))
+    assert (output / "table.md").read_text().count("One difference of `overall` decides.") == 2
+
+    shutil.rmtree(next(output.glob("runs/*weak*/seed-2")))
+    assert sweep(path, "--output", output, "--report_only") == 0
+    found = json.loads((output / "sweep.json").read_text())["decisions"]
+    assert [of["p_value"] for of in found] == [alone[0], None]  # the other family does not wait
 
 
 def test_a_failing_run_does_not_stop_the_others(
@@ -511,7 +540,7 @@ def test_the_shipped_evidence_on_hardness() -> None:
     for run in found.runs:
         assert run.steps * run.recipe["per_device_train_batch_size"] == found.budget_pairs
     assert found.groups[0].seeds == tuple(range(8))
-    assert len(found.decides) == 6  # as results/hardness.md has it
+    assert [len(family) for family in found.decides] == [6]  # as results/hardness.md has it
 
 
 def grouped(recipe: Mapping[str, Any]) -> tuple[bool, str]:
