@@ -26,7 +26,8 @@ from llave_hf.sweep.running import duration
 from llave_hf.sweep.statistics import estimate, paired_difference
 from llave_hf.training.recipe.recipe import dump_recipe, load_recipe
 
-ABLATION, HARDNESS = (Path(__file__).parents[2] / "recipes" / f"{name}.yaml" for name in ("ablation", "hardness"))
+RECIPES = Path(__file__).parents[2] / "recipes"
+ABLATION, HARDNESS = RECIPES / "ablation.yaml", RECIPES / "hardness.yaml"
 
 # Stands for `python -m llave_hf.train RECIPE --resume_from_checkpoint`: what training leaves, without training.
 STUB = """
@@ -522,8 +523,10 @@ def test_the_shipped_ablation() -> None:
 
 
 def test_the_shipped_evidence_on_hardness() -> None:
-    """Its cells differ in what they compare, and every run sees as many pairs."""
+    """Its cells differ in what they compare, and every run encodes as many inputs."""
     found = load_sweep(HARDNESS, "runs")
+    first = {run.folder.parent for group in found.groups[:7] for of in group.variants for run in of.runs}
+    grid = [run for run in found.runs if run.folder.parent in first]
     cells = {
         (
             recipe["per_device_train_batch_size"],
@@ -531,16 +534,29 @@ def test_the_shipped_evidence_on_hardness() -> None:
             recipe.get("batch_tasks"),
             *grouped(recipe),
         )
-        for recipe in (run.recipe for run in found.runs)
+        for recipe in (run.recipe for run in grid)
     }
     groups = [(False, "mined/g8"), (True, "mined/g8"), (True, "mined/g32")]
     mixed = {(pairs, strength, "mixed", *of) for pairs in (32, 128) for strength in (0, 9) for of in groups}
     assert cells == mixed | {(128, 9, "one", *of) for of in (groups[0], groups[2])}
-    assert len({run.folder.parent for run in found.runs}) == len(cells)
-    for run in found.runs:
-        assert run.steps * run.recipe["per_device_train_batch_size"] == found.budget_pairs
+    assert len(first) == len(cells)
     assert found.groups[0].seeds == tuple(range(8))
-    assert [len(family) for family in found.decides] == [6]  # as results/hardness.md has it
+    for run in found.runs:
+        assert run.steps * run.recipe["per_device_train_batch_size"] == run.pairs
+        inputs = 4 if run.recipe.get("use_negatives") else 2
+        assert inputs * run.pairs == 2 * found.budget_pairs
+    later = [recipe for run in found.runs if run.folder.parent not in first for recipe in [run.recipe]]
+    assert {recipe.get("model") for recipe in later} == {None, "runs/teacher"}
+    assert all((recipe.get("model") is None) != (recipe["from_scratch"] is None) for recipe in later)
+    assert [len(family) for family in found.decides] == [6, 5, 3]  # as results/hardness.md has it
+
+
+def test_the_recorded_evidence_on_hardness_is_of_the_shipped_recipe() -> None:
+    """A key that changes would have every run made again, and the tables would be of something else."""
+    recorded = RECIPES / "results" / "hardness.jsonl"
+    where = ["--media_root", "DATA", "--eval_benchmark", "DATA/benchmark.yaml"]
+    found = load_sweep(HARDNESS, "runs", where, results=recorded)
+    assert sum(run.recorded is not None for run in found.runs) == len(recorded.read_text().splitlines())
 
 
 def grouped(recipe: Mapping[str, Any]) -> tuple[bool, str]:
