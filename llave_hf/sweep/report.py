@@ -18,6 +18,8 @@ from .running import duration
 from .statistics import Estimate
 from .summary import GroupSummary, VariantSummary, as_json, summarise
 
+SMALLEST_P = 0.0001  # that is printed
+
 TRAINING_COLUMNS: Mapping[str, Callable[[Mapping[str, float]], str]] = {
     "gap to hard negatives": lambda numbers: f"{numbers['gap_hard']:.3f}",
     "overlap with them": lambda numbers: f"{numbers['overlap']:.2f}",
@@ -91,7 +93,7 @@ def _family(decisions: Sequence[Decision]) -> list[str]:
             f"{of.comparison.group}: {of.comparison.variant} to {of.reference}",
             "" if of.counts is None else _cell(of.difference, signed=True).strip("*"),  # bold is uncorrected
             f"{0 if of.difference is None else of.difference.n} of {of.seeds}",
-            "" if of.p_value is None else f"{of.p_value:.4f}",
+            "" if of.p_value is None else _p_value(of.p_value),
             "" if of.counts is None else "yes" if of.counts else "no",
         ]
         for of in decisions
@@ -109,6 +111,10 @@ def _family(decisions: Sequence[Decision]) -> list[str]:
         "",
         *_table(["difference", "overall", "seeds", "p", "counts"], rows),
     ]
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.4f}" if value >= SMALLEST_P else f"below {SMALLEST_P}"
 
 
 def _decision_json(of: Decision, family: int) -> dict[str, Any]:
