@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from llave_hf.training.recipe.early_settings import early_settings
 from llave_hf.training.recipe.idle_settings import idle_settings
 from llave_hf.training.recipe.recipe import Recipe
 
@@ -15,7 +16,7 @@ def check_settings(recipe: Recipe) -> Iterator[Finding]:
     """Of the recipe alone: the data and the model are not opened."""
     args = recipe.training
     yield Finding(OK, "settings", f"every key of the recipe is known; output goes to {args.output_dir}")
-    for text in idle_settings(recipe):
+    for text in [*idle_settings(recipe), *early_settings(recipe)]:
         yield Finding(NOTE, "settings", text)
     if args.gradient_accumulation_steps > 1:
         text = f"gradient_accumulation_steps {args.gradient_accumulation_steps} adds no negatives; raise the batch"
@@ -26,9 +27,6 @@ def check_settings(recipe: Recipe) -> Iterator[Finding]:
     if args.hardness_mode != "in_batch_negatives" and not args.use_negatives:
         text = f"hardness_mode {args.hardness_mode} weighs rows' own negatives, but use_negatives is off"
         yield Finding(PROBLEM, "settings", text)
-    if args.focal_margin is not None and recipe.model.from_scratch is not None:
-        text = "focal_margin drives a positive whose cosine is below 0 to -1: start from a trained model"
-        yield Finding(NOTE, "settings", text)
     if not args.gather_across_devices:
         yield Finding(NOTE, "settings", "gather_across_devices is off: other devices' documents are no negatives")
     if (Path(args.output_dir) / "config.json").exists() and not args.resume_from_checkpoint:

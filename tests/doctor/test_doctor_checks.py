@@ -43,6 +43,7 @@ def told(findings: Iterator[Finding], level: str) -> str:
         ({"per_device_train_batch_size": 4}, NOTE, "4 pairs a device"),
         ({"hardness_mode": "all_negatives"}, PROBLEM, "use_negatives is off"),
         ({"focal_margin": 0.3, "hardness_strength": 0}, NOTE, "start from a trained model"),
+        ({"batch_groups": True}, NOTE, "batch_groups from random weights costs points"),
         ({"gather_across_devices": False}, NOTE, "other devices' documents are no negatives"),
     ],
 )

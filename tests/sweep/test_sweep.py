@@ -20,7 +20,7 @@ from scipy.stats import ttest_1samp, ttest_rel  # type: ignore[import-untyped]
 from llave_hf.cli import main
 from llave_hf.data.scenes import write_scenes
 from llave_hf.errors import UserError
-from llave_hf.sweep import Run, load_sweep, run_all
+from llave_hf.sweep import Run, load_sweep, run_all, write_report
 from llave_hf.sweep.launching import Launch
 from llave_hf.sweep.running import duration
 from llave_hf.sweep.statistics import estimate, paired_difference
@@ -160,12 +160,12 @@ def test_processes_share_the_budget(tmp_path: Path) -> None:
 def test_a_variant_may_have_a_share_of_the_pairs(tmp_path: Path, stub: None) -> None:
     """As where its rows bring negatives of their own, and as many inputs are to be encoded."""
     half = {"hardness_strength": 0, "budget_share": 0.5}
+    some = {"some": VARIANTS["some"]}
     groups = {
         "strength": {"reference": "none", "variants": VARIANTS},
         "encodes": {"reference": "none", "variants": {"none": VARIANTS["none"], "half": half}},
-        "halves": {"reference": "half", "settings": {"budget_share": 0.5}, "variants": {"half": half, **VARIANTS}},
+        "halves": {"reference": "half", "settings": {"budget_share": 0.5}, "variants": {"half": half, **some}},
     }
-    groups["halves"]["variants"].pop("none")  # is `half` with the group's share
     path, output = write_sweep(tmp_path, groups), tmp_path / "runs"
     assert sweep(path, "--output", output) == 0
     found = load_sweep(path, output)
@@ -551,12 +551,28 @@ def test_the_shipped_evidence_on_hardness() -> None:
     assert [len(family) for family in found.decides] == [6, 5, 3]  # as results/hardness.md has it
 
 
-def test_the_recorded_evidence_on_hardness_is_of_the_shipped_recipe() -> None:
-    """A key that changes would have every run made again, and the tables would be of something else."""
+def test_the_recorded_evidence_on_hardness_is_of_the_shipped_recipe(tmp_path: Path) -> None:
+    """A key that changes would have every run made again, and the documented tables would be of something else."""
     recorded = RECIPES / "results" / "hardness.jsonl"
     where = ["--media_root", "DATA", "--eval_benchmark", "DATA/benchmark.yaml"]
-    found = load_sweep(HARDNESS, "runs", where, results=recorded)
+    found = load_sweep(HARDNESS, tmp_path, where, results=recorded)
     assert sum(run.recorded is not None for run in found.runs) == len(recorded.read_text().splitlines())
+    documented = (RECIPES / "results" / "hardness.md").read_text().splitlines()
+    sections = dict(part.split("\n", 1) for part in write_report(found).split("\n## ")[1:])
+    whole = [
+        group.name
+        for group in found.groups
+        if all(run.recorded is not None for variant in group.variants for run in variant.runs)
+    ]
+    assert len(whole) >= 7
+    for name in whole:
+        rows = [line for line in sections[name].splitlines() if line.startswith("|")]
+        assert len(rows) > 6
+        assert [row for row in rows if row not in documented] == []
+    decided = [line for line in sections["What decides"].splitlines() if line.endswith(("| yes |", "| no |"))]
+    assert len(decided) >= 6
+    assert [row for row in decided if row not in documented] == []
+    assert any("| below 0.0001 |" in row for row in decided)
 
 
 def grouped(recipe: Mapping[str, Any]) -> tuple[bool, str]:
