@@ -545,7 +545,7 @@ def test_the_shipped_evidence_on_hardness() -> None:
         assert run.steps * run.recipe["per_device_train_batch_size"] == run.pairs
         inputs = 4 if run.recipe.get("use_negatives") else 2
         assert inputs * run.pairs == 2 * found.budget_pairs
-    later = [recipe for run in found.runs if run.folder.parent not in first for recipe in [run.recipe]]
+    later = [run.recipe for run in found.runs if run.folder.parent not in first]
     assert {recipe.get("model") for recipe in later} == {None, "runs/teacher"}
     assert all((recipe.get("model") is None) != (recipe["from_scratch"] is None) for recipe in later)
     assert [len(family) for family in found.decides] == [6, 5, 3]  # as results/hardness.md has it
