@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -117,6 +118,21 @@ def test_two_processes_of_accelerate_share_a_corpus(
     assert sum(rows.values()) == ROWS, done.stdout  # whoever comes too late finds nothing to do, and says so
     assert len(rows) + done.stdout.count("nothing to do") == 2
     assert_every_row_once(output, undisturbed)
+
+
+def test_processes_that_share_an_output_write_their_lines_whole(model: Path, tmp_path: Path) -> None:
+    """Unbuffered, as in most container images: what is written at once comes as one packet of a socket."""
+    source = lines(tmp_path / "rows.jsonl", [{"id": row, "text": caption(row)} for row in range(20)])
+    command = [sys.executable, "-m", "llave_hf.embed", str(source), "--model", str(model)]
+    command += ["--output", str(tmp_path / "out")]
+    inherited = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "RANK": "0", "WORLD_SIZE": "2"}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        subprocess.run(command, stdout=theirs, env=inherited, timeout=120, check=True)
+        theirs.close()
+        packets = list(iter(lambda: ours.recv(1 << 16).decode(), ""))
+    assert packets and all(packet.endswith("\n") for packet in packets), packets
+    assert packets[0].startswith("Process 0 of 2: 20 rows in ")
 
 
 @pytest.mark.parametrize(

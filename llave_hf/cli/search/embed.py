@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
     given["input"] = parse_description(arguments.input)
     given["prompt"] = None if arguments.prompt is None else arguments.prompt.replace("\\n", "\n")
     report = embed_corpus(EmbedSettings(**given), ranks=ranks, progress=True)
-    print("\n".join(summary_lines(report, ranks, arguments.output)), flush=True)
+    # In one piece: `print` writes the line's end by itself where output is unbuffered, after another process's words.
+    sys.stdout.write("".join(f"{line}\n" for line in summary_lines(report, ranks, arguments.output)))
+    sys.stdout.flush()
     if report.total_errors and arguments.strict:
         sys.exit(1)
