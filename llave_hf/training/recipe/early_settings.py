@@ -9,15 +9,20 @@ from collections.abc import Iterator
 
 from .recipe import Recipe
 
+_LATER = " (recipes/results/hardness.md): train without it first, then go on with --from_scratch null --model FOLDER"
+
 
 def early_settings(recipe: Recipe) -> Iterator[str]:
     """What comes too early, and what to do: one line each."""
     if recipe.model.from_scratch is None:
         return
-    if recipe.training.batch_groups:
+    args = recipe.training
+    if args.batch_groups:
+        yield f"batch_groups from random weights costs points, as hard rows ask for what is not learned yet{_LATER}"
+    if (args.false_negative_margin or 0) < 0 and args.contrastive_weight:
         yield (
-            "batch_groups from random weights costs points, as hard rows ask for what is not learned yet "
-            "(recipes/results/hardness.md): train without it first, then go on with --from_scratch null --model FOLDER"
+            "false_negative_margin below 0 from random weights costs points, as what is to be learned comes near its "
+            f"positive at first, and is left out{_LATER}"
         )
-    if recipe.training.focal_margin is not None:
+    if args.focal_margin is not None:
         yield "focal_margin drives a positive whose cosine is below 0 to -1: start from a trained model"

@@ -22,6 +22,8 @@ FOCAL = {"focal_margin": 0.3, "hardness_strength": 0}
     [
         ({}, []),
         ({"batch_groups": True}, ["batch_groups from random weights costs points"]),
+        ({"false_negative_margin": -0.05}, ["false_negative_margin below 0 from random weights"]),
+        ({"false_negative_margin": 0.05}, []),
         (FOCAL, ["focal_margin drives a positive"]),
         (FOCAL | {"batch_groups": True}, ["batch_groups from random", "focal_margin drives"]),
     ],
