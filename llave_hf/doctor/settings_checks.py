@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from llave_hf.training.recipe.early_settings import early_settings
-from llave_hf.training.recipe.idle_settings import idle_settings
+from llave_hf.training.recipe.notes import settings_notes
 from llave_hf.training.recipe.recipe import Recipe
 
 from .findings import NOTE, OK, PROBLEM, Finding
@@ -16,7 +15,7 @@ def check_settings(recipe: Recipe) -> Iterator[Finding]:
     """Of the recipe alone: the data and the model are not opened."""
     args = recipe.training
     yield Finding(OK, "settings", f"every key of the recipe is known; output goes to {args.output_dir}")
-    for text in [*idle_settings(recipe), *early_settings(recipe)]:
+    for text in settings_notes(recipe):
         yield Finding(NOTE, "settings", text)
     if args.gradient_accumulation_steps > 1:
         text = f"gradient_accumulation_steps {args.gradient_accumulation_steps} adds no negatives; raise the batch"

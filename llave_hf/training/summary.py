@@ -12,8 +12,7 @@ from llave_hf.data.batches.planning import KINDS, plan_micro_batches, token_fill
 from llave_hf.data.samples import Pair
 from llave_hf.data.streaming.tasks import StreamedPairs, TrainingPairs
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
-from llave_hf.training.recipe.early_settings import early_settings
-from llave_hf.training.recipe.idle_settings import idle_settings
+from llave_hf.training.recipe.notes import settings_notes
 from llave_hf.training.recipe.recipe import Recipe
 from llave_hf.training.step.lockstep import tower_calls
 from llave_hf.training.tuning.parts import count_parameters
@@ -76,7 +75,7 @@ def describe_run(
         "memory": describe_micro_batches(args, sampled),
         "steps": f"{steps:,}, {steps_an_epoch:,} an epoch ({steps / steps_an_epoch:.2f} epochs)",
     }
-    told = [*rows.items(), *(("note", text) for text in [*idle_settings(recipe), *early_settings(recipe)])]
+    told = [*rows.items(), *(("note", text) for text in settings_notes(recipe))]
     return "\n".join(f"  {name:<10} {text}" for name, text in told)
 
 
