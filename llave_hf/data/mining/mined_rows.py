@@ -9,20 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from llave_hf.data.described.names import GROUP
+from llave_hf.data.described.names import NEGATIVE_SCORE
 from llave_hf.data.pairs import TaskRows, open_tasks
+from llave_hf.data.rows.columns import SideColumns
 from llave_hf.data.sources.indexed import Subset
 from llave_hf.data.sources.specs import TrainData, parse_specs
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache, model_identity
+from llave_hf.model.media_pictures_llave import is_data_uri
 from llave_hf.runtime.places import check_model, check_output_folder
 
 from .judging import Judge, load_judge
-from .mining import MinedTask, MiningOptions, known_columns, mine_task, mined_columns
+from .mining import MiningOptions, mine_task
+from .picture_files import PictureFiles
+from .written import REPORT_FILE, write_task
 
-ROWS_FILE = "original.jsonl"
-REPORT_FILE = "mining.json"
 CACHE_FOLDER = ".embeddings"
 
 
@@ -43,7 +43,8 @@ def mine(
     """Writes `output/<task>/original.jsonl`: each row as it was, with negatives beside its own.
 
     With `group_size`, rows stand in the order of their groups, whose numbers are column `batch_group`; rows in no
-    group come last, and have null.
+    group come last, and have null. Pictures that stand in the rows themselves are written to `output/pictures`, each
+    distinct one once, and `output` is their `media_root`.
 
     A stopped run goes on: finished tasks are kept, and vectors lie in `output/.embeddings` piece by piece.
 
@@ -63,7 +64,7 @@ def mine(
 
     Raises:
         ValueError: The data cannot be used, or `output` was mined with other settings, data or another model, or
-            holds the data themselves.
+            holds the data themselves; or some pictures stand in the rows, and others in files.
     """
     from llave_hf.encoding.sentence_transformer import load_encoder
 
@@ -76,7 +77,10 @@ def mine(
     of_judge = "" if judge is None else model_identity(judge) + (f" {dtype}" if dtype else "")
     tasks = open_tasks(parse_specs(train_data, media_root=media_root, subsets=subsets, split=split))
     _refuse_own_folder(root, tasks)
-    _refuse_pictures_in_tables(tasks)
+    _refuse_two_roots(tasks)
+    if judge is None and chosen.num_negatives:
+        _refuse_scores_of_some(tasks)
+    pictures = PictureFiles(root)
     cache: EmbeddingCache | None = None
     asked: Judge | None = None
     for subset, task in tasks:
@@ -91,8 +95,8 @@ def mine(
                 kept = EmbeddingCache(None, root / CACHE_FOLDER, of_judge, batch_size)
                 asked = load_judge(judge, kept, batch_size, **opened)
         mined = mine_task(task, cache, chosen, asked)
-        _write(folder, subset, task, mined, mark, chosen)
-        report(mined.report(chosen.num_negatives))
+        left_out = write_task(folder, subset, task, mined, mark, chosen, pictures.path)
+        report("\n".join([mined.report(chosen.num_negatives), *left_out]))
     return root
 
 
@@ -104,14 +108,43 @@ def _refuse_own_folder(root: Path, tasks: Sequence[tuple[Subset, TaskRows]]) -> 
                 raise ValueError(f"{name} would be replaced by its mined rows; name another --output than {root}.")
 
 
-def _refuse_pictures_in_tables(tasks: Sequence[tuple[Subset, TaskRows]]) -> None:
-    for subset, task in tasks:
-        for side in (task.query, task.positive, task.negatives):
-            if side is not None and len(side.files()[0]) < len(side.paths()[0]):
-                raise ValueError(
-                    f"{subset.where()} holds its pictures itself, and mined rows are lines of JSON, which hold none; "
-                    "write the pictures to files, and their paths in the column."
-                )
+def _refuse_two_roots(tasks: Sequence[tuple[Subset, TaskRows]]) -> None:
+    """Pictures of tables become files below the output folder, which is not where other rows' files lie."""
+    holding = [subset.where() for subset, task in tasks if any(map(_stands_in_rows, _sides(task)))]
+    naming = [subset.where() for subset, task in tasks if any(map(_names_files, _sides(task)))]
+    if not holding or not naming:
+        return
+    both = [where for where in holding if where in naming]
+    if both:
+        raise ValueError(
+            f"{both[0]} holds some pictures itself and names files of others, and mined rows name all of them "
+            "below one media_root; write its pictures to files, and their paths in the column."
+        )
+    raise ValueError(
+        f"{holding[0]} holds its pictures itself, which are written to files below --output, and {naming[0]} names "
+        "files below its media_root; mine them one by one (--subsets), each into an --output of its own."
+    )
+
+
+def _sides(task: TaskRows) -> list[SideColumns]:
+    return [side for side in (task.query, task.positive, task.negatives) if side is not None]
+
+
+def _stands_in_rows(side: SideColumns) -> bool:
+    return len(side.files()[0]) < len(side.paths()[0])
+
+
+def _names_files(side: SideColumns) -> bool:
+    return not all(is_data_uri(path) for path in side.files()[0].to_pylist())
+
+
+def _refuse_scores_of_some(tasks: Sequence[tuple[Subset, TaskRows]]) -> None:
+    for subset, _ in tasks:
+        if NEGATIVE_SCORE in subset.table.column_names:
+            raise ValueError(
+                f"{subset.where()} has the column {NEGATIVE_SCORE!r}, one number a negative, which the negatives that "
+                "are found would not have; give --judge MODEL, which scores all of them, or take the column out."
+            )
 
 
 def _mark(subset: Subset, task: TaskRows, identity: str, options: MiningOptions) -> str:
@@ -140,47 +173,3 @@ def _is_finished(folder: Path, mark: str) -> bool:
             "remove it."
         )
     return True
-
-
-def _write(folder: Path, subset: Subset, task: TaskRows, mined: MinedTask, mark: str, options: MiningOptions) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    originals = subset.table.take(task.rows)
-    described = subset.spec.description() is not None  # mined rows have MMEB's names, whatever theirs were
-    unfinished = folder / f"{ROWS_FILE}.tmp"
-    with unfinished.open("w", encoding="utf-8") as file:
-        made = mined_columns(task, mined.negatives, mined.scores, mined.judged)
-        for index, group in _in_order(mined):
-            columns = made[index] | ({} if mined.grouping is None else {GROUP: group})
-            own = known_columns(task, index) if described else originals.slice(index, 1).to_pylist()[0]
-            row = {**own, **columns}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    unfinished.rename(folder / ROWS_FILE)
-    summary = {
-        "mark": mark,
-        "options": asdict(options),
-        "rows": len(mined.negatives),
-        "negatives": sum(map(len, mined.negatives)),
-        "left_out": dict(mined.dropped),
-    }
-    if mined.judged is not None:
-        summary["judged_right"] = {"candidates": mined.dropped["judge"], "own_negatives": mined.judged.own_right}
-    if mined.grouping is not None:
-        told = mined.grouping
-        summary["groups"] = {
-            "groups": len(told.rows),
-            "hard_share": told.hard_share,
-            "random_share": told.random_share,
-            "repeating": told.repeating,
-            "rows_in_none": told.left,
-        }
-    # Last, so that a folder with it is whole.
-    (folder / REPORT_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-
-
-def _in_order(mined: MinedTask) -> list[tuple[int, int | None]]:
-    """The rows as they are written, each with its group."""
-    if mined.grouping is None:
-        return [(row, None) for row in range(len(mined.negatives))]
-    groups = mined.grouping.numbers(len(mined.negatives))
-    order = np.argsort(np.where(groups < 0, len(groups), groups), kind="stable").tolist()
-    return [(row, int(groups[row]) if groups[row] >= 0 else None) for row in order]

@@ -1,27 +1,27 @@
 """Mines hard negatives: for each query the documents that a model takes for answers and that are none.
 
 For each task: encode each distinct query and document once, rank the documents, and of the nearest take those that
-pass the filters. A document that is a query's positive in any row is never its negative; one that scores nearly as
-high as the positive is likely an answer that nobody marked, and is left out (the margin relative to the positive's
-score is that of NV-Retriever, arXiv 2407.15831).
+pass the filters. A document that is a query's positive in any row is never its negative, nor is one of a row with the
+same label. A negative that a row brings for the query is not found again. A document that scores nearly as high as the
+positive is likely an answer that nobody marked, and is left out (the margin relative to the positive's score is that
+of NV-Retriever, arXiv 2407.15831).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import numpy as np
 
-from llave_hf.data.described.names import NEGATIVE_HARDNESS, NEGATIVE_SCORE, SCORE
 from llave_hf.data.pairs import TaskRows
 from llave_hf.data.samples import Pair
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache
 
 from .candidates import find_candidates
-from .distinct import distinct
+from .distinct import Distinct, distinct
 from .grouping import GROUP_BY, Grouping, group_rows
 from .judging import Judge, Judged, judge_rows
 from .nearest import nearest
@@ -29,6 +29,8 @@ from .nearest import nearest
 REASONS = {
     "positive": "is a positive of the query",
     "itself": "is the query itself",
+    "label": "has the label of the query",
+    "own": "is a negative that the query has",
     "margin": "scores too near the positive",
     "max_score": "scores above max_score",
     "min_score": "scores below min_score",
@@ -167,8 +169,9 @@ def mine_task(
     document_vectors = cache.encode(documents.samples, f"{task.name}: documents")
     count = options.rank_max + max(map(len, positives)) + 1  # positives and the query itself take places
     scores, numbers = nearest(query_vectors, document_vectors, count, options.index)
-    same = {sample: number for number, sample in enumerate(documents.samples)}
     mined = MinedTask(task.name, [], len(queries.samples), len(documents.samples))
+    itself = [documents.find(sample) for sample in queries.samples]
+    unfit = _Unfit(pairs, queries, documents)
     own = _own_scores(task, pairs, queries.number, query_vectors, cache)
     wanted = options.num_negatives
     if judge is not None:
@@ -177,10 +180,16 @@ def mine_task(
     for query, document in zip(queries.number.tolist(), documents.number.tolist(), strict=True):
         if (query, document) not in chosen:
             positive_score = float(query_vectors[query] @ document_vectors[document])
-            itself = same.get(queries.samples[query], -1)
             candidates = list(zip(scores[query].tolist(), numbers[query].tolist(), strict=True))
             chosen[query, document] = _select(
-                candidates, positives[query], itself, positive_score, options, mined.dropped, wanted
+                candidates,
+                positives[query],
+                itself[query],
+                partial(unfit.why, query),
+                positive_score,
+                options,
+                mined.dropped,
+                wanted,
             )
     right: list[tuple[int, int]] = []
     if judge is not None:
@@ -202,7 +211,7 @@ def mine_task(
             queries.number,
             documents.number,
             num_documents=len(documents.samples),
-            itself=np.array([same.get(sample, -1) for sample in queries.samples]),
+            itself=np.array(itself),
             ceilings=np.minimum(
                 [_ceiling(float(score), options) for score in lowest],
                 np.inf if options.max_score is None else options.max_score,
@@ -233,10 +242,31 @@ def _own_scores(
     return [part.tolist() for part in np.split(scores, np.cumsum(counts)[:-1])]
 
 
+class _Unfit:
+    """Documents that are no negatives of a query, or not once more: they have its label, or its rows bring them."""
+
+    def __init__(self, pairs: Sequence[Pair], queries: Distinct, documents: Distinct) -> None:
+        self._of_query: list[set[int]] = [set() for _ in queries.samples]
+        self._of_document: list[set[int]] = [set() for _ in documents.samples]
+        self._brought: list[set[int]] = [set() for _ in queries.samples]
+        for pair, query, document in zip(pairs, queries.number.tolist(), documents.number.tolist(), strict=True):
+            if pair.label >= 0:
+                self._of_query[query].add(pair.label)
+                self._of_document[document].add(pair.label)
+            self._brought[query].update(documents.find(negative) for negative in pair.negatives)
+
+    def why(self, query: int, document: int) -> str | None:
+        """The reason; None where it may be one."""
+        if not self._of_query[query].isdisjoint(self._of_document[document]):
+            return "label"
+        return "own" if document in self._brought[query] else None
+
+
 def _select(
     candidates: Sequence[tuple[float, int]],
     positives: set[int],
     itself: int,
+    why_unfit: Callable[[int], str | None],
     positive_score: float,
     options: MiningOptions,
     dropped: Counter[str],
@@ -252,7 +282,7 @@ def _select(
             dropped["positive" if number in positives else "itself"] += 1
             continue
         rank += 1
-        reason = _reason(score, rank, ceiling, options)
+        reason = why_unfit(number) or _reason(score, rank, ceiling, options)
         if reason is None:
             taken.append(number)
         else:
@@ -277,46 +307,3 @@ def _reason(score: float, rank: int, ceiling: float, options: MiningOptions) -> 
     if options.min_score is not None and score < options.min_score:
         return "min_score"
     return "rank" if rank <= options.rank_min else None
-
-
-def mined_columns(
-    task: TaskRows, negatives: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], judged: Judged | None = None
-) -> list[dict[str, Any]]:
-    """MMEB's columns `neg_text`, `neg_image_path` and `neg_video_path` of each row, a list entry a negative, and
-    `neg_hardness`, the score of each; with a judge, `pos_score` and `neg_score` too.
-
-    The row's own negatives stay, before the mined ones.
-    """
-    columns: list[dict[str, Any]] = []
-    for index, (chosen, said) in enumerate(zip(negatives, scores, strict=True)):
-        entries = [_raw(task.positive, number) for number in chosen]
-        if task.negatives is not None:
-            own = range(int(task.negative_offsets[index]), int(task.negative_offsets[index + 1]))
-            entries = [_raw(task.negatives, number) for number in own] + entries
-        texts, images, videos = ([entry[part] for entry in entries] for part in range(3))
-        hardness = [round(score, 6) for score in said]
-        columns.append(
-            {"neg_text": texts, "neg_image_path": images, "neg_video_path": videos, NEGATIVE_HARDNESS: hardness}
-        )
-    if judged is not None:
-        for row, positive, of_negatives in zip(columns, judged.positives.tolist(), judged.negatives, strict=True):
-            row |= {SCORE: round(positive, 6), NEGATIVE_SCORE: [round(score, 6) for score in of_negatives]}
-    if all(len(images) <= 1 for row in columns for images in row["neg_image_path"]):
-        for row in columns:  # one path each: MMEB's plain form
-            row["neg_image_path"] = [images[0] if images else "" for images in row["neg_image_path"]]
-    if not any(video for row in columns for video in row["neg_video_path"]):
-        columns = [{key: value for key, value in row.items() if key != "neg_video_path"} for row in columns]
-    return columns
-
-
-def known_columns(task: TaskRows, index: int) -> dict[str, Any]:
-    """A row's query and positive in MMEB's columns."""
-    row: dict[str, Any] = {}
-    for side, role, text in ((task.query, "qry", "qry"), (task.positive, "pos", "pos_text")):
-        written, images, video = _raw(side, index)
-        row |= {text: written, f"{role}_image_path": images, f"{role}_video_path": video}
-    return row
-
-
-def _raw(side: Any, number: int) -> tuple[str, list[str], str]:
-    return side.text[number].as_py(), side.images[number].as_py(), side.video[number].as_py()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from llave_hf.errors import user_errors
 
@@ -18,7 +19,10 @@ def main() -> None:
     with user_errors():
         from .writer import write_scenes
 
-        write_scenes(**vars(arguments))
+        root = write_scenes(**vars(arguments))
+        sys.stdout.write(
+            f"Scenes: --train_data {root}/train --media_root {root} --eval_benchmark {root}/benchmark.yaml\n"
+        )
 
 
 if __name__ == "__main__":

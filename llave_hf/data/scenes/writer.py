@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import zlib
 from pathlib import Path
@@ -14,11 +15,14 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
+from llave_hf.runtime.version import __version__
+
 from .drawing import LARGE_PICTURE_SIZE, PICTURE_SIZE, draw, draw_crop
 from .grammar import Scene
 from .tasks import TASKS, Case, Picture, Side, Task
 
 VIDEO_FILES = 3
+_DRAWN = ".scenes"
 NEAR_TEXTS = 2
 
 
@@ -30,16 +34,19 @@ def write_scenes(
     The same arguments give the same rows and pixels everywhere. No evaluated picture stands in a training row.
 
     Args:
-        output_dir: A new or empty folder.
+        output_dir: A new or empty folder, or one that these arguments have filled, which is kept.
         seed: Of everything.
         train_pairs: Training rows in all, shared equally by the tasks that are trained.
         eval_queries: Evaluation queries in all.
 
     Raises:
-        ValueError: The folder holds something, or a task would get no row.
+        ValueError: The folder holds something else, or a task would get no row.
     """
     root = Path(output_dir)
+    drawn = {"version": __version__, "seed": seed, "train_pairs": train_pairs, "eval_queries": eval_queries}
     if root.exists() and any(root.iterdir()):
+        if _drawn(root) == drawn:
+            return root
         raise ValueError(f"{root} is not empty; choose a new folder, or remove it first.")
     trained = [task for task in TASKS if task.trained]
     if train_pairs < len(trained) or eval_queries < len(TASKS):
@@ -55,7 +62,18 @@ def write_scenes(
         counts[task.name] = (len(cases), 1 + len(cases[0].wrong))
     _write_texts(root, counts, train_pairs // len(trained))
     gallery.write_video_files()
+    # Last, so that a folder with it is whole.
+    (root / _DRAWN).write_text(json.dumps(drawn) + "\n", encoding="utf-8")
     return root
+
+
+def _drawn(root: Path) -> object:
+    """What a folder says that it was drawn from; None where it says nothing."""
+    file = root / _DRAWN
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except ValueError:
+        return None
 
 
 class _Gallery:

@@ -16,7 +16,8 @@ from PIL import Image
 
 from llave_hf.cli import main
 from llave_hf.data.mining.judging import CrossEncoderJudge, EmbeddingJudge, is_cross_encoder, load_judge
-from llave_hf.data.mining.mining import MiningOptions, mine_task, mined_columns
+from llave_hf.data.mining.mining import MiningOptions, mine_task
+from llave_hf.data.mining.row_columns import mined_columns
 from llave_hf.data.pairs import TaskRows, load_pairs, open_tasks
 from llave_hf.data.samples import Sample
 from llave_hf.data.sources.specs import SourceSpec

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from llave_hf.cli import main
 from llave_hf.data.mining import mined_rows, nearest
-from llave_hf.data.mining.mining import MiningOptions, mine_task, mined_columns
+from llave_hf.data.mining.mining import MiningOptions, mine_task
+from llave_hf.data.mining.row_columns import mined_columns
 from llave_hf.data.pairs import TaskRows, load_pairs, open_tasks
 from llave_hf.data.samples import Sample
 from llave_hf.data.sources.specs import SourceSpec
@@ -127,6 +128,25 @@ def test_the_query_itself_is_no_negative(tmp_path: Path) -> None:
     found = mined(tmp_path, rows, num_negatives=5, relative_margin=None)
     assert found.negatives[0] == [2]
     assert found.dropped["itself"] == 1
+
+
+def test_a_negative_that_a_row_brings_is_not_found_again(tmp_path: Path) -> None:
+    rows = [row(0, 20, neg_text=["angle 25", "angle 70"]), *(row(*one, neg_text=[]) for one in ((100, 25), (200, 30)))]
+    found = mined(tmp_path, rows, num_negatives=2, relative_margin=None)
+    assert found.negatives[0] == [2]
+    assert found.dropped["own"] == 1
+    assert "1 candidates: is a negative that the query has" in found.report(2)
+    assert found.negatives[2] == [0, 1][::-1]  # of another query, 25 is one
+
+
+def test_a_document_of_the_same_label_is_no_negative(tmp_path: Path) -> None:
+    rows = [row(0, 20, label="a"), row(100, 25, label="a"), row(200, 30, label="b"), row(300, 60, label=None)]
+    found = mined(tmp_path, rows, num_negatives=3, relative_margin=None)
+    assert found.negatives[0] == [2, 3]
+    assert set(found.negatives[2]) == {0, 1, 3}
+    assert set(found.negatives[3]) == {0, 1, 2}  # no label is not a label
+    assert found.dropped["label"] == 2
+    assert "has the label of the query" in found.report(3)
 
 
 @pytest.mark.parametrize(
@@ -322,3 +342,32 @@ def test_several_pictures_and_videos_are_written_as_lists(tmp_path: Path) -> Non
         "neg_video_path": [""],
         "neg_hardness": [0.5],
     }
+
+
+# ------------------------------------------------------------------------------------------------ rows that were mined
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "original.jsonl").read_text().splitlines()]
+
+
+def test_judged_rows_want_a_judge_for_more_negatives(model: Path, tmp_path: Path) -> None:
+    task_of(tmp_path / "data", [row(0, 20, neg_text=["angle 70"], pos_score=0.9, neg_score=[0.1]), row(100, 25)])
+    with pytest.raises(ValueError, match=r"'neg_score', one number a negative.*give --judge MODEL"):
+        mined_rows.mine(str(tmp_path / "data"), model, tmp_path / "mined", MiningOptions(num_negatives=1))
+    options = MiningOptions(num_negatives=0, group_size=2, relative_margin=None)
+    mined_rows.mine(str(tmp_path / "data"), model, tmp_path / "grouped", options)
+    assert [line["neg_score"] for line in lines(tmp_path / "grouped" / "Task") if line["neg_text"]] == [[0.1]]
+
+
+def test_hardness_that_rows_bring_stays_where_nothing_is_added(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task_of(tmp_path / "data", [row(0, 20, neg_text=["angle 70"], neg_hardness=[0.125]), row(100, 25, neg_text=[])])
+    options = MiningOptions(num_negatives=0, group_size=2, relative_margin=None)
+    mined_rows.mine(str(tmp_path / "data"), model, tmp_path / "grouped", options)
+    assert [line["neg_hardness"] for line in lines(tmp_path / "grouped" / "Task") if line["neg_text"]] == [[0.125]]
+    assert "is this model's now" not in capsys.readouterr().out
+    mined_rows.mine(str(tmp_path / "data"), model, tmp_path / "mined", MiningOptions(relative_margin=None))
+    assert lines(tmp_path / "mined" / "Task")[0]["neg_hardness"][0] != 0.125
+    assert "'neg_hardness' of the negatives that rows came with is this model's now" in capsys.readouterr().out

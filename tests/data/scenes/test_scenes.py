@@ -207,3 +207,15 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         write_scenes(tmp_path)
     with pytest.raises(ValueError, match="one a task"):
         write_scenes(tmp_path / "new", train_pairs=3)
+
+
+def test_scenes_that_lie_there_already_are_kept(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", train_pairs=8, eval_queries=14)
+    stamps = {file: file.stat().st_mtime_ns for file in root.rglob("*")}
+    assert write_scenes(root, train_pairs=8, eval_queries=14) == root
+    assert {file: file.stat().st_mtime_ns for file in root.rglob("*")} == stamps
+    with pytest.raises(ValueError, match="is not empty"):
+        write_scenes(root, train_pairs=8, eval_queries=14, seed=1)
+    (root / ".scenes").write_text("{")  # a disk that was full
+    with pytest.raises(ValueError, match="is not empty"):
+        write_scenes(root, train_pairs=8, eval_queries=14)
