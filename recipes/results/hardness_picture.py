@@ -24,10 +24,10 @@ from llave_hf import LlaveSentenceTransformer
 TAU, ALPHA = 0.02, 9.0
 NEAREST, BATCH = 10, 128
 METHODS = [
-    ("random batch", 0.0, False),
-    ("… and \u03b1 = 9", ALPHA, False),
-    ("batch of groups", 0.0, True),
-    ("… and \u03b1 = 9", ALPHA, True),
+    ("random", 0.0, False),
+    ("random, \u03b1 = 9", ALPHA, False),
+    ("groups", 0.0, True),
+    ("groups, \u03b1 = 9", ALPHA, True),
 ]
 
 
@@ -49,9 +49,9 @@ def main() -> None:
     model = LlaveSentenceTransformer(options.model, device="cpu")
     documents = [{"image": str(options.media_root / path), "text": "\nRepresent the given image.\n"} for path in paths]
     cosines = model.encode([queries[row] for row in asked]) @ model.encode(documents, show_progress_bar=True).T
-    figure = Figure(figsize=(15, 3.2 * len(asked) + 0.5), layout="constrained")
+    figure = Figure(figsize=(13, 3.4 * len(asked) + 0.5), layout="constrained")
     figure.suptitle(
-        "A query, its answer, and its ten nearest negatives: what each is of the query's gradient in a batch of 128 "
+        "What a query learns from: its answer, its ten nearest negatives, and what each of them counts "
         "(\u2013: it is not in the batch)",
         fontsize=12,
     )
@@ -82,7 +82,7 @@ def pull(row: int, scores: np.ndarray, batch: np.ndarray, alpha: float) -> np.nd
 
 def draw(part: SubFigure, query: str, row: int, scores: np.ndarray, groups: np.ndarray, paths: list[Path]) -> None:
     nearest = np.array([index for index in np.argsort(-scores, kind="stable") if index != row][:NEAREST])
-    axes = part.subplots(2, NEAREST + 2, height_ratios=[1, 0.95])
+    axes = part.subplots(2, NEAREST + 2, height_ratios=[1, 1.15])
     part.suptitle(query.partition(":")[2].strip() or query.strip(), fontsize=13, x=0.01, ha="left")
     grid = axes[0, 0].get_gridspec()
     for below in axes[1]:
@@ -91,18 +91,31 @@ def draw(part: SubFigure, query: str, row: int, scores: np.ndarray, groups: np.n
         shown = axes[0, column]
         shown.imshow(Image.open(paths[index]).convert("RGB"))
         shown.set(xticks=[], yticks=[])
-        shown.set_xlabel(("right: " if index == row else "") + f"{scores[index]:.2f}", fontsize=11)
+        cosine = float(scores[index])
+        told = "cosine {:.2f}\nthe answer" if index == row else "{:.2f}\n\u00d7 {:,.0f}"
+        shown.set_xlabel(told.format(cosine, np.exp(ALPHA * cosine)), fontsize=11)
         for spine in shown.spines.values():
             spine.set(color="#1a9850" if index == row else "#c8ccd2", linewidth=4 if index == row else 1)
-    axes[0, -1].axis("off")
+    axes[0, -1].imshow(np.full((1, 1, 3), 255, np.uint8))  # as high as the pictures
+    axes[0, -1].set(xticks=[], yticks=[])
+    axes[0, -1].spines[:].set_visible(False)
+    axes[0, -1].set_xlabel("cosine s\n\u00d7 weight e$^{9s}$", fontsize=11)
     drawn, grouped = batches(row, groups)
     values = [pull(row, scores, grouped if whole else drawn, alpha) for _, alpha, whole in METHODS]
     cells = part.add_subplot(grid[1, :])
     width = NEAREST + 2
-    cells.set(xlim=(-0.5, width - 0.5), ylim=(len(METHODS) - 0.5, -0.5), xticks=[], yticks=[])
+    cells.set(xlim=(-0.5, width - 0.5), ylim=(len(METHODS) - 0.5, -1.4), xticks=[], yticks=[])
+    cells.text(
+        -0.5,
+        -0.95,
+        "share of the query's gradient in a batch of 128 rows, drawn at random or made of groups of hard ones:",
+        ha="left",
+        va="center",
+        fontsize=11,
+    )
     cells.axis("off")
     for line, ((name, _, whole), parts) in enumerate(zip(METHODS, values, strict=True)):
-        cells.text(0, line, name, ha="center", va="center", fontsize=11)
+        cells.text(-0.5, line, name, ha="left", va="center", fontsize=10.5)
         there = set((grouped if whole else drawn).tolist())
         for column, index in enumerate(nearest, start=1):
             part_of = parts[index]
@@ -112,7 +125,8 @@ def draw(part: SubFigure, query: str, row: int, scores: np.ndarray, groups: np.n
             cells.add_patch(rectangle(column, line, matplotlib.colormaps["Oranges"](0.1 + 0.6 * min(1, 2 * part_of))))
             cells.text(column, line, percent(part_of), ha="center", va="center", fontsize=11)
         total = 1 - parts[row]
-        cells.text(width - 1, line, f"all 127: {percent(total)}", ha="center", va="center", fontsize=11, weight="bold")
+        cells.text(width - 1, line, percent(total), ha="center", va="center", fontsize=12, weight="bold")
+    cells.text(width - 1, -0.95, "all 127", ha="center", va="center", fontsize=11, weight="bold")
 
 
 def rectangle(column: int, line: int, color: tuple[float, ...]) -> Rectangle:
