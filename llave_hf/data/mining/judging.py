@@ -68,20 +68,26 @@ class CrossEncoderJudge:
 
         options = {} if self.batch_size is None else {"batch_size": self.batch_size}
         told: list[torch.Tensor] = []
+        asked = list(zip(queries, documents, strict=True))
         for start in tqdm(range(0, len(queries), _PAIRS_AT_ONCE), desc=what, unit="piece"):
-            piece = slice(start, start + _PAIRS_AT_ONCE)
-            pairs = [
-                [_opened(one), _opened(other)] for one, other in zip(queries[piece], documents[piece], strict=True)
-            ]
-            told.append(
-                self.model.predict(
+            piece = asked[start : start + _PAIRS_AT_ONCE]
+            pairs = [[_opened(one), _opened(other)] for one, other in piece]
+            try:
+                logits = self.model.predict(
                     pairs,
                     activation_fn=torch.nn.Identity(),
                     convert_to_tensor=True,
                     show_progress_bar=False,
                     **options,
                 )
-            )
+            except (TypeError, ValueError) as error:  # what sentence-transformers says of a kind of input
+                one, other = next((pair for pair in piece if _has_media(*pair)), piece[0])
+                reason = str(error).partition("\n")[0]
+                raise UserError(
+                    f"the judge cannot read {one} beside {other} ({reason}); give one that reads "
+                    "such pairs, or --subsets that it can read."
+                ) from error
+            told.append(logits)
         logits = torch.cat(told).double().cpu()
         unfit = logits.isfinite().logical_not().reshape(len(logits), -1).any(1)
         if unfit.any():
@@ -97,6 +103,10 @@ class CrossEncoderJudge:
                 "for a document that answers."
             )
         return logits.sigmoid().numpy()
+
+
+def _has_media(*samples: Sample) -> bool:
+    return any(sample.images or sample.video for sample in samples)
 
 
 def _opened(sample: Sample) -> str | dict[str, Any]:

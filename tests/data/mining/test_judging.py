@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from backbones import save_backbone
-from helpers import tiny_model, write_training_data
+from helpers import picture, tiny_model, write_training_data
 from PIL import Image
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from llave_hf.cli import main
 from llave_hf.data.mining.judging import CrossEncoderJudge, EmbeddingJudge, is_cross_encoder, load_judge
@@ -226,3 +227,21 @@ def test_a_cross_encoder_that_gives_no_number_is_named_with_the_pair() -> None:
     samples = [Sample("one"), Sample("two")]
     with pytest.raises(UserError, match=r"^the judge gives 'two' and 'one' a number that is not finite"):
         CrossEncoderJudge(Logits(1.0, np.nan)).scores(samples, [samples[0]] * 2, "what")
+
+
+def test_a_judge_of_texts_alone_is_told_of_pictures(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = BertConfig(vocab_size=len(words), num_labels=1, max_position_embeddings=16, **sizes)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "judge")
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "judge")
+    judge = load_judge(tmp_path / "judge")
+    texts = [Sample("a"), Sample("b")]
+    assert ((0 < judge.scores(texts, texts[::-1], "what")) & (judge.scores(texts, texts[::-1], "what") < 1)).all()
+    picture().save(tmp_path / "page.png")
+    page = Sample("b", ("page.png",), media_root=str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"^the judge cannot read 'a' beside page.png with 'b' .*; give one that reads"
+    ):
+        judge.scores([*texts, texts[0]], [*texts, page], "what")
