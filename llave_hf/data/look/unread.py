@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from llave_hf.data.mining.written import REPORT_FILE
 from llave_hf.data.sources.indexed import SubsetFiles
 
 from .remarks import NOTE, Remark
@@ -21,7 +22,7 @@ def unread_files(subsets: Sequence[SubsetFiles]) -> list[Remark]:
     for folder in sorted(folders):
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
-        beside = [name for name in names if folder / name not in read]
+        beside = [name for name in names if folder / name not in read and name != REPORT_FILE]
         # A file of rows that is named by itself may lie among anything.
         if beside and any(Path(subset.spec.path).is_dir() and _inside(folder, subset) for subset in subsets):
             remarks.append(Remark(NOTE, str(folder), f"not read: {listed(beside)}"))

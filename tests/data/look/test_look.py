@@ -128,6 +128,7 @@ def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     write_rows(tmp_path, "Extra", [row("a", "b", caption="c", split="d")])
     (tmp_path / "train" / "Extra" / "validation.jsonl").write_text(json.dumps(row("x", "y")))
     (tmp_path / "train" / "Extra" / "notes.txt").write_text("read me")
+    (tmp_path / "train" / "Extra" / "mining.json").write_text("{}")  # what llave mine writes beside rows
     looked = look(tmp_path)
     assert "columns that are not read: caption, split" in notes(looked)
     assert "not read: notes.txt, validation.jsonl" in notes(looked)
