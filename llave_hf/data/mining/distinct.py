@@ -19,7 +19,7 @@ class Distinct:
         samples: Each once.
         number: `number[i]` is that of row i.
         row: `row[n]` is the first row of sample n.
-        numbers: The number of a sample by its [`content_of`].
+        numbers: The number of a sample by its content.
     """
 
     samples: list[Sample]
@@ -29,7 +29,7 @@ class Distinct:
 
     def find(self, sample: Sample) -> int:
         """The number of a sample, perhaps of another side; -1 where it is none of these."""
-        return self.numbers.get(content_of(sample), -1)
+        return self.numbers.get(_content_of(sample), -1)
 
 
 def distinct(samples: Sequence[Sample]) -> Distinct:
@@ -45,8 +45,8 @@ def distinct(samples: Sequence[Sample]) -> Distinct:
     rows: list[int] = []
     number = np.empty(len(samples), dtype=np.int64)
     for row, sample in enumerate(samples):
-        sample = with_digests(sample)
-        content = content_of(sample)
+        sample = _with_digests(sample)
+        content = _content_of(sample)
         if content not in numbers:
             numbers[content] = len(numbers)
             found.append(sample)
@@ -55,7 +55,7 @@ def distinct(samples: Sequence[Sample]) -> Distinct:
     return Distinct(found, number, rows, numbers)
 
 
-def with_digests(sample: Sample) -> Sample:
+def _with_digests(sample: Sample) -> Sample:
     """The sample, with the digests of pictures that stand in tables, so that their bytes are read once for it."""
     if not any(isinstance(image, StoredPicture) for image in sample.images):
         return sample
@@ -63,7 +63,7 @@ def with_digests(sample: Sample) -> Sample:
     return replace(sample, images=tuple(images))
 
 
-def content_of(sample: Sample) -> Hashable:
+def _content_of(sample: Sample) -> Hashable:
     """What is equal of two samples that are one."""
     if not any(isinstance(image, StoredPicture) for image in sample.images):
         return sample
