@@ -27,7 +27,7 @@ class SampledTokens:
 
     Attributes:
         pairs: How many pairs.
-        per_pair: Mean number of tokens of a query and its positive together.
+        per_pair: Mean number of tokens of a query, its positive and its own negatives together.
         kinds, lengths: Of each distinct sample.
     """
 
@@ -168,4 +168,6 @@ def sample_tokens(collate: Callable[[Sequence[Pair]], dict[str, Any]], dataset: 
         lengths += found
         kinds += [KINDS[tower_calls(part)]] * len(found)
     used = [*batch["query_index"].tolist(), *batch["document_index"].tolist()]
+    if "negative_index" in batch:
+        used += [place for place in batch["negative_index"].flatten().tolist() if place >= 0]
     return SampledTokens(count, sum(lengths[index] for index in used) / count, kinds, lengths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,17 @@ def test_tokens_of_a_pair_are_the_mean_over_pairs_spread_over_the_data(tmp_path:
     tokens = [sum(int(part["attention_mask"].sum()) for part in batch["micro_batches"]) for batch in one_by_one]
     assert sampled.per_pair == pytest.approx(sum(tokens) / 48)
     assert {"text", "image"} <= set(sampled.kinds)
+
+
+def test_tokens_of_rows_own_negatives_are_counted(tmp_path: Path) -> None:
+    """Of one, of two, and of none, whose index is padded."""
+    rows = [
+        {"qry": f"question {row}", "pos_text": f"answer {row}", "neg_text": [f"wrong {row} {n}" for n in range(row)]}
+        for row in (1, 2, 0)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    processor = tiny_model()[1]
+    pairs = load_pairs(str(tmp_path / "rows.jsonl"))
+    sampled = sample_tokens(LlaveCollator(processor, None, None), pairs)
+    texts = [text for row in rows for text in (row["qry"], row["pos_text"], *row["neg_text"])]
+    assert sampled.per_pair == pytest.approx(sum(len(processor(text=text)["input_ids"][0]) for text in texts) / 3)
