@@ -7,8 +7,8 @@ pictures and videos dealt alike and unlike to the ranks. An entry is the largest
 the loss and of every parameter's gradient. Ends with an error at the first that is over 1e-10 (float64) or 1e-5
 (float32).
 
-Behind them stand whole trainings under FSDP2 and DeepSpeed (`tests/distributed/engine_runs.py`), compared in the same
-way with one process; DeepSpeed's where it is installed.
+Behind them stand whole trainings under DDP, FSDP2 and DeepSpeed (`tests/distributed/engine_runs.py`), compared in the
+same way with one process; DeepSpeed's where it is installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 TESTS = Path(__file__).absolute().parent
 sys.path[:0] = [str(TESTS.parent), *(str(TESTS / name) for name in ("", "training", "distributed", "evaluation"))]
 
-from engine_runs import PLAN  # noqa: E402
+from engine_runs import CASES, PLAN, RESUMED  # noqa: E402
 
 
 def measure(world: int) -> dict[str, dict[str, float]]:
@@ -44,7 +44,7 @@ def measure(world: int) -> dict[str, dict[str, float]]:
 
 def measure_engines(engines: Sequence[str]) -> dict[str, dict[str, float]]:
     """The errors of each training of each engine; 0 of a resumed one, which must equal its unbroken one to the bit."""
-    from engine_runs import RESUMED, errors_of, run_all, write_root
+    from engine_runs import errors_of, run_all, write_root
 
     tables: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,9 @@ def print_engines(engines: Sequence[str]) -> None:
     tables = measure_engines(engines)
     print("| | " + " | ".join(engines) + " |")
     print("|---|" + "---|" * len(engines))
-    for name in max(tables.values(), key=len):
+    for name in [*CASES, *RESUMED]:
+        if all(name not in table for table in tables.values()):
+            continue
         cells = [tables[engine].get(name) for engine in engines]
         print(f"| {name} | " + " | ".join("-" if cell is None else f"{cell:.0e}" for cell in cells) + " |")
 
@@ -72,7 +74,7 @@ def print_engines(engines: Sequence[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2, 4])
-    installed = [name for name in PLAN if name.startswith("fsdp2") or find_spec("deepspeed") is not None]
+    installed = [name for name in PLAN if not name.startswith("zero") or find_spec("deepspeed") is not None]
     parser.add_argument("--engines", nargs="*", default=installed, choices=list(PLAN))
     arguments = parser.parse_args()
     if arguments.ranks:

@@ -78,7 +78,7 @@ if __name__ == "__main__":
         from deepspeed import ops
 
         ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it is compiled first, which takes minutes
-    if "WORLD_SIZE" in os.environ:
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         PartialState.__init__ = _as_if_accelerated
         accelerate.accelerator.fsdp2_prepare_model = _telling
     with pytest.MonkeyPatch.context() as patch:

@@ -75,7 +75,8 @@ def test_each_rank_holds_its_share_and_the_finished_folder_is_a_model(
         assert len(shares) == 2 * (len(PLAN[engine]) + (engine in POST_MORTEMS))
         assert all(0.4 < int(local) / int(whole) < 0.6 for local, whole in shares)
     else:
-        assert printed.count("DistributedType.DEEPSPEED") == 2 * len(PLAN[engine])
+        kind = "MULTI_CPU" if engine == "ddp" else "DEEPSPEED"
+        assert printed.count(f"DistributedType.{kind}") == 2 * len(PLAN[engine])
     for name in PLAN[engine]:
         folder = folder_of(root, engine, name)
         config = json.loads((folder / "config.json").read_text())
@@ -91,8 +92,11 @@ def test_each_rank_holds_its_share_and_the_finished_folder_is_a_model(
 def test_the_cases_differ_from_one_another(root: Path) -> None:
     """What the tests above would miss if a setting did nothing."""
     plain = folder_of(root, None, "caching")
-    for name in ("teacher", "moving average", "explicit negatives", "frozen tower", "accumulation"):
+    for name in ("teacher", "moving average", "explicit negatives", "frozen tower", "accumulation", "Focal-InfoNCE"):
         assert apart(folder_of(root, None, name), plain)["loss"] > 1e-5, name
+    pairs = [("batches of groups", "batches of groups, mined again"), ("teacher", "relative to the positive")]
+    for one, other in pairs:
+        assert apart(folder_of(root, None, one), folder_of(root, None, other))["loss"] > 1e-5, other
 
 
 @pytest.mark.parametrize("engine", POST_MORTEMS)
