@@ -149,7 +149,7 @@ def test_pictures_in_rows_and_in_files_have_no_common_root(tmp_path: Path) -> No
 def test_what_json_has_no_word_for_is_written_as_text_or_told(model: Path, tmp_path: Path) -> None:
     rows: dict[str, Any] = {"qry": [f"q{row}" for row in range(3)], "pos_text": [f"p{row}" for row in range(3)]}
     rows |= {
-        "when": pa.array([datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.UTC)] * 3),
+        "when": pa.array([datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.timezone.utc)] * 3),
         "day": pa.array([datetime.date(2024, 2, 29)] * 3),
         "price": pa.array([decimal.Decimal("1.50")] * 3),
         "counts": pa.array([[("a", 1)]] * 3, pa.map_(pa.string(), pa.int64())),
