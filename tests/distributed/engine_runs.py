@@ -29,10 +29,10 @@ SAVED = ("--save_strategy", "steps", "--save_steps", "3")
 EVALUATED = ("--eval_benchmark", "BENCHMARK", "--eval_strategy", "steps", "--eval_steps", "3")
 # Ranks of two pairs that have videos, pictures or both.
 MOVING = (*SGD, "--train_data", "CLIPS", "--processor.video_newline", "no_token")
-# An epoch of four steps, each of two groups of two rows.
-GROUPED = ("--train_data", "GROUPED", "--batch_groups", "--max_samples_per_source", "8")
+# An epoch of four steps, each of two groups of two rows. Some are of texts alone, so no Adam (ZeRO's moves on).
+GROUPED = (*SGD, "--train_data", "GROUPED", "--batch_groups", "--max_samples_per_source", "8")
 MINED = ("--mine_every", "1", "--mine_options", "{relative_margin: null, rank_max: 6}")
-GRADED = ("--train_data", "GROUPED", "--use_negatives", "--distill_weight", "1", "--teacher_temperature", "0.1")
+GRADED = (*SGD, "--train_data", "GROUPED", "--use_negatives", "--distill_weight", "1", "--teacher_temperature", "0.1")
 # Steps of one task each, so of texts alone too.
 BY_TASK = ("--batch_tasks", "one")
 
