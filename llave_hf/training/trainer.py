@@ -33,7 +33,7 @@ from llave_hf.training.objective.objective import AfterStep, Objective, number_c
 from llave_hf.training.objective.spread_average import SpreadModel
 from llave_hf.training.recipe.arguments import LlaveTrainingArguments
 from llave_hf.training.recipe.best_metric import check_metric, choose_metric
-from llave_hf.training.recipe.mining import mining_options
+from llave_hf.training.recipe.mining import NO_STREAM, mining_options
 from llave_hf.training.recovery.bad_sample_log import BadSampleLog
 from llave_hf.training.recovery.bad_samples import TracedCollator
 from llave_hf.training.recovery.checkpointing import CheckpointingTrainer
@@ -148,9 +148,7 @@ class LlaveTrainer(PublishingTrainer, CheckpointingTrainer):
 
     def _mine_groups(self, dataset: TrainingPairs) -> None:
         if not isinstance(dataset, PairDataset):
-            raise ValueError("mine_every has to see all rows at once, which a stream does not: leave streaming out.")
-        if EngineChoice.of_environment().engine == FSDP or self.is_deepspeed_enabled:
-            raise ValueError("mine_every encodes with a whole model on each rank; use DDP, or leave mine_every out.")
+            raise ValueError(NO_STREAM)
         options = mining_options(self.args.mine_options)
         size = self.args.per_device_eval_batch_size
         self.mined = MinedGroups(dataset, self.args.mine_every, options, self._encoding, size)

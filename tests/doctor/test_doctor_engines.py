@@ -137,6 +137,7 @@ def test_the_report_on_64_devices(tmp_path: Path) -> None:
         ("fsdp2", {"muon_learning_rate": 0.01}, "muon_learning_rate needs whole matrices on every rank, which FSDP2"),
         ("zero3", {"learn_temperature": True}, "learn_temperature needs an optimizer .*, which DeepSpeed ZeRO-3"),
         ("fsdp2", {"optim": "sgd"}, "optim sgd has no state"),
+        ("fsdp2", {"batch_groups": True, "mine_every": 1}, "mine_every encodes with a whole model .*, which FSDP2"),
         ("zero3", {"hardness_source": "ema"}, "hardness_source ema averages float32 weights"),
         ("zero3", {"master_weights": "bfloat16"}, "master_weights has no effect under DeepSpeed"),
         ("zero3-unsaved", {}, "ZeRO-3 would end without a model"),

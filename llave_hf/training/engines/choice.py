@@ -93,6 +93,7 @@ class EngineChoice:
         for asked, key, why in (
             (args.muon_learning_rate is not None, "muon_learning_rate", "needs whole matrices on every rank"),
             (args.learn_temperature, "learn_temperature", "needs an optimizer for numbers that are not the model's"),
+            (args.mine_every > 0, "mine_every", "encodes with a whole model on every rank"),
             (quantization is not None, "quantization", "has 4-bit weights, which no rank can hold a share of"),
         ):
             if asked:

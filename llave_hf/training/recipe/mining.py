@@ -13,6 +13,8 @@ _OPTIONS = (
     *("group_by", "rank_min", "rank_max", "relative_margin", "absolute_margin", "max_score", "min_score", "index"),
 )
 
+NO_STREAM = "mine_every has to see all rows at once, which a stream does not: leave streaming out."
+
 
 class MiningArguments(Protocol):
     """What is looked at of the arguments of a run."""

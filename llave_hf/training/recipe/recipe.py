@@ -19,6 +19,7 @@ from llave_hf.runtime.shipped_recipes import named_like
 
 from .arguments import LlaveTrainingArguments
 from .checks import check_from_scratch, check_keys, check_kinds, switch_words
+from .mining import NO_STREAM
 from .quantization import check_quantization
 
 _DTYPES = ("auto", "float32", "bfloat16")
@@ -171,6 +172,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     check_kinds(raw, hints, str(file))
     model, data, training = HfArgumentParser(_KINDS).parse_dict(raw)
     check_quantization(model.quantization, training)
+    if training.mine_every and data.streaming:
+        raise ValueError(NO_STREAM)
     return Recipe(model, data, training, raw)
 
 

@@ -54,6 +54,7 @@ def test_deepspeeds_own_file_goes_before_what_accelerate_says(tmp_path: Path) ->
         (ZERO3, {"hardness_source": "ema"}, "hardness_source ema averages"),
         (FSDP2, {"learn_temperature": True}, "learn_temperature needs an optimizer"),
         (FSDP2, {"optim": "sgd"}, "optim sgd has no state"),
+        (ZERO3, {"batch_groups": True, "mine_every": 1}, "mine_every encodes with a whole model on every rank"),
         ({**FSDP2, "FSDP_VERSION": "1"}, {}, "set fsdp_version: 2"),
         ({**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, {}, "pins memory for a GPU"),
         ({**ZERO3, SAVES: "false"}, {}, "would end without a model"),
