@@ -66,7 +66,7 @@ def test_killed_run_goes_on_over_two_processes(tmp_path: Path) -> None:
     worker = str(ROOT / "tests" / "evaluation" / "evaluation_worker.py")
 
     def run(name: str, cache: str, lives: int) -> tuple[int, list[int]]:
-        done = launch(worker, str(path), str(tmp_path / name), str(tmp_path / cache), str(lives))
+        done = launch(worker, str(path), str(tmp_path / name), str(tmp_path / cache), str(lives), str(total // 2))
         seen = [int((tmp_path / f"{name}-{rank}.seen").read_text()) for rank in (0, 1)]
         return done.returncode, seen
 
