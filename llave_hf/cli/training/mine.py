@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from llave_hf.data.mining.mined_rows import mine as mine_rows
     from llave_hf.data.mining.mining import MiningOptions
-    from llave_hf.data.mining.picture_files import FOLDER as PICTURES
+    from llave_hf.data.mining.names import PICTURES_FOLDER
     from llave_hf.runtime.opening import load_quietly
 
     load_quietly()
@@ -80,5 +80,5 @@ def run(arguments: argparse.Namespace) -> None:
     )
     keys = ["--use_negatives"] * (options.num_negatives > 0) + ["--batch_groups"] * (options.group_size > 0)
     # Pictures that stood in the rows are files of the folder now.
-    root = f"--media_root {folder}" if (folder / PICTURES).is_dir() else "and the same --media_root"
+    root = f"--media_root {folder}" if (folder / PICTURES_FOLDER).is_dir() else "and the same --media_root"
     print(f"Written to {folder}; train on it with --train_data {folder} {' '.join(keys)} {root}")

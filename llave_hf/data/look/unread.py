@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from llave_hf.data.mining.written import REPORT_FILE
+from llave_hf.data.mining.names import REPORT_FILE
 from llave_hf.data.sources.indexed import SubsetFiles
 
 from .remarks import NOTE, Remark

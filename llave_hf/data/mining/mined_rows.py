@@ -20,10 +20,9 @@ from llave_hf.runtime.places import check_model, check_output_folder
 
 from .judging import Judge, load_judge
 from .mining import MiningOptions, mine_task
+from .names import CACHE_FOLDER, REPORT_FILE
 from .picture_files import PictureFiles
-from .written import REPORT_FILE, write_task
-
-CACHE_FOLDER = ".embeddings"
+from .written import write_task
 
 
 def mine(
@@ -111,8 +110,10 @@ def _refuse_own_folder(root: Path, tasks: Sequence[tuple[Subset, TaskRows]]) -> 
 def _refuse_two_roots(tasks: Sequence[tuple[Subset, TaskRows]]) -> None:
     """Pictures of tables become files below the output folder, which is not where other rows' files lie."""
     holding = [subset.where() for subset, task in tasks if any(map(_stands_in_rows, _sides(task)))]
+    if not holding:
+        return
     naming = [subset.where() for subset, task in tasks if any(map(_names_files, _sides(task)))]
-    if not holding or not naming:
+    if not naming:
         return
     both = [where for where in holding if where in naming]
     if both:

@@ -10,14 +10,15 @@ of NV-Retriever, arXiv 2407.15831).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
+from llave_hf.data.batches.collator import one_sample_a_content
 from llave_hf.data.pairs import TaskRows
-from llave_hf.data.samples import Pair
+from llave_hf.data.samples import Pair, Sample
 from llave_hf.data.vectors.embedding_cache import EmbeddingCache
 
 from .candidates import find_candidates
@@ -159,7 +160,7 @@ def mine_task(
         judge: Scores what is found.
         groups_needed: See [`group_rows`].
     """
-    pairs = [task.pair(index) for index in range(len(task))]
+    pairs = one_sample_a_content([task.pair(index) for index in range(len(task))])
     queries = distinct([pair.query for pair in pairs])
     documents = distinct([pair.positive for pair in pairs])
     positives: list[set[int]] = [set() for _ in queries.samples]
@@ -170,8 +171,9 @@ def mine_task(
     count = options.rank_max + max(map(len, positives)) + 1  # positives and the query itself take places
     scores, numbers = nearest(query_vectors, document_vectors, count, options.index)
     mined = MinedTask(task.name, [], len(queries.samples), len(documents.samples))
-    itself = [documents.find(sample) for sample in queries.samples]
-    unfit = _Unfit(pairs, queries, documents)
+    same = {sample: number for number, sample in enumerate(documents.samples)}
+    itself = [same.get(sample, -1) for sample in queries.samples]
+    unfit = _Unfit(pairs, queries, documents, same)
     own = _own_scores(task, pairs, queries.number, query_vectors, cache)
     wanted = options.num_negatives
     if judge is not None:
@@ -245,7 +247,10 @@ def _own_scores(
 class _Unfit:
     """Documents that are no negatives of a query, or not once more: they have its label, or its rows bring them."""
 
-    def __init__(self, pairs: Sequence[Pair], queries: Distinct, documents: Distinct) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], queries: Distinct, documents: Distinct, same: Mapping[Sample, int]
+    ) -> None:
+        """`same` has the number of each document."""
         self._of_query: list[set[int]] = [set() for _ in queries.samples]
         self._of_document: list[set[int]] = [set() for _ in documents.samples]
         self._brought: list[set[int]] = [set() for _ in queries.samples]
@@ -253,7 +258,7 @@ class _Unfit:
             if pair.label >= 0:
                 self._of_query[query].add(pair.label)
                 self._of_document[document].add(pair.label)
-            self._brought[query].update(documents.find(negative) for negative in pair.negatives)
+            self._brought[query].update(same.get(negative, -1) for negative in pair.negatives)
 
     def why(self, query: int, document: int) -> str | None:
         """The reason; None where it may be one."""

@@ -10,7 +10,7 @@ from PIL import Image
 from llave_hf.data.stored.pictures import StoredPicture, content_digest, decoded
 from llave_hf.model.media_llave import IMAGE_SUFFIXES
 
-FOLDER = "pictures"
+from .names import PICTURES_FOLDER
 
 
 class PictureFiles:
@@ -40,7 +40,7 @@ class PictureFiles:
 
     def _write(self, content: bytes) -> str:
         digest = content_digest(content)
-        path = f"{FOLDER}/{digest[:2]}/{digest}{_suffix(content)}"
+        path = f"{PICTURES_FOLDER}/{digest[:2]}/{digest}{_suffix(content)}"
         file = self._root / path
         if not file.exists():  # a run that was stopped has written some
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,8 @@ from llave_hf.data.rows.columns import holds_places
 from llave_hf.data.sources.indexed import Subset
 
 from .mining import MinedTask, MiningOptions
+from .names import REPORT_FILE, ROWS_FILE
 from .row_columns import beside_the_sides, json_line, known_columns, mined_columns, with_bytes
-
-ROWS_FILE = "original.jsonl"
-REPORT_FILE = "mining.json"
 
 
 def write_task(
@@ -52,7 +50,7 @@ def write_task(
     # Rows whose columns have other names than MMEB's, or hold pictures, get MMEB's, with paths.
     anew = described or any(holds_places(originals, name) for name in names if name in KNOWN)
     kept = beside_the_sides(names, described=described) if anew else names
-    lost = [name for name in kept if name in with_bytes(originals.schema)]
+    lost = [name for name in with_bytes(originals.schema) if name in kept]
     originals = originals.select([name for name in kept if name not in lost])
     made = mined_columns(task, mined.negatives, mined.scores, mined.judged, path_of)
     told = [f"  left out the column {name!r}: it holds bytes, which a line of JSON cannot hold" for name in lost]

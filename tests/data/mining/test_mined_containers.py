@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import tiny_model, write_training_data
+from helpers import write_training_data
 from tables import hub_rows, picture_bytes, stored
 
 from llave_hf.cli import main
@@ -24,14 +24,6 @@ from llave_hf.data.samples import Sample
 from llave_hf.data.stored.pictures import content_digest
 
 TWO = MiningOptions(num_negatives=2, relative_margin=None)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    for part in tiny_model(processor={"image_tiling": "none"}):
-        part.save_pretrained(folder)
-    return folder
 
 
 def pixels(sample: Sample) -> list[bytes]:

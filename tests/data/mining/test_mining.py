@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import picture, tiny_model, write_training_data
+from helpers import picture, write_training_data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -226,14 +226,6 @@ def test_own_negatives_stay_before_the_mined_ones(tmp_path: Path) -> None:
         {"neg_text": ["own", "angle 25"], "neg_image_path": ["", ""], "neg_hardness": [0.5, 0.25]},
         {"neg_text": ["angle 20"], "neg_image_path": [""], "neg_hardness": [-0.125]},
     ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    for part in tiny_model(processor={"image_tiling": "none"}):
-        part.save_pretrained(folder)
-    return folder
 
 
 def run(root: Path, model: Path, output: Path, *more: str) -> None:
