@@ -18,7 +18,7 @@ from llave_hf.doctor import examine
 from llave_hf.train import main as train_main
 from llave_hf.training.mined_groups import MinedGroups
 from llave_hf.training.recipe.recipe import load_recipe
-from llave_hf.training.run import train
+from llave_hf.training.run import load_training_pairs, train
 from llave_hf.training.trainer import LlaveTrainer
 
 
@@ -208,7 +208,15 @@ def test_keys_of_mining_that_do_not_go_together(changes: dict[str, Any], message
         load_recipe(recipe)
 
 
-def test_a_stream_cannot_be_mined_again(tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, train_data="x", streaming=True, **EVERY_EPOCH)
+def test_a_stream_cannot_be_mined_again(mined: Path, tmp_path: Path) -> None:
+    """Neither by a recipe, before anything is read, nor by a Trainer that is given one."""
+    stream = {"streaming": True, "stream_buffer_size": 8}
     with pytest.raises(ValueError, match="mine_every has to see all rows at once, which a stream does not"):
-        load_recipe(recipe)
+        load_recipe(write_recipe(tmp_path, train_data="x", **EVERY_EPOCH, **stream))
+    data = {"train_data": str(mined / "mined"), "media_root": str(mined)}
+    streamed = load_recipe(write_recipe(tmp_path, batch_groups=True, **data, **stream))
+    pairs = load_training_pairs(streamed.data, use_negatives=False, whole_groups=True)
+    args = load_recipe(write_recipe(tmp_path, **data, **EVERY_EPOCH)).training
+    model, processor = tiny_model()
+    with pytest.raises(ValueError, match="mine_every has to see all rows at once, which a stream does not"):
+        LlaveTrainer(model, args, train_dataset=pairs, processing_class=processor)
